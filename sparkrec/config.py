@@ -1,0 +1,339 @@
+"""Configuration: frozen dataclasses, filled by OmegaConf.
+
+Order of precedence, later wins: the defaults below, ``conf/base.yaml``, the ``defaults:`` section of the log
+format, the environment's file (``--conf``), ``key=value`` overrides. An unknown key or a wrong type is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf reads these annotations
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sparkrec.errors import UserError
+
+
+@dataclass(frozen=True)
+class LogsConfig:
+    """Where the raw logs are and how they are written."""
+
+    path: str = ""  # a file or a folder of files, plain or .gz
+    format: str = ""  # a name in conf/formats, or the path of a YAML file
+    items_path: Optional[str] = None  # attribute file of items, as the format declares it
+    users_path: Optional[str] = None  # attribute file of users
+
+
+@dataclass(frozen=True)
+class WarehouseConfig:
+    """Where the Delta tables, models and snapshots live."""
+
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class SparkConfig:
+    """Settings of the Spark session; under spark-submit those given there win."""
+
+    master: Optional[str] = None  # None: what spark-submit says, else local[*]
+    app_name: str = "sparkrec"
+    conf: Dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """How logs are taken in."""
+
+    on_changed_file: str = "refuse"  # refuse | replace
+    max_quarantine_share: float = 0.5  # refuse the whole batch when more of its rows than this are invalid
+    allow_empty_day: bool = False  # run a night whose run_date has no events
+    max_quantity: float = 1_000_000.0  # a larger one, or one below its negative, is quarantined
+    min_ts: str = "1990-01-01"  # earlier timestamps are quarantined (wrong unit?)
+
+
+@dataclass(frozen=True)
+class SessionsConfig:
+    """How events become sessions."""
+
+    by: str = "gap"  # gap: inactivity of a user | session_id: the log's own
+    gap_minutes: float = 30.0
+    min_length: int = 2
+    max_length: int = 200  # longer ones are split into pieces of this length
+    collapse_repeats: bool = True  # immediate repeats of an item become one event
+
+
+@dataclass(frozen=True)
+class BasketsConfig:
+    """How purchases become baskets."""
+
+    by: str = "window"  # basket_id: the log's own | window: a user's purchases within window_hours
+    window_hours: float = 24.0
+    min_items: int = 2
+    max_items: int = 1000  # a longer basket keeps its first max_items
+
+
+@dataclass(frozen=True)
+class UserItemConfig:
+    """How events become the user-item matrix."""
+
+    rating: str = "last"  # last | mean
+    half_life_days: Optional[float] = None  # the weight of an event halves with each
+
+
+@dataclass(frozen=True)
+class SupportConfig:
+    """Smallest support; items and users below it are filtered to a fixed point."""
+
+    min_item_events: int = 5
+    min_user_events: int = 1
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Preparation of the training tables."""
+
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    baskets: BasketsConfig = field(default_factory=BasketsConfig)
+    user_item: UserItemConfig = field(default_factory=UserItemConfig)
+    support: SupportConfig = field(default_factory=SupportConfig)
+
+
+@dataclass(frozen=True)
+class AlsConfig:
+    """MLlib ALS-WR."""
+
+    feedback: str = "implicit"  # implicit (confidence) | explicit (rating)
+    rank: int = 64
+    iterations: int = 10
+    reg: float = 0.1
+    alpha: float = 1.0  # implicit: confidence = 1 + alpha * weight
+    nonnegative: bool = False
+    user_blocks: int = 10
+    item_blocks: int = 10
+    checkpoint_interval: int = 5
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class GruConfig:
+    """Session-parallel GRU (GRU4Rec)."""
+
+    layers: List[int] = field(default_factory=lambda: [100])
+    lanes: int = 80  # sessions walked in parallel, over all ranks together
+    loss: str = "bpr-max"  # cross-entropy | bpr-max
+    logq: float = 1.0  # cross-entropy: weight of the log-popularity correction
+    bpreg: float = 1.95  # bpr-max: weight of the score regularisation
+    elu: float = 0.5  # bpr-max: alpha of the ELU on the scores; 0: linear
+    n_sample: int = 2048  # additional negatives a step
+    sample_alpha: float = 0.4  # they are drawn by popularity ** sample_alpha
+    dropout_embedding: float = 0.0  # share that is dropped
+    dropout_hidden: float = 0.05
+    learning_rate: float = 0.05
+    momentum: float = 0.4
+    epochs: int = 5
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class TwoTowerConfig:
+    """Two-tower retrieval."""
+
+    dim: int = 64
+    hidden: List[int] = field(default_factory=list)  # widths of hidden layers in each tower
+    history_length: int = 20
+    batch_size: int = 1024  # over all ranks together
+    epochs: int = 5
+    learning_rate: float = 0.05
+    temperature: float = 0.05
+    normalize: bool = True
+    dropout: float = 0.0
+    logq: float = 1.0  # weight of the log Q correction
+    n_sample: int = 0  # additional uniform negatives a step
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Workers of the neural models."""
+
+    ranks: int = 1  # Horovod workers; 1 trains in the driver, without a launcher
+    start_timeout_s: int = 120
+    gloo_timeout_s: int = 60
+    threads_per_rank: int = 0  # 0: the machine's cores divided by the ranks on it
+    snapshot_files: int = 12  # files of a snapshot; a multiple of every rank count in use
+    device: str = "auto"  # auto | cpu | cuda
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Temporal hold-out. Of cutoff, holdout_quantile and holdout_days the first that is set counts."""
+
+    cutoff: Optional[str] = None  # UTC timestamp: events from here on are held out
+    holdout_quantile: Optional[float] = None  # of event time (session start for the GRU)
+    holdout_days: float = 7.0
+    k: List[int] = field(default_factory=lambda: [10, 20])
+    recent_days: float = 14.0  # window of the recent-popularity baseline
+    refit: bool = True  # publish from a model trained on all data, not on the hold-out's training part
+
+
+@dataclass(frozen=True)
+class TopKConfig:
+    """The published lists."""
+
+    k: int = 20
+    block_mb: int = 64  # memory of a block of scores
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of a night."""
+
+    logs: LogsConfig = field(default_factory=LogsConfig)
+    warehouse: WarehouseConfig = field(default_factory=WarehouseConfig)
+    spark: SparkConfig = field(default_factory=SparkConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    models: List[str] = field(default_factory=lambda: ["als", "gru", "two_tower"])
+    als: AlsConfig = field(default_factory=AlsConfig)
+    gru: GruConfig = field(default_factory=GruConfig)
+    two_tower: TwoTowerConfig = field(default_factory=TwoTowerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    topk: TopKConfig = field(default_factory=TopKConfig)
+
+
+CHOICES: Dict[str, List[str]] = {
+    "ingest.on_changed_file": ["refuse", "replace"],
+    "prepare.sessions.by": ["gap", "session_id"],
+    "prepare.baskets.by": ["basket_id", "window"],
+    "prepare.user_item.rating": ["last", "mean"],
+    "als.feedback": ["explicit", "implicit"],
+    "gru.loss": ["cross-entropy", "bpr-max"],
+    "train.device": ["auto", "cpu", "cuda"],
+}
+MODELS = ["als", "gru", "two_tower"]
+
+
+def conf_dir() -> Path:
+    """The shipped ``conf/`` folder: the checkout's, or the copy inside the installed package."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def load_config(path: Optional[str] = None, overrides: Optional[List[str]] = None) -> Config:
+    """Reads the configuration of a night.
+
+    Args:
+        path: The environment's YAML file, or None for the defaults alone.
+        overrides: ``key=value`` settings, e.g. ``["gru.epochs=2", "models=[als]"]``.
+
+    Raises:
+        UserError: A missing file, an unknown key, a wrong type or a value outside of its choices.
+    """
+    last = _parse_overrides(overrides or [])
+    environment = _read_yaml(Path(path)) if path else OmegaConf.create()
+    # The format decides on a layer of its own, so it is looked up before the layers are merged.
+    format_name = OmegaConf.select(last, "logs.format") or OmegaConf.select(environment, "logs.format") or ""
+    layers = [
+        (_read_yaml(conf_dir() / "base.yaml"), "conf/base.yaml"),
+        (OmegaConf.create(_format_defaults(str(format_name))), f"defaults of format {format_name}"),
+        (environment, str(path)),
+        (last, "command line"),
+    ]
+    merged = OmegaConf.structured(Config, flags={"readonly": False})
+    for layer, where in layers:
+        merged = _merge(merged, layer, where)
+    config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    _check(config)
+    return config
+
+
+def config_dict(config: Any) -> Dict[str, Any]:
+    """A configuration dataclass as plain nested dictionaries."""
+    return dataclasses.asdict(config)
+
+
+def config_hash(*parts: Any) -> str:
+    """A short hash of configuration sections (dataclasses or JSON-able values), equal for equal settings."""
+    plain = [dataclasses.asdict(p) if dataclasses.is_dataclass(p) and not isinstance(p, type) else p for p in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    if not path.is_file():
+        raise UserError("no such configuration file", where=str(path), fix="check --conf")
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:  # the YAML parser raises many kinds
+        raise UserError("configuration file is not valid YAML", where=str(path), fix=str(error)) from error
+    if not isinstance(loaded, DictConfig):
+        raise UserError("configuration file must be a mapping", where=str(path), fix="write key: value lines")
+    return loaded
+
+
+def _parse_overrides(overrides: List[str]) -> DictConfig:
+    for item in overrides:
+        if "=" not in item or item.startswith(("=", "-")):
+            raise UserError("setting is not key=value", where=item, fix="for example gru.epochs=5")
+    try:
+        return OmegaConf.from_dotlist(overrides)
+    except Exception as error:
+        raise UserError("setting cannot be read", where=" ".join(overrides), fix=str(error)) from error
+
+
+def _format_defaults(name: str) -> Dict[str, Any]:
+    if not name:
+        return {}
+    from sparkrec.formats import load_format
+
+    return load_format(name).defaults
+
+
+def _merge(base: Any, layer: DictConfig, where: str) -> Any:
+    try:
+        return OmegaConf.merge(base, layer)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        if "not in" in str(error):
+            raise UserError(
+                "unknown configuration key", where=f"{key} in {where}", fix="see conf/base.yaml for the keys"
+            ) from error
+        reason = str(error).splitlines()[0]
+        raise UserError("wrong configuration value", where=f"{key} in {where}", fix=reason) from error
+
+
+def _check(config: Config) -> None:
+    for dotted, allowed in CHOICES.items():
+        value: Any = config
+        for part in dotted.split("."):
+            value = getattr(value, part)
+        if value not in allowed:
+            raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"one of {', '.join(allowed)}")
+    unknown = [m for m in config.models if m not in MODELS]
+    if unknown:
+        raise UserError("unknown model", where=f"models={config.models}", fix=f"choose among {', '.join(MODELS)}")
+    for dotted, value, low in [
+        ("train.ranks", config.train.ranks, 1),
+        ("topk.k", config.topk.k, 1),
+        ("gru.lanes", config.gru.lanes, 1),
+        ("gru.epochs", config.gru.epochs, 1),
+        ("two_tower.epochs", config.two_tower.epochs, 1),
+        ("two_tower.batch_size", config.two_tower.batch_size, 1),
+        ("als.rank", config.als.rank, 1),
+        ("als.iterations", config.als.iterations, 1),
+        ("prepare.sessions.min_length", config.prepare.sessions.min_length, 1),
+        ("prepare.sessions.max_length", config.prepare.sessions.max_length, 2),
+    ]:
+        if value < low:
+            raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"at least {low}")
+    if config.train.snapshot_files % config.train.ranks:
+        raise UserError(
+            "train.snapshot_files must be a multiple of train.ranks",
+            where=f"train.snapshot_files={config.train.snapshot_files}, train.ranks={config.train.ranks}",
+            fix=f"for example train.snapshot_files={config.train.ranks * 4}",
+        )

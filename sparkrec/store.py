@@ -1,0 +1,146 @@
+"""Reading and writing of the warehouse's Delta tables; every other module is free of paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from sparkrec.errors import InvariantError, UserError
+from sparkrec.tables import RUN_DATE, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# Every reader must be able to open the tables, those without a JVM too.
+PROPERTIES = {
+    "delta.enableDeletionVectors": "false",
+    "delta.enableChangeDataFeed": "false",
+    "delta.columnMapping.mode": "none",
+}
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """The folder (any file system that Spark reaches) that holds tables, models and snapshots."""
+
+    path: str
+
+    def table_path(self, table: Table) -> str:
+        """``<warehouse>/<table>``."""
+        return f"{self.path.rstrip('/')}/{table.name}"
+
+    def model_path(self, model: str, run_date: date) -> str:
+        """``<warehouse>/models/<model>/<run_date>``."""
+        return f"{self.path.rstrip('/')}/models/{model}/{run_date.isoformat()}"
+
+    def snapshot_path(self, model: str, run_date: date) -> str:
+        """``<warehouse>/snapshots/<model>/<run_date>``."""
+        return f"{self.path.rstrip('/')}/snapshots/{model}/{run_date.isoformat()}"
+
+
+def exists(spark: SparkSession, warehouse: Warehouse, table: Table) -> bool:
+    """Whether the table has been created."""
+    from delta.tables import DeltaTable
+
+    return DeltaTable.isDeltaTable(spark, warehouse.table_path(table))
+
+
+def version(spark: SparkSession, warehouse: Warehouse, table: Table) -> int | None:
+    """The table's current version, or None where there is no table."""
+    from delta.tables import DeltaTable
+
+    if not exists(spark, warehouse, table):
+        return None
+    history = DeltaTable.forPath(spark, warehouse.table_path(table)).history(1)
+    return int(history.select("version").head()[0])  # type: ignore[index]
+
+
+def read(spark: SparkSession, warehouse: Warehouse, table: Table, at: int | None = None) -> DataFrame:
+    """Reads a table, at a version where one is given.
+
+    Raises:
+        UserError: The table does not exist.
+    """
+    if not exists(spark, warehouse, table):
+        raise UserError(
+            "no such table", where=warehouse.table_path(table), fix="run the stage that writes it, or sparkrec nightly"
+        )
+    reader = spark.read.format("delta")
+    if at is not None:
+        reader = reader.option("versionAsOf", at)
+    return reader.load(warehouse.table_path(table))
+
+
+def create(spark: SparkSession, warehouse: Warehouse, table: Table) -> None:
+    """Creates the table with its schema, comments and properties where it does not exist."""
+    from delta.tables import DeltaTable
+
+    builder = DeltaTable.createIfNotExists(spark).location(warehouse.table_path(table)).comment(table.comment)
+    for column in table.columns:
+        builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.comment)
+    if table.partition:
+        builder = builder.partitionedBy(*table.partition)
+    for key, value in PROPERTIES.items():
+        builder = builder.property(key, value)
+    builder.execute()
+
+
+def append(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
+    """Appends rows and returns the new version."""
+    return _write(df, warehouse, table, "append", {})
+
+
+def overwrite(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
+    """Replaces the whole table in one transaction and returns the new version."""
+    return _write(df, warehouse, table, "overwrite", {"overwriteSchema": "true"} if table.open else {})
+
+
+def replace_night(df: DataFrame, warehouse: Warehouse, table: Table, run_date: date) -> int:
+    """Replaces one night's rows (``run_date``) in one transaction and returns the new version."""
+    predicate = f"{RUN_DATE} = '{run_date.isoformat()}'"
+    return _write(df, warehouse, table, "overwrite", {"replaceWhere": predicate})
+
+
+def insert_new(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
+    """Inserts the rows whose key is not in the table yet (MERGE) and returns the new version.
+
+    Raises:
+        InvariantError: A key occurs twice in ``df``.
+    """
+    from delta.tables import DeltaTable
+
+    spark = df.sparkSession
+    create(spark, warehouse, table)
+    assert_unique(df, table.key, table.name)
+    match = " AND ".join(f"t.{k} <=> s.{k}" for k in table.key)
+    target = DeltaTable.forPath(spark, warehouse.table_path(table)).alias("t")
+    target.merge(df.alias("s"), match).whenNotMatchedInsertAll().execute()
+    return _require_version(spark, warehouse, table)
+
+
+def assert_unique(df: DataFrame, key: Sequence[str], name: str) -> None:
+    """Raises InvariantError where ``key`` is not unique in ``df``."""
+    doubled = df.groupBy(*key).count().where("count > 1").limit(3).collect()
+    if doubled:
+        raise InvariantError(f"{name}: key {tuple(key)} is not unique, e.g. {[r.asDict() for r in doubled]}")
+
+
+def _write(df: DataFrame, warehouse: Warehouse, table: Table, mode: str, options: dict[str, str]) -> int:
+    spark = df.sparkSession
+    create(spark, warehouse, table)
+    if not table.open:
+        df = df.select(*table.column_names)
+    elif mode == "append":
+        options = {**options, "mergeSchema": "true"}
+    writer = df.write.format("delta").mode(mode).options(**options)
+    writer.save(warehouse.table_path(table))
+    return _require_version(spark, warehouse, table)
+
+
+def _require_version(spark: SparkSession, warehouse: Warehouse, table: Table) -> int:
+    current = version(spark, warehouse, table)
+    if current is None:
+        raise InvariantError(f"{table.name} does not exist after a write")
+    return current

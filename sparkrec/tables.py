@@ -1,0 +1,252 @@
+"""Names, columns and schemas of every table: the one place that knows them.
+
+The comments are written into the Delta tables. ``key`` lists the columns that identify a row;
+``partition`` the partition columns. Tables whose columns depend on the log format (``items``, ``users``,
+``item_features``, ``user_features``) declare only their fixed columns and are *open*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+USER_ID, ITEM_ID, ID, IDX = "user_id", "item_id", "id", "idx"
+USER_IDX, ITEM_IDX = "user_idx", "item_idx"
+EVENT_TYPE, TS, VALUE, QUANTITY, TEXT = "event_type", "ts", "value", "quantity", "text"
+PRICE, LOG_SESSION_ID, BASKET_ID, SOURCE, EVENT_DATE = "price", "log_session_id", "basket_id", "source", "event_date"
+SESSION_ID, START_TS, END_TS, START_DATE = "session_id", "start_ts", "end_ts", "start_date"
+ITEMS, EVENT_TS = "items", "event_ts"
+RATING, CONFIDENCE, N_EVENTS, LAST_TS = "rating", "confidence", "n_events", "last_ts"
+RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "model_version", "key_type"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name, Spark SQL type, whether it may be null, and its meaning."""
+
+    name: str
+    type: str
+    comment: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table of the warehouse."""
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    partition: tuple[str, ...] = ()
+    open: bool = False
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names in order."""
+        return [c.name for c in self.columns]
+
+    @property
+    def ddl(self) -> str:
+        """The schema as a Spark DDL string."""
+        return ", ".join(f"{c.name} {c.type}{'' if c.nullable else ' NOT NULL'}" for c in self.columns)
+
+
+EVENTS = Table(
+    "events",
+    "Every valid event of the raw logs, once.",
+    (
+        Column(USER_ID, "string", "who; null for an anonymous event", nullable=True),
+        Column(ITEM_ID, "string", "what"),
+        Column(EVENT_TYPE, "string", "an event type of the log format"),
+        Column(TS, "timestamp", "when, UTC"),
+        Column(VALUE, "double", "rating, play time, … as the format declares", nullable=True),
+        Column(QUANTITY, "double", "number of units", nullable=True),
+        Column(PRICE, "double", "price of one unit", nullable=True),
+        Column(TEXT, "string", "review text", nullable=True),
+        Column(LOG_SESSION_ID, "string", "session id of the log itself", nullable=True),
+        Column(BASKET_ID, "string", "basket, invoice or order id of the log itself", nullable=True),
+        Column(SOURCE, "string", "file that the row came from, relative to logs.path"),
+        Column(EVENT_DATE, "date", "UTC date of ts"),
+    ),
+    partition=(EVENT_DATE,),
+)
+QUARANTINE = Table(
+    "quarantine",
+    "Rows that could not be taken in, with the reason.",
+    (
+        Column("raw", "string", "the row as it was written", nullable=True),
+        Column("reason", "string", "why it was refused"),
+        Column("source_file", "string", "file that the row came from, relative to logs.path"),
+        Column("ingested_at", "timestamp", "when it was refused, UTC"),
+    ),
+)
+FILES = Table(
+    "files",
+    "Log files taken in.",
+    (
+        Column(SOURCE, "string", "path relative to logs.path"),
+        Column("size", "bigint", "bytes"),
+        Column("modified_at", "timestamp", "modification time, UTC"),
+        Column("sha256", "string", "hash of the bytes"),
+        Column("run_id", "string", "run that took it in"),
+        Column("ingested_at", "timestamp", "when, UTC"),
+    ),
+    key=(SOURCE,),
+)
+ITEMS_TABLE = Table(
+    "items",
+    "Item attributes; further columns as the log format declares.",
+    (Column(ID, "string", "item id"),),
+    key=(ID,),
+    open=True,
+)
+USERS_TABLE = Table(
+    "users",
+    "User attributes; further columns as the log format declares.",
+    (Column(ID, "string", "user id"),),
+    key=(ID,),
+    open=True,
+)
+USER_INDEX = Table(
+    "user_index",
+    "Dense, append-only numbers of the users.",
+    (Column(ID, "string", "user id"), Column(IDX, "int", "0, 1, 2, …; never changes")),
+    key=(ID,),
+)
+ITEM_INDEX = Table(
+    "item_index",
+    "Dense, append-only numbers of the items.",
+    (Column(ID, "string", "item id"), Column(IDX, "int", "0, 1, 2, …; never changes")),
+    key=(ID,),
+)
+FEATURE_INDEX = Table(
+    "feature_index",
+    "Dense, append-only codes of categorical feature values.",
+    (
+        Column("feature", "string", "item.<name> or user.<name>"),
+        Column(VALUE, "string", "the value"),
+        Column(IDX, "int", "1, 2, … within the feature; 0 stands for unknown"),
+    ),
+    key=("feature", VALUE),
+)
+SESSIONS = Table(
+    "sessions",
+    "Sessions: events of a user in order, as of the night that wrote them.",
+    (
+        Column(SESSION_ID, "string", "unique"),
+        Column(USER_IDX, "int", "user; null for an anonymous session", nullable=True),
+        Column(START_TS, "timestamp", "first event, UTC"),
+        Column(END_TS, "timestamp", "last event, UTC"),
+        Column(ITEMS, "array<int>", "item_idx in order of time"),
+        Column(EVENT_TS, "array<timestamp>", "time of each event, UTC"),
+        Column(START_DATE, "date", "UTC date of start_ts"),
+    ),
+    key=(SESSION_ID,),
+    partition=(START_DATE,),
+)
+COPURCHASE = Table(
+    "copurchase",
+    "Baskets: items bought together.",
+    (
+        Column(BASKET_ID, "string", "unique"),
+        Column(USER_IDX, "int", "user; null for an anonymous basket", nullable=True),
+        Column(TS, "timestamp", "first purchase, UTC"),
+        Column(ITEMS, "array<int>", "distinct item_idx in purchase order"),
+    ),
+    key=(BASKET_ID,),
+)
+USER_ITEM = Table(
+    "user_item",
+    "The user-item matrix, explicit and implicit.",
+    (
+        Column(USER_IDX, "int", "user"),
+        Column(ITEM_IDX, "int", "item"),
+        Column(RATING, "float", "last or mean rating; null where the log has none", nullable=True),
+        Column(CONFIDENCE, "float", "sum of event weights, halved with each half-life of age"),
+        Column(N_EVENTS, "int", "events with a positive weight"),
+        Column(LAST_TS, "timestamp", "the last of them, UTC"),
+    ),
+    key=(USER_IDX, ITEM_IDX),
+)
+ITEM_FEATURES = Table(
+    "item_features",
+    "Codes of the items' categorical features; one array<int> column for each feature.",
+    (Column(ITEM_IDX, "int", "item"),),
+    key=(ITEM_IDX,),
+    open=True,
+)
+USER_FEATURES = Table(
+    "user_features",
+    "Codes of the users' categorical features; one array<int> column for each feature.",
+    (Column(USER_IDX, "int", "user"),),
+    key=(USER_IDX,),
+    open=True,
+)
+METRICS = Table(
+    "metrics",
+    "Hold-out metrics of models and baselines.",
+    (
+        Column(RUN_DATE, "date", "night"),
+        Column("model", "string", "als, gru, two_tower, popularity, popularity_recent"),
+        Column(MODEL_VERSION, "string", "version of the model judged"),
+        Column("metric", "string", "recall, ndcg, map, mrr, hit_rate, coverage, gini, rmse, mae"),
+        Column("k", "int", "length of the list; null for rmse and mae", nullable=True),
+        Column(VALUE, "double", "value of the metric"),
+        Column("n", "bigint", "users or events judged"),
+        Column("split", "string", "holdout_users, holdout_sessions or holdout_ratings"),
+    ),
+    key=(RUN_DATE, "model", "metric", "k", "split"),
+    partition=(RUN_DATE,),
+)
+RUNS = Table(
+    "runs",
+    "One row for each stage that ended. Append-only.",
+    (
+        Column("run_id", "string", "the night's attempt"),
+        Column(RUN_DATE, "date", "night"),
+        Column("stage", "string", "stage"),
+        Column("status", "string", "done, skipped, failed"),
+        Column("started_at", "timestamp", "UTC"),
+        Column("ended_at", "timestamp", "UTC"),
+        Column("inputs", "string", "JSON: table to version"),
+        Column("outputs", "string", "JSON: table to version"),
+        Column("config_hash", "string", "of the settings that the stage depends on"),
+        Column("config", "string", "JSON: the whole resolved configuration"),
+        Column("code_version", "string", "of the package"),
+        Column("rows_in", "bigint", "rows read", nullable=True),
+        Column("rows_out", "bigint", "rows written", nullable=True),
+        Column("rows_quarantined", "bigint", "invalid rows", nullable=True),
+        Column("rows_duplicate", "bigint", "exact duplicates", nullable=True),
+        Column("message", "string", "what there is to say", nullable=True),
+    ),
+)
+
+
+def topk_table(model: str) -> Table:
+    """The published lists of a model: ``topk_<model>``."""
+    who = (
+        (Column(USER_ID, "string", "user of the session, or session_id of an anonymous one"),
+         Column(KEY_TYPE, "string", "user or session"))
+        if model == "gru"
+        else (Column(USER_ID, "string", "user"),)
+    )  # fmt: skip
+    columns = (
+        Column(RUN_DATE, "date", "night"),
+        *who,
+        Column(RANK, "int", "1 is the best"),
+        Column(ITEM_ID, "string", "item"),
+        Column(SCORE, "float", "score of the model; comparable within a list only"),
+        Column(MODEL_VERSION, "string", "version of the model"),
+    )
+    key = (RUN_DATE, *(c.name for c in who), RANK)
+    return Table(f"topk_{model}", f"Top-K lists of {model}.", columns, key=key, partition=(RUN_DATE,))
+
+
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, SESSIONS,
+        COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, METRICS, RUNS,
+        topk_table("als"), topk_table("gru"), topk_table("two_tower"),
+    )
+}  # fmt: skip
