@@ -1,13 +1,12 @@
 """Fixtures that the whole suite shares."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from sparkrec.config import SparkConfig
-
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +27,10 @@ def spark():
     session.stop()
 
 
-@pytest.fixture()
+@pytest.fixture
 def real_data():
-    """Folder of real logs beside the checkout; the test is skipped where there is none."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip("no real logs beside the checkout")
-    return SHARED_DATA
+    """Folder of real logs named by SPARKREC_REAL_LOGS; the test is skipped where there is none."""
+    folder = os.environ.get("SPARKREC_REAL_LOGS", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no real logs: set SPARKREC_REAL_LOGS")
+    return Path(folder)
