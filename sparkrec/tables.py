@@ -129,6 +129,20 @@ FEATURE_INDEX = Table(
     ),
     key=("feature", VALUE),
 )
+INTERACTIONS = Table(
+    "interactions",
+    "Events up to the night, with the dense numbers in place of the ids: what all later stages read.",
+    (
+        Column(USER_IDX, "int", "user; null for an anonymous event", nullable=True),
+        Column(ITEM_IDX, "int", "item"),
+        Column(EVENT_TYPE, "string", "an event type of the log format"),
+        Column(TS, "timestamp", "when, UTC"),
+        Column(VALUE, "double", "rating, play time, … as the format declares", nullable=True),
+        Column(QUANTITY, "double", "number of units", nullable=True),
+        Column(LOG_SESSION_ID, "string", "session id of the log itself", nullable=True),
+        Column(BASKET_ID, "string", "basket, invoice or order id of the log itself", nullable=True),
+    ),
+)
 SESSIONS = Table(
     "sessions",
     "Sessions: events of a user in order, as of the night that wrote them.",
@@ -245,7 +259,7 @@ def topk_table(model: str) -> Table:
 TABLES: dict[str, Table] = {
     t.name: t
     for t in (
-        EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, SESSIONS,
+        EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS, SESSIONS,
         COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, METRICS, RUNS,
         topk_table("als"), topk_table("gru"), topk_table("two_tower"),
     )
