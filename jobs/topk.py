@@ -1,0 +1,14 @@
+"""Publishes the night's top-K lists.
+
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \\
+        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \\
+        jobs/topk.py --conf conf/cluster.yaml --run-date 2011-12-09 \\
+        logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
+"""
+
+import sys
+
+from sparkrec.pipeline.job import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job(["topk"], __doc__))

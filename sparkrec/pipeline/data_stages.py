@@ -1,0 +1,132 @@
+"""The stages from raw logs to training tables: ingest, index, prepare."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from sparkrec import store
+from sparkrec.formats import Feature
+from sparkrec.ingest import ingest as ingest_files
+from sparkrec.pipeline.ledger import StageResult, Versions
+from sparkrec.pipeline.night import Inputs, Night
+from sparkrec.prepare.copurchase import copurchase
+from sparkrec.prepare.cut import until
+from sparkrec.prepare.features import encode_features, feature_values, new_codes
+from sparkrec.prepare.index import assert_dense, new_ids
+from sparkrec.prepare.interactions import interactions
+from sparkrec.prepare.sessions import sessions
+from sparkrec.prepare.support import filter_support
+from sparkrec.prepare.user_item import user_item
+from sparkrec.tables import (
+    COPURCHASE,
+    EVENTS,
+    FEATURE_INDEX,
+    ID,
+    INTERACTIONS,
+    ITEM_FEATURES,
+    ITEM_ID,
+    ITEM_IDX,
+    ITEM_INDEX,
+    ITEMS_TABLE,
+    SESSIONS,
+    USER_FEATURES,
+    USER_ID,
+    USER_IDX,
+    USER_INDEX,
+    USER_ITEM,
+    USERS_TABLE,
+    Table,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def run_ingest(night: Night, _: Inputs) -> StageResult:
+    """New log files → ``events``, ``quarantine``, ``items``, ``users``, ``files``."""
+    done = ingest_files(night.spark, night.config, night.fmt, night.run_id, night.run_date)
+    return StageResult(
+        outputs=dict(done.outputs),
+        rows_in=done.rows_read,
+        rows_out=done.rows_kept,
+        rows_quarantined=done.rows_quarantined,
+        rows_duplicate=done.rows_duplicate,
+        message=f"{done.files_new} new files" + (f", quarantined: {done.reasons}" if done.reasons else ""),
+        skipped=done.files_new == 0,
+    )
+
+
+def run_index(night: Night, inputs: Inputs) -> StageResult:
+    """New users, items and feature values get the next free numbers; no number ever moves."""
+    events = until(inputs.read(EVENTS), night.run_date)
+    outputs: Versions = {}
+    added = 0
+    for table, column in ((USER_INDEX, USER_ID), (ITEM_INDEX, ITEM_ID)):
+        current = _current(night, table)
+        added += _append_index(night, table, new_ids(events.select(events[column].alias(ID)), current), outputs)
+        assert_dense(store.read(night.spark, night.warehouse, table))
+    values = _all_feature_values(night, inputs)
+    added += _append_index(night, FEATURE_INDEX, new_codes(values, _current(night, FEATURE_INDEX)), outputs)
+    return StageResult(outputs=outputs, rows_out=added, message=f"{added} new users, items and feature values")
+
+
+def run_prepare(night: Night, inputs: Inputs) -> StageResult:
+    """Events → ``interactions`` → ``sessions``, ``copurchase``, ``user_item``; attributes → features."""
+    config, fmt = night.config.prepare, night.fmt
+    outputs: Versions = {}
+    events = until(inputs.read(EVENTS), night.run_date)
+    indexed = interactions(events, inputs.read(USER_INDEX), inputs.read(ITEM_INDEX))
+    outputs[INTERACTIONS.name] = store.overwrite(indexed, night.warehouse, INTERACTIONS)
+    stored = store.read(night.spark, night.warehouse, INTERACTIONS)
+    supported, report = filter_support(stored, config.support)
+    frames: list[tuple[Table, DataFrame]] = [
+        (SESSIONS, sessions(supported, config.sessions, fmt.session_events)),
+        (COPURCHASE, copurchase(supported, config.baskets, fmt.purchase_events)),
+        (USER_ITEM, user_item(supported, config.user_item, fmt.event_weights, night.as_of)),
+        (ITEM_FEATURES, _features(night, inputs, "item", ITEMS_TABLE, ITEM_INDEX, fmt.item_features, ITEM_IDX)),
+        (USER_FEATURES, _features(night, inputs, "user", USERS_TABLE, USER_INDEX, fmt.user_features, USER_IDX)),
+    ]
+    for table, frame in frames:
+        outputs[table.name] = store.overwrite(frame, night.warehouse, table)
+    return StageResult(outputs=outputs, message=str(report))
+
+
+def _current(night: Night, table: Table) -> DataFrame | None:
+    return store.read(night.spark, night.warehouse, table) if _there(night, table) else None
+
+
+def _there(night: Night, table: Table) -> bool:
+    return store.exists(night.spark, night.warehouse, table)
+
+
+def _append_index(night: Night, table: Table, rows: DataFrame, outputs: Versions) -> int:
+    """Appends new rows, if there are any, and notes the version; returns their number."""
+    rows = rows.persist()
+    count = rows.count()
+    if count or not _there(night, table):
+        store.insert_new(rows, night.warehouse, table)
+    rows.unpersist()
+    outputs[table.name] = store.version(night.spark, night.warehouse, table) or 0
+    return count
+
+
+def _attributes(night: Night, inputs: Inputs, table: Table) -> DataFrame:
+    if inputs.has(table):
+        return inputs.read(table)
+    return night.spark.createDataFrame([], table.ddl)
+
+
+def _all_feature_values(night: Night, inputs: Inputs) -> DataFrame:
+    parts = [
+        feature_values(_attributes(night, inputs, ITEMS_TABLE), night.fmt.item_features, "item"),
+        feature_values(_attributes(night, inputs, USERS_TABLE), night.fmt.user_features, "user"),
+    ]
+    return reduce(lambda a, b: a.unionByName(b), parts)
+
+
+def _features(
+    night: Night, inputs: Inputs, prefix: str, table: Table, index: Table, features: tuple[Feature, ...], column: str
+) -> DataFrame:
+    values = feature_values(_attributes(night, inputs, table), features, prefix)
+    return encode_features(values, inputs.read(FEATURE_INDEX), inputs.read(index), features, prefix, column)

@@ -1,0 +1,73 @@
+"""The models of a night: where they lie, and the card that says what was trained from what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sparkrec import files
+from sparkrec.config import config_hash
+from sparkrec.errors import UserError
+from sparkrec.store import Warehouse
+
+HOLDOUT, FULL = "holdout", "full"  # trained before the cutoff and judged after it; trained on everything
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What was trained: written last, so a folder without one is no model."""
+
+    model: str
+    model_version: str
+    cutoff: datetime  # the hold-out model saw events before it, UTC
+    parts: tuple[str, ...]
+    n_users: int
+    n_items: int
+    inputs: dict[str, Any]
+
+    @property
+    def served_part(self) -> str:
+        """The part whose lists are published."""
+        return FULL if FULL in self.parts else HOLDOUT
+
+
+def part_path(warehouse: Warehouse, model: str, run_date: date, part: str) -> str:
+    """Folder of one part: ``<warehouse>/models/<model>/<run_date>/<part>``."""
+    return f"{warehouse.model_path(model, run_date)}/{part}"
+
+
+def model_version(run_date: date, *identity: Any) -> str:
+    """``<run_date>.<hash>``: equal for equal inputs, settings and code."""
+    return f"{run_date.isoformat()}.{config_hash(*identity)[:8]}"
+
+
+def write_card(warehouse: Warehouse, run_date: date, card: ModelCard) -> None:
+    """Publishes the folder as a model."""
+    values = {**card.__dict__, "cutoff": card.cutoff.isoformat(), "parts": list(card.parts)}
+    files.write_json(f"{warehouse.model_path(card.model, run_date)}/{CARD}", values)
+
+
+def read_card(warehouse: Warehouse, model: str, run_date: date) -> ModelCard:
+    """Reads the card of a night's model.
+
+    Raises:
+        UserError: The model has not been trained.
+    """
+    path = f"{warehouse.model_path(model, run_date)}/{CARD}"
+    if not files.exists(path):
+        raise UserError(f"model {model} of {run_date} has not been trained", where=path, fix=f"run train_{model} first")
+    values = files.read_json(path)
+    values["cutoff"] = datetime.fromisoformat(values["cutoff"])
+    values["parts"] = tuple(values["parts"])
+    return ModelCard(**values)
+
+
+def published_version(warehouse: Warehouse, model: str, run_date: date) -> str:
+    """The version of a night's model.
+
+    Raises:
+        UserError: The model has not been trained.
+    """
+    return read_card(warehouse, model, run_date).model_version

@@ -1,0 +1,89 @@
+"""What every stage of a night is given, and what a stage is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from sparkrec import store
+from sparkrec.config import Config
+from sparkrec.errors import InvariantError
+from sparkrec.formats import LogFormat
+from sparkrec.pipeline.ledger import StageResult, Versions
+from sparkrec.store import Warehouse
+from sparkrec.tables import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@dataclass(frozen=True)
+class Night:
+    """One attempt at one night."""
+
+    spark: SparkSession
+    config: Config
+    fmt: LogFormat
+    run_date: date
+    run_id: str
+    code_version: str
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """The warehouse of the configuration."""
+        return Warehouse(self.config.warehouse.path)
+
+    @property
+    def as_of(self) -> datetime:
+        """00:00 UTC of the day after ``run_date``: the night knows what happened before it."""
+        return datetime.combine(self.run_date + timedelta(days=1), datetime.min.time(), timezone.utc)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tables that a stage reads, pinned to the versions that its row in ``runs`` will name."""
+
+    night: Night
+    versions: Versions
+
+    def read(self, table: Table) -> DataFrame:
+        """Reads a table at its pinned version."""
+        version = self.versions.get(table.name)
+        if not isinstance(version, int):
+            raise InvariantError(f"{table.name} is not among the stage's inputs {sorted(self.versions)}")
+        return store.read(self.night.spark, self.night.warehouse, table, at=version)
+
+    def has(self, table: Table) -> bool:
+        """Whether the (optional) table existed when the stage began."""
+        return table.name in self.versions
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the night.
+
+    Attributes:
+        name: Its name in ``runs``, in ``jobs/`` and on the command line.
+        inputs: The tables that it reads.
+        optional: The tables that it reads where they exist.
+        models: Whether it reads the night's trained models.
+        settings: The part of the configuration that its results depend on (JSON-able or dataclasses).
+        run: The work.
+    """
+
+    name: str
+    inputs: tuple[Table, ...]
+    settings: Callable[[Night], tuple[Any, ...]]
+    run: Callable[[Night, Inputs], StageResult]
+    optional: tuple[Table, ...] = ()
+    models: bool = False
+    always: bool = False  # decides by itself whether there is anything to do
+
+
+def new_run_id(run_date: date) -> str:
+    """A unique, sortable id of an attempt."""
+    now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return f"{run_date.isoformat()}-{now}-{secrets.token_hex(3)}"

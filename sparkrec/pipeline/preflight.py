@@ -1,0 +1,62 @@
+"""Checks before anything is read or written: what can be refused early is refused with every table as it was."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sparkrec.config import Config
+from sparkrec.errors import UserError
+from sparkrec.formats import load_format
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+WORKER_STAGES = frozenset({"train_gru", "train_two_tower"})
+
+
+def preflight(spark: SparkSession, config: Config, stages: Sequence[str]) -> None:
+    """Refuses a night that cannot work.
+
+    Raises:
+        UserError: A path or format is missing, the warehouse cannot be written, or workers cannot be launched.
+    """
+    _require(config.warehouse.path, "warehouse.path")
+    _require(config.logs.format, "logs.format")
+    load_format(config.logs.format)
+    if "ingest" in stages:
+        _require(config.logs.path, "logs.path")
+    _check_writable(spark, config.warehouse.path)
+    if config.train.ranks > 1 and WORKER_STAGES & set(stages):
+        _check_workers(spark, config)
+
+
+def _require(value: str, key: str) -> None:
+    if not value:
+        raise UserError(f"{key} is not set", fix=f"add {key}=… to the command or the configuration file")
+
+
+def _check_writable(spark: SparkSession, path: str) -> None:
+    jvm = spark._jvm  # type: ignore[attr-defined]
+    hadoop = jvm.org.apache.hadoop.fs.Path(path)
+    probe = jvm.org.apache.hadoop.fs.Path(hadoop, "_writable")
+    try:
+        system = hadoop.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+        system.mkdirs(hadoop)
+        system.create(probe, True).close()
+        system.delete(probe, False)
+    except Exception as error:  # py4j wraps whatever the file system throws
+        cause = getattr(error, "java_exception", error)
+        reason = str(cause).splitlines()[0]
+        raise UserError("warehouse cannot be written", where=path, fix=reason) from error
+
+
+def _check_workers(spark: SparkSession, config: Config) -> None:
+    from sparkrec.training.launch import check_slots
+
+    if importlib.util.find_spec("horovod") is None:
+        raise UserError(
+            "Horovod is not installed", where=f"train.ranks={config.train.ranks}", fix="make setup, or train.ranks=1"
+        )
+    check_slots(spark, config.train.ranks)
