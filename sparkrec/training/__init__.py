@@ -1,0 +1,1 @@
+"""Training of the neural models: rails (ranks, snapshots, feed, checkpoints) and the loops."""

@@ -1,0 +1,121 @@
+"""Communication between training ranks: one process, or Horovod workers, behind one small interface.
+
+The loops sum gradients themselves, so that N ranks at the same global batch take the same steps as one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sparkrec.errors import InvariantError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Comm(Protocol):
+    """What a training loop may ask of the other ranks. Every rank must make the same calls in the same order."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+    def allreduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Elementwise sum over the ranks, as a new tensor of the same shape and dtype; no autograd."""
+
+    def allgather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The ranks' tensors of equal shape ``[n, …]``, concatenated in rank order to ``[size * n, …]``; no autograd.
+
+        Raises:
+            InvariantError: The first dimensions differ between ranks.
+        """
+
+    def broadcast(self, tensor: torch.Tensor, root: int = 0) -> torch.Tensor:
+        """The tensor of rank ``root``, as a new tensor; no autograd."""
+
+    def barrier(self) -> None:
+        """Waits for all ranks."""
+
+
+class SingleProcess:
+    """One rank: every operation is the identity."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+    local_size = 1
+
+    def allreduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor itself, detached."""
+        return tensor.detach()
+
+    def allgather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor itself, detached."""
+        return tensor.detach()
+
+    def broadcast(self, tensor: torch.Tensor, root: int = 0) -> torch.Tensor:
+        """The tensor itself, detached."""
+        return tensor.detach()
+
+    def barrier(self) -> None:
+        """Nothing to wait for."""
+
+
+class HorovodComm:
+    """The ranks of an initialised ``horovod.torch`` (``hvd.init()`` is the launcher's)."""
+
+    def __init__(self) -> None:
+        import horovod.torch as hvd
+
+        self._hvd = hvd
+        self.rank: int = hvd.rank()
+        self.size: int = hvd.size()
+        self.local_rank: int = hvd.local_rank()
+        self.local_size: int = hvd.local_size()
+
+    def allreduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See ``Comm``; Horovod's default would be the mean."""
+        return self._hvd.allreduce(tensor.detach(), op=self._hvd.Sum)
+
+    def allgather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See ``Comm``."""
+        gathered = self._hvd.allgather(tensor.detach().contiguous())
+        # Where shapes differ, at least one rank has another size than the mean: it raises, which ends the job.
+        if gathered.shape[0] != self.size * tensor.shape[0]:
+            raise InvariantError(f"allgather of unequal shapes: {tuple(tensor.shape)} here, {gathered.shape[0]} in all")
+        return gathered
+
+    def broadcast(self, tensor: torch.Tensor, root: int = 0) -> torch.Tensor:
+        """See ``Comm``."""
+        return self._hvd.broadcast(tensor.detach(), root_rank=root)
+
+    def barrier(self) -> None:
+        """See ``Comm``."""
+        self._hvd.barrier()
+
+
+def gather_rows(tensor: torch.Tensor, comm: Comm) -> torch.Tensor:
+    """Rows of all ranks ``[size * n, …]``, differentiable.
+
+    Its backward pass gives each rank the gradient of the loss *summed over ranks* with respect to its own rows
+    (Horovod's own allgather gives it divided by the number of ranks under its optimizer). Every rank must run the
+    backward pass.
+
+    Args:
+        tensor: ``[n, …]``, of equal shape on all ranks.
+        comm: The ranks.
+    """
+    import torch
+
+    class GatherRows(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+            return comm.allgather(rows).clone() if comm.size == 1 else comm.allgather(rows)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+            n = grads[0].shape[0] // comm.size
+            return comm.allreduce_sum(grads[0].contiguous())[comm.rank * n : (comm.rank + 1) * n]
+
+    return GatherRows.apply(tensor)  # type: ignore[no-any-return,no-untyped-call]
