@@ -1,0 +1,258 @@
+"""The snapshot that a neural model trains on: plain Parquet files of one row group each, and a manifest.
+
+A training table is pinned as ``n_files`` files, whatever the number of ranks (which must divide it), so that the
+order of the data, and with it the model, does not depend on how many ranks train. All rows of a group (a session, a
+user) are in one file; the files are equal in size to within one group or so. The manifest, written last, says what is
+there; the feed holds every epoch against it. Delta folders are never read by Petastorm: they hold superseded files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparkrec import files
+from sparkrec.errors import InvariantError, UserError
+from sparkrec.log import log_event
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+MANIFEST = "manifest.json"
+FILE_NO = "file_no"  # column of each row: the number of the file it is in
+_FORMAT = 1
+_NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double")
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """A file of a snapshot; ``name`` is empty where the file has no rows and so was not written."""
+
+    name: str
+    rows: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a snapshot holds."""
+
+    path: str
+    files: tuple[SnapshotFile, ...]
+    columns: tuple[str, ...]
+    group: str
+    order: tuple[str, ...]
+    n_slots: int
+    inputs: dict[str, int]  # table → version, and whatever else decides on the rows
+    format: int = _FORMAT
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(f.rows for f in self.files)
+
+    @property
+    def groups(self) -> int:
+        """Groups of all files."""
+        return sum(f.groups for f in self.files)
+
+    def files_of(self, rank: int, size: int) -> list[int]:
+        """Numbers of the files that a rank reads: every ``size``-th.
+
+        Raises:
+            UserError: The number of ranks does not divide the number of files.
+        """
+        if len(self.files) % size:
+            raise UserError(
+                "the number of snapshot files is no multiple of the ranks",
+                where=f"{len(self.files)} files, {size} ranks",
+                fix=f"for example train.snapshot_files={4 * size}",
+            )
+        return list(range(rank, len(self.files), size))
+
+
+def read_manifest(path: str) -> Manifest:
+    """The manifest of the snapshot in folder ``path``.
+
+    Raises:
+        UserError: There is none (the snapshot is not complete), or it is damaged.
+    """
+    where = files.join(path, MANIFEST)
+    if not files.exists(where):
+        raise UserError("no complete snapshot", where=path, fix="run the training stage again")
+    loaded = files.read_json(where)
+    try:
+        entries = tuple(SnapshotFile(**f) for f in loaded.pop("files"))
+        manifest = Manifest(path=path, files=entries, **loaded)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError("snapshot manifest is damaged", where=where, fix="remove the folder and run again") from error
+    return dataclasses.replace(manifest, columns=tuple(manifest.columns), order=tuple(manifest.order))
+
+
+def write_snapshot(
+    df: DataFrame,
+    path: str,
+    *,
+    group: str,
+    order: Sequence[str],
+    n_files: int,
+    inputs: dict[str, int],
+    n_slots: int | None = None,
+    rows_per_file_limit: int = 200_000_000,
+) -> Manifest:
+    """Writes the rows of ``df`` as a snapshot, through Spark's executors; only counts come to the driver.
+
+    Groups are dealt out by size, back and forth over ``n_slots`` slots, so that slots get nearly equal numbers of
+    rows; slot s goes to file s mod n_files. A complete snapshot of the same inputs and layout is used again.
+
+    Args:
+        df: Numeric columns without nulls.
+        path: The folder; what is in it is replaced.
+        group: Column whose equal values stay in one file.
+        order: Columns by which the rows of each file are sorted; they should leave no ties.
+        n_files: Number of files, a multiple of every number of ranks that is to read them.
+        inputs: Versions of the tables and whatever else decides on the rows: equal inputs, equal rows.
+        n_slots: Shares that the files stand for (the GRU's lanes); default one a file.
+        rows_per_file_limit: More rows than this in a file are refused: a row group must fit in memory.
+
+    Raises:
+        UserError: A column is not numeric or holds nulls, or a file would get too many rows.
+        InvariantError: The files do not hold what they should.
+    """
+    slots = n_slots or n_files
+    columns = (*df.columns, FILE_NO)
+    found = _reusable(path, columns, group, tuple(order), n_files, slots, inputs)
+    if found is not None:
+        log_event("snapshot_reused", path=path, rows=found.rows)
+        return found
+    _check_columns(df)
+    numbered = _number_files(df, group, n_files, slots)
+    counts = _count_files(numbered, group, df.columns, n_files, rows_per_file_limit)
+    data = _write_files(numbered, path, order, n_files)
+    entries = _check_files(data, counts)
+    manifest = Manifest(path, tuple(entries), columns, group, tuple(order), slots, dict(inputs))
+    plain = dataclasses.asdict(manifest)
+    plain.pop("path")
+    files.write_json(files.join(path, MANIFEST), plain)
+    log_event("snapshot_written", path=path, rows=manifest.rows, groups=manifest.groups, files=n_files)
+    return manifest
+
+
+def _reusable(
+    path: str, columns: tuple[str, ...], group: str, order: tuple[str, ...], n_files: int, slots: int, inputs: dict
+) -> Manifest | None:
+    if not files.exists(files.join(path, MANIFEST)):
+        return None
+    try:
+        old = read_manifest(path)
+    except UserError:
+        return None  # damaged: written anew
+    same = (old.columns, old.group, old.order, len(old.files), old.n_slots, old.inputs, old.format) == (
+        columns, group, order, n_files, slots, dict(inputs), _FORMAT,
+    )  # fmt: skip
+    written = [files.join(path, f.name) for f in old.files if f.name]
+    return old if same and all(files.exists(name) for name in written) else None
+
+
+def _check_columns(df: DataFrame) -> None:
+    for name, kind in df.dtypes:
+        if kind not in _NUMBERS:
+            raise UserError("a snapshot holds numbers only", where=f"column {name} is {kind}", fix="index it first")
+    if FILE_NO in df.columns:
+        raise UserError("column name is taken", where=FILE_NO, fix="rename the column")
+
+
+def _number_files(df: DataFrame, group: str, n_files: int, slots: int) -> DataFrame:
+    """Adds ``file_no``: groups in order of size (rows, descending) are dealt out back and forth over the slots."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    sizes = df.groupBy(group).agg(F.count(F.lit(1)).alias("_n"))
+    # The place of each size in the whole order needs only the (few) distinct sizes in one task.
+    larger = Window.orderBy(F.desc("_n")).rowsBetween(Window.unboundedPreceding, -1)
+    offsets = sizes.groupBy("_n").agg(F.count(F.lit(1)).alias("_groups"))
+    offsets = offsets.select("_n", F.coalesce(F.sum("_groups").over(larger), F.lit(0)).alias("_offset"))
+    within = Window.partitionBy("_n").orderBy(F.xxhash64(group), group)
+    place = F.col("_offset") + F.row_number().over(within) - 1
+    dealt = sizes.join(F.broadcast(offsets), "_n", how="inner").select(group, place.alias("_place"))
+    turn, position = F.floor(F.col("_place") / slots), F.col("_place") % slots
+    slot = F.when(turn % 2 == 0, position).otherwise(slots - 1 - position)
+    numbers = dealt.select(F.col(group).alias("_group"), (slot % n_files).cast("int").alias(FILE_NO))
+    return df.join(numbers, df[group].eqNullSafe(numbers["_group"]), how="inner").select(*df.columns, FILE_NO)
+
+
+def _count_files(
+    numbered: DataFrame, group: str, columns: Sequence[str], n_files: int, limit: int
+) -> list[tuple[int, int]]:
+    """(rows, groups) of each file."""
+    from pyspark.sql import functions as F
+
+    nulls: list[Column] = [F.count_if(F.col(c).isNull()).alias(f"_null_{c}") for c in columns]
+    counted = numbered.groupBy(FILE_NO).agg(F.count(F.lit(1)).alias("_rows"), *nulls)
+    groups = numbered.select(FILE_NO, group).distinct().groupBy(FILE_NO).agg(F.count(F.lit(1)).alias("_groups"))
+    rows = counted.join(groups, FILE_NO, how="inner").collect()  # one row a file
+    for name in columns:
+        if any(row[f"_null_{name}"] for row in rows):
+            raise UserError("a snapshot cannot hold nulls", where=f"column {name}", fix="fill or drop them first")
+    largest = max((row["_rows"] for row in rows), default=0)
+    if largest > limit:
+        raise UserError(
+            "too many rows in a snapshot file",
+            where=f"{largest} rows, at most {limit}",
+            fix="raise train.snapshot_files",
+        )
+    by_file = {row[FILE_NO]: (row["_rows"], row["_groups"]) for row in rows}
+    return [by_file.get(i, (0, 0)) for i in range(n_files)]
+
+
+def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: int) -> str:
+    """Writes each file number from the task of the same number, and returns the folder of the files."""
+    from pyspark.sql import functions as F
+
+    files.remove(files.join(path, MANIFEST))  # from here on the old snapshot is incomplete
+    keys = _partition_keys(numbered, n_files)
+    placed = numbered.withColumn("_key", F.element_at(F.array(*[F.lit(k) for k in keys]), F.col(FILE_NO) + 1))
+    sorted_rows = placed.repartition(n_files, "_key").sortWithinPartitions(*order).drop("_key")
+    writer = sorted_rows.write.mode("overwrite").option("parquet.block.size", str(2**31 - 1))
+    writer = writer.option("maxRecordsPerFile", 0).option("compression", "snappy")
+    writer.parquet(files.join(path, "data"))
+    return path
+
+
+def _partition_keys(df: DataFrame, n_files: int) -> list[int]:
+    """For each partition number 0 … n_files-1 a key that Spark's hash partitioning sends there."""
+    from pyspark.sql import functions as F
+
+    tried = df.sparkSession.range(200 * n_files).select(
+        F.col("id").cast("int").alias("key"), F.pmod(F.hash(F.col("id").cast("int")), F.lit(n_files)).alias("part")
+    )
+    found = {row["part"]: row["key"] for row in tried.groupBy("part").agg(F.min("key").alias("key")).collect()}
+    return [found[i] for i in range(n_files)]
+
+
+def _check_files(path: str, counts: list[tuple[int, int]]) -> list[SnapshotFile]:
+    """Holds the footers of the written files against the counts."""
+    names = [n for n in files.list_names(files.join(path, "data")) if n.endswith(".parquet")]
+    found: dict[int, str] = {}
+    for name in names:
+        found[int(name.split("-")[1])] = name  # part-00003-….parquet is task 3's
+    entries = []
+    for number, (rows, groups) in enumerate(counts):
+        name = found.get(number, "")
+        seen, row_groups = _footer(files.join(path, "data", name)) if name else (0, 0)
+        if seen != rows or (rows and row_groups != 1):
+            raise InvariantError(
+                f"snapshot file {number}: {seen} rows in {row_groups} row groups, expected {rows} in 1"
+            )
+        entries.append(SnapshotFile(f"data/{name}" if rows else "", rows, groups))
+    return entries
+
+
+def _footer(path: str) -> tuple[int, int]:
+    import pyarrow.parquet as pq
+
+    filesystem, inside = files.resolve(path)
+    metadata: Any = pq.read_metadata(inside, filesystem=filesystem)
+    return metadata.num_rows, metadata.num_row_groups
