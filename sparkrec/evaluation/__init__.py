@@ -1,0 +1,1 @@
+"""The temporal hold-out and the metrics."""

@@ -1,0 +1,1 @@
+"""Pure transforms from events to training tables."""
