@@ -1,0 +1,232 @@
+"""Starting a training function on the ranks: here for one, through ``horovod.spark.run`` for more."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sparkrec.config import TrainConfig
+from sparkrec.errors import InvariantError, UserError
+from sparkrec.log import log_event, setup_logging
+
+if TYPE_CHECKING:
+    import torch
+    from pyspark.sql import SparkSession
+
+    from sparkrec.training.comm import Comm
+
+# What the ranks may end with, and the exception that it becomes on the driver.
+_ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "InvariantError": InvariantError}
+
+
+def run_ranks(spark: SparkSession, fn: Callable[..., Any], args: tuple, config: TrainConfig) -> list[Any]:
+    """Runs ``fn(comm, *args)`` on ``config.ranks`` ranks and returns their results in rank order.
+
+    One rank runs in this process, without a launcher. More are Horovod workers, one in each of as many Spark tasks
+    that run at once.
+
+    Args:
+        spark: The session.
+        fn: A module-level function of the package.
+        args: Its further arguments; they and the result travel pickled between driver and workers.
+        config: Ranks, time limits, threads.
+
+    Raises:
+        UserError: Too few task slots, hosts that cannot tell each other apart, or a worker that died.
+        InvariantError: Raised by a rank.
+    """
+    if config.ranks == 1:
+        from sparkrec.training.comm import SingleProcess
+
+        _set_threads(config.threads_per_rank or os.cpu_count() or 1)
+        return [fn(SingleProcess(), *args)]
+    _check_slots(spark, config)
+    _check_hosts(spark, config.ranks)
+    return _run_horovod(spark, fn, args, config)
+
+
+def pick_device(comm: Comm, config: TrainConfig) -> torch.device:
+    """The rank's device: a GPU by its local number where there is one and the configuration allows it.
+
+    Raises:
+        UserError: ``train.device=cuda`` without a GPU.
+    """
+    import torch
+
+    if config.device == "cpu" or not torch.cuda.is_available():
+        if config.device == "cuda":
+            raise UserError("no CUDA device", where="train.device=cuda", fix="set train.device=cpu")
+        return torch.device("cpu")
+    device = torch.device("cuda", comm.local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def task_slots(spark: SparkSession) -> int:
+    """Tasks that can run at once now: cores of ``local[n]``, or of the registered executors."""
+    sc = spark.sparkContext._jsc.sc()  # the scheduler's own count is not in the Python API
+    return int(sc.maxNumConcurrentTasks(sc.resourceProfileManager().defaultResourceProfile()))
+
+
+def _check_slots(spark: SparkSession, config: TrainConfig) -> None:
+    """Executors may still be registering when a job starts: a cluster gets some seconds."""
+    local = spark.sparkContext.master.startswith("local")
+    limit = time.monotonic() + (0 if local else min(30, config.start_timeout_s))
+    slots = task_slots(spark)
+    while slots < config.ranks and time.monotonic() < limit:
+        time.sleep(0.5)
+        slots = task_slots(spark)
+    if slots < config.ranks:
+        raise UserError(
+            "too few task slots for the training ranks",
+            where=f"train.ranks={config.ranks}, task slots={slots}",
+            fix=f"lower train.ranks to {slots} at most, or give Spark more executor cores",
+        )
+
+
+def _check_hosts(spark: SparkSession, ranks: int) -> None:
+    """Raises where different hosts have one name: Horovod would connect them over loopback and hang."""
+    if spark.sparkContext.master.startswith("local"):
+        return
+    tasks = spark.sparkContext.parallelize(range(ranks), ranks).barrier()
+    found = tasks.mapPartitions(_host_identity).collect()  # one line a rank
+    machines: dict[str, set[str]] = {}
+    for name, machine in found:
+        machines.setdefault(name, set()).add(machine)
+    doubled = sorted(name for name, identities in machines.items() if len(identities) > 1)
+    if doubled:
+        raise UserError(
+            "several hosts share a hostname, so Horovod takes them for one",
+            where=", ".join(doubled),
+            fix="give each host or container a hostname of its own",
+        )
+
+
+def _host_identity(_: Any) -> list[tuple[str, str]]:
+    """The host's name, and what tells its network apart from that of another host of that name."""
+    import socket
+    from pathlib import Path
+
+    from pyspark import BarrierTaskContext
+
+    BarrierTaskContext.get().barrier()  # all ranks at once, so that each slot is asked
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    namespace = "/proc/self/ns/net"
+    parts = [boot.read_text().strip() if boot.exists() else ""]
+    parts.append(os.readlink(namespace) if os.path.exists(namespace) else "")
+    return [(socket.gethostname(), " ".join(parts))]
+
+
+def _run_horovod(spark: SparkSession, fn: Callable[..., Any], args: tuple, config: TrainConfig) -> list[Any]:
+    import cloudpickle
+    import horovod.spark
+
+    payload = cloudpickle.dumps((fn, args, config.threads_per_rank))
+    python = spark.conf.get("spark.pyspark.python", None) or os.environ.get("PYSPARK_PYTHON") or sys.executable
+    try:
+        outcomes = horovod.spark.run(
+            _entry(payload, _shipped(spark)),
+            num_proc=config.ranks,
+            use_gloo=True,
+            start_timeout=config.start_timeout_s,
+            env=_environment(config),
+            stdout=sys.stderr,
+            stderr=sys.stderr,
+            verbose=0,
+            executable=python,
+        )
+    except Exception as error:  # Horovod raises plain exceptions with the reason in their text
+        raise UserError(
+            "training workers ended before they were done",
+            where=" ".join(str(error).split())[-300:],
+            fix="see the executors' logs; the next attempt goes on from the last finished epoch",
+        ) from error
+    return _results(outcomes)
+
+
+def _environment(config: TrainConfig) -> dict[str, str]:
+    """Settings of the worker processes, over those of the Spark task that starts them."""
+    return {
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads of ranks that share cores slow each other down
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(config.gloo_timeout_s),
+        "HOROVOD_CYCLE_TIME": "0.2",  # ms between looks for a tensor to reduce; steps here take few ms
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _shipped(spark: SparkSession) -> list[str]:
+    """Where a worker process may find the code given with ``--py-files``: it does not inherit the task's path."""
+    from pyspark import SparkFiles
+
+    names = [str(name) for name in spark.sparkContext._python_includes or []]  # type: ignore[attr-defined]
+    return [*names, *(os.path.join(SparkFiles.getRootDirectory(), name) for name in names)]
+
+
+def _entry(payload: bytes, shipped: list[str]) -> Callable[[], tuple[str, Any]]:
+    """The function that Horovod ships. Nested, so that it travels by value: it makes the package importable."""
+
+    def start() -> tuple[str, Any]:
+        import os
+        import sys
+
+        work = os.environ.get("HOROVOD_SPARK_WORK_DIR", os.getcwd())
+        places = [path if os.path.isabs(path) else os.path.join(work, path) for path in shipped]
+        sys.path[:0] = [place for place in [work, *places] if os.path.exists(place)]
+        import importlib
+
+        return importlib.import_module("sparkrec.training.launch").run_rank(payload)  # type: ignore[no-any-return]
+
+    start.__module__ = "__main__"
+    return start
+
+
+def run_rank(payload: bytes) -> tuple[str, Any]:
+    """What a worker process runs: ("done", result), or the kind and the text of the exception that ended it."""
+    import cloudpickle
+    import horovod.torch as hvd
+
+    from sparkrec.training.comm import HorovodComm
+
+    fn, args, threads = cloudpickle.loads(payload)
+    hvd.init()
+    try:
+        comm = HorovodComm()
+        _set_threads(threads or max(1, _cores() // comm.local_size))
+        if comm.rank == 0:
+            setup_logging()
+        return "done", fn(comm, *args)
+    except Exception as error:
+        traceback.print_exc()
+        fields = (error.what, error.where, error.fix) if isinstance(error, UserError) else (str(error), "", "")
+        return type(error).__name__, fields
+    finally:
+        hvd.shutdown()  # the other ranks' pending operations fail at once instead of waiting for this one
+
+
+def _results(outcomes: list[tuple[str, Any]]) -> list[Any]:
+    """The results of the ranks; raises what the first rank to fail raised."""
+    failed = [(rank, kind, fields) for rank, (kind, fields) in enumerate(outcomes) if kind != "done"]
+    if not failed:
+        return [result for _, result in outcomes]
+    # Ranks that were cut off report Horovod's own error: the cause is with another one.
+    rank, kind, (what, where, fix) = min(failed, key=lambda f: (f[1] == "HorovodInternalError", f[0]))
+    log_event("rank_failed", rank=rank, kind=kind)
+    if kind == "UserError":
+        raise UserError(what, where=where, fix=fix)
+    if kind in _ERRORS:
+        raise _ERRORS[kind](what)
+    raise RuntimeError(f"rank {rank}: {kind}: {what}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _set_threads(n: int) -> None:
+    import torch
+
+    torch.set_num_threads(n)
