@@ -1,0 +1,377 @@
+"""Top-K by inner product: one exact engine for every factor model, on Spark.
+
+``score(query, item) = <query, item> + bias(item)``. The item matrix is broadcast once; queries are streamed
+through ``mapInArrow``; each block of queries is one BLAS matrix product followed by a partial selection in two
+levels, all vectorised over the block:
+
+1. Items are laid out in chunks of ``c`` consecutive positions. The maximum of each chunk is taken (one pass over
+   the scores), and the best ``k`` chunks are selected.
+2. Only the ``k * c`` scores of those chunks are searched for the best ``k``.
+
+This is exact: an item outside the best ``k`` chunks is beaten by the best item of each of them. Equal scores are
+ordered by the smaller item, at both levels, so the result does not depend on blocks, partitions or reruns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparkrec.errors import InvariantError
+from sparkrec.tables import IDX, ITEM_IDX, RANK, SCORE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, Observation
+
+VECTOR, SEEN = "vector", "seen"
+MIN_ROWS = 256  # queries in a block, at least: fewer make the matrix product slow, so items are cut into tiles
+MAX_ROWS = 4096
+# BLAS takes other kernels at the edges of a product, which round otherwise. With both sides multiples of this, a
+# score depends on its query and its item alone, so equal items score equal and blocks do not show in the result.
+ALIGN = 64
+PARTITIONS_PER_CORE = 4
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ItemMatrix:
+    """What is searched; the row number is the ``item_idx``.
+
+    Attributes:
+        vectors: float32 ``[n, d]``; ``d`` may be 0.
+        bias: float32 ``[n]``, added to every query's score, or None.
+        eligible: bool ``[n]``, False for an item that no list may hold, or None when all may.
+    """
+
+    vectors: FloatArray
+    bias: FloatArray | None = None
+    eligible: npt.NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.vectors)
+        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
+            raise InvariantError(f"item vectors must be float32 [n, d], not {self.vectors.dtype} {self.vectors.shape}")
+        for name, array in (("bias", self.bias), ("eligible", self.eligible)):
+            if array is not None and array.shape != (n,):
+                raise InvariantError(f"{name} of {n} items has shape {array.shape}")
+        allowed = self.positions()
+        finite = np.isfinite(self.vectors[allowed]).all() and (
+            self.bias is None or np.isfinite(self.bias[allowed]).all()
+        )
+        if not finite:
+            raise InvariantError("an item vector or bias is not finite")
+
+    def positions(self) -> IntArray:
+        """The eligible ``item_idx``, ascending."""
+        return np.arange(len(self.vectors)) if self.eligible is None else np.flatnonzero(self.eligible)
+
+
+def item_matrix(factors: DataFrame, n_items: int) -> ItemMatrix:
+    """Collects item vectors to the driver; an item without one is not eligible.
+
+    Args:
+        factors: ``(idx int, vector array<float>)``, each ``idx`` once.
+        n_items: Size of the catalogue: ``idx`` is below it.
+    """
+    table = factors.select(IDX, VECTOR).toArrow()
+    idx = table.column(IDX).to_numpy()
+    if len(idx) and (idx.min() < 0 or idx.max() >= n_items or len(np.unique(idx)) < len(idx)):
+        raise InvariantError(f"item numbers are not distinct within 0 … {n_items - 1}")
+    rows = _vectors(table.column(VECTOR).combine_chunks(), None)
+    vectors = np.zeros((n_items, rows.shape[1]), dtype=np.float32)
+    vectors[idx] = rows
+    eligible = np.zeros(n_items, dtype=np.bool_)
+    eligible[idx] = True
+    return ItemMatrix(vectors, None, eligible)
+
+
+def top_k(
+    queries: DataFrame,
+    items: ItemMatrix,
+    *,
+    key: str | Sequence[str],
+    k: int,
+    seen: DataFrame | None = None,
+    block_mb: int = 64,
+    partitions: int | None = None,
+    observation: Observation | None = None,
+) -> DataFrame:
+    """The best ``k`` items of each query, exactly, by ``(-score, item_idx)``.
+
+    A score that is not finite fails the job with an ``InvariantError`` from the worker. A query with fewer than
+    ``k`` items left gets fewer rows, one with none gets no row: pass ``observation`` to have them counted.
+
+    Args:
+        queries: The key columns, ``vector array<float>`` of the items' dimension, and optionally
+            ``seen array<int>``: the items to leave out.
+        items: What is searched; it is broadcast.
+        key: The column or columns that identify a query; all are kept in the lists.
+        k: Length of the lists.
+        seen: ``(key columns or some of them, item_idx)``: pairs to leave out. Null keys and items outside of the
+            matrix are ignored.
+        block_mb: Memory of a block of scores, per worker process.
+        partitions: Partitions of the queries; four for each core by default.
+        observation: After an action on the lists holds ``rows``, ``lists`` (queries with a row) and ``full_lists``.
+
+    Returns:
+        ``(key…, item_idx int, rank int, score float)``, ranks from 1.
+    """
+    import pyspark.sql.functions as F
+    from pyspark.sql.types import FloatType, IntegerType, StructType
+
+    keys = [key] if isinstance(key, str) else list(key)
+    spark = queries.sparkSession
+    parts = partitions or PARTITIONS_PER_CORE * spark.sparkContext.defaultParallelism
+    prepared = _with_seen(queries, seen, keys, parts)
+    # The same rows in the same order make the same blocks, so that reruns agree to the last bit.
+    prepared = prepared.select(*keys, VECTOR, SEEN).sortWithinPartitions(*keys)
+    index = spark.sparkContext.broadcast(_Index.build(items, k, block_mb))
+    schema = StructType([queries.schema[name] for name in keys])
+    schema = schema.add(ITEM_IDX, IntegerType()).add(RANK, IntegerType()).add(SCORE, FloatType())
+    lists = prepared.mapInArrow(_searcher(index, keys), schema)
+    if observation is None:
+        return lists
+    full = F.count_if(F.col(RANK) == k)
+    return lists.observe(observation, F.count("*").alias("rows"), F.count_if(F.col(RANK) == 1).alias("lists"),
+                         full.alias("full_lists"))  # fmt: skip
+
+
+def _with_seen(queries: DataFrame, seen: DataFrame | None, keys: list[str], parts: int) -> DataFrame:
+    """Queries in ``parts`` partitions by key, with the items that each has seen as an array."""
+    import pyspark.sql.functions as F
+
+    nothing = F.array().cast("array<int>")
+    if seen is None:
+        column = F.coalesce(F.col(SEEN).cast("array<int>"), nothing) if SEEN in queries.columns else nothing
+        return queries.withColumn(SEEN, column).repartition(parts, *keys)
+    on = [name for name in keys if name in seen.columns]
+    if SEEN in queries.columns or not on:
+        raise InvariantError(f"seen items come as a column or as a table with a column of {keys}, not both or none")
+    known = seen.select(*on, ITEM_IDX).dropna().repartition(parts, *on)
+    grouped = known.groupBy(*on).agg(F.collect_list(F.col(ITEM_IDX).cast("int")).alias(SEEN))
+    joined = queries.repartition(parts, *on).join(grouped, on=on, how="left")
+    return joined.withColumn(SEEN, F.coalesce(F.col(SEEN), nothing))
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Consecutive positions ``start … stop - 1`` of the eligible items, as ``chunks`` chunks of ``width``.
+
+    ``matrix`` is float32 ``[width * chunks, d]``: the item at position ``start + p`` is row
+    ``(p % width) * chunks + p // width``, so that the maxima of all chunks are an element-wise maximum of
+    ``width`` contiguous rows of scores.
+    """
+
+    start: int
+    stop: int
+    width: int
+    chunks: int
+    matrix: FloatArray
+
+    def column(self, position: IntArray) -> IntArray:
+        """The column of a block of scores that holds a position."""
+        local = position - self.start
+        return (local % self.width) * self.chunks + local // self.width
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The item matrix, laid out for the search."""
+
+    k: int
+    rows: int  # queries in a block
+    biased: bool
+    dim: int
+    item_of: IntArray  # position -> item_idx
+    position_of: IntArray  # item_idx -> position, -1 where not eligible
+    tiles: tuple[_Tile, ...]
+
+    @staticmethod
+    def build(items: ItemMatrix, k: int, block_mb: int) -> _Index:
+        """Leaves out what is not eligible, appends the bias as a column and cuts the matrix into tiles."""
+        item_of = items.positions()
+        position_of = np.full(len(items.vectors), -1, dtype=np.int64)
+        position_of[item_of] = np.arange(len(item_of))
+        columns = [items.vectors[item_of]] + ([] if items.bias is None else [items.bias[item_of, None]])
+        matrix = np.ascontiguousarray(np.concatenate(columns, axis=1), dtype=np.float32)
+        budget = max(1, block_mb * 2**20 // 4)  # scores in a block
+        rows = min(MAX_ROWS, max(MIN_ROWS, budget // max(1, len(matrix)) // ALIGN * ALIGN))
+        size = max(ALIGN, budget // rows)
+        tiles = tuple(_tile(matrix, start, size, k) for start in range(0, len(matrix), size))
+        return _Index(k, rows, items.bias is not None, items.vectors.shape[1], item_of, position_of, tiles)
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGN) * ALIGN
+
+
+def _tile(matrix: FloatArray, start: int, size: int, k: int) -> _Tile:
+    rows = matrix[start : start + size]
+    # Searching costs n / width + k * width; below a few k the second level would not pay.
+    width = max(1, round(math.sqrt(len(rows) / k))) if len(rows) > 8 * k else 1
+    chunks = _aligned(-(-len(rows) // width))
+    padded = np.zeros((chunks * width, matrix.shape[1]), dtype=np.float32)
+    padded[: len(rows)] = rows
+    laid_out = padded.reshape(chunks, width, -1).swapaxes(0, 1).reshape(chunks * width, matrix.shape[1])
+    return _Tile(start, start + len(rows), width, chunks, np.ascontiguousarray(laid_out))
+
+
+def _searcher(index: Any, keys: list[str]) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """What a worker does with the stream of query batches; ``index`` is a broadcast ``_Index``."""
+
+    def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import TaskContext
+        from threadpoolctl import threadpool_limits
+
+        context = TaskContext.get()
+        with threadpool_limits(limits=context.cpus() if context else 1):  # workers x threads <= cores
+            for batch in batches:
+                yield from _search_batch(index.value, batch, keys)
+
+    return search
+
+
+def _search_batch(index: _Index, batch: pa.RecordBatch, keys: list[str]) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    vectors = _vectors(batch.column(VECTOR), index.dim)
+    if not np.isfinite(vectors).all():
+        raise InvariantError("a query vector is not finite")
+    if index.biased:
+        vectors = np.concatenate([vectors, np.ones((len(vectors), 1), dtype=np.float32)], axis=1)
+    rows, positions = _seen(batch.column(SEEN), index)
+    for low in range(0, len(vectors), index.rows):
+        block = vectors[low : low + index.rows]
+        first, last = np.searchsorted(rows, [low, low + len(block)])
+        scores, found = search_block(index, block, rows[first:last] - low, positions[first:last])
+        row, rank = np.nonzero(scores > -np.inf)
+        columns = [batch.column(name).take(pa.array(row + low)) for name in keys]
+        columns += [pa.array(index.item_of[found[row, rank]].astype(np.int32)), pa.array((rank + 1).astype(np.int32))]
+        yield pa.RecordBatch.from_arrays([*columns, pa.array(scores[row, rank])], names=[*keys, ITEM_IDX, RANK, SCORE])
+
+
+def _vectors(column: pa.Array, dim: int | None) -> FloatArray:
+    """A column of equally long, non-null lists as float32 ``[n, dim]``."""
+    import pyarrow.compute as pc
+
+    lengths = pc.list_value_length(column)
+    bounds = pc.min_max(lengths).as_py()
+    if dim is None:
+        dim = bounds["max"] or 0
+    if len(column) and (lengths.null_count or (bounds["min"], bounds["max"]) != (dim, dim)):
+        raise InvariantError(f"vectors must have {dim} elements: found {bounds} and {lengths.null_count} nulls")
+    flat = column.flatten()
+    if flat.null_count:
+        raise InvariantError("a vector has a null element")
+    values: FloatArray = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32)
+    return values.reshape(len(column), dim)
+
+
+def _seen(column: pa.Array, index: _Index) -> tuple[IntArray, IntArray]:
+    """Rows and positions of the seen pairs, rows ascending; items outside of the search are dropped."""
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    rows = np.repeat(np.arange(len(column)), lengths)
+    items = column.flatten().to_numpy(zero_copy_only=False)
+    inside = (items >= 0) & (items < len(index.position_of))
+    rows, positions = rows[inside], index.position_of[items[inside]]
+    searched = positions >= 0
+    return rows[searched], positions[searched]
+
+
+def search_block(
+    index: _Index, vectors: FloatArray, rows: IntArray, positions: IntArray
+) -> tuple[FloatArray, IntArray]:
+    """The best positions for a block of queries.
+
+    Args:
+        index: What is searched.
+        vectors: float32 ``[b, d]``, with the column of ones where the index is biased.
+        rows: Rows of the pairs to leave out.
+        positions: Positions of the pairs to leave out.
+
+    Returns:
+        Scores float32 and positions int64 ``[b, <= k]``, ordered by ``(-score, position)``; ``-inf`` where a query
+        has no further item.
+    """
+    aligned = np.zeros((_aligned(len(vectors)), vectors.shape[1]), dtype=np.float32)
+    aligned[: len(vectors)] = vectors
+    best_scores = [np.empty((len(vectors), 0), dtype=np.float32)]
+    best = [np.empty((len(vectors), 0), dtype=np.int64)]
+    for tile in index.tiles:
+        scores = (aligned @ tile.matrix.T)[: len(vectors)]
+        padding = np.arange(tile.stop, tile.start + tile.width * tile.chunks)
+        scores[:, tile.column(padding)] = -np.inf
+        inside = (positions >= tile.start) & (positions < tile.stop)
+        scores[rows[inside], tile.column(positions[inside])] = -np.inf
+        tile_scores, found = _search_tile(scores, tile, index.k)
+        best_scores.append(tile_scores)
+        best.append(found + tile.start)
+    if len(best) == 2:
+        return best_scores[1], best[1]
+    # Among equal scores an earlier tile stands further left and holds smaller positions.
+    all_scores, all_found = np.concatenate(best_scores, axis=1), np.concatenate(best, axis=1)
+    kept, columns = select(all_scores, index.k)
+    return kept, np.take_along_axis(all_found, columns, axis=1)
+
+
+def _search_tile(scores: FloatArray, tile: _Tile, k: int) -> tuple[FloatArray, IntArray]:
+    if tile.width == 1:
+        return select(scores, k)
+    maxima = scores.reshape(len(scores), tile.width, tile.chunks).max(axis=1)
+    chunks = np.sort(select(maxima, k)[1], axis=1)
+    # Flat places of the chosen chunks' scores: candidate j * width + r is item chunks[j] * width + r.
+    places = chunks[:, :, None] + np.arange(tile.width) * tile.chunks
+    places += (np.arange(len(scores)) * scores.shape[1])[:, None, None]
+    candidates = scores.ravel().take(places.reshape(len(scores), -1))
+    kept, columns = select(candidates, k)
+    found = np.take_along_axis(chunks, columns // tile.width, axis=1) * tile.width + columns % tile.width
+    return kept, found
+
+
+def select(scores: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+    """The best ``k`` columns of each row by ``(-score, column)``.
+
+    Args:
+        scores: float32 ``[b, m]``; ``-inf`` marks what may not be chosen.
+        k: How many; all columns where there are fewer.
+
+    Raises:
+        InvariantError: A score is NaN or infinite.
+    """
+    m = scores.shape[1]
+    if m > k:
+        order = np.argpartition(scores, (m - k - 1, m - k), axis=1)  # NaN counts as the largest
+        columns = np.sort(order[:, m - k :], axis=1)
+        kept = np.take_along_axis(scores, columns, axis=1)
+        next_best = np.take_along_axis(scores, order[:, m - k - 1 : m - k], axis=1)[:, 0]
+        columns = _resolve_ties(scores, columns, kept.min(axis=1), next_best)
+    else:
+        columns = np.broadcast_to(np.arange(m), scores.shape)
+    kept = np.take_along_axis(scores, columns, axis=1)
+    if np.isnan(kept).any() or np.isposinf(kept).any():
+        raise InvariantError("a score is not finite")
+    order = np.argsort(-kept, axis=1, kind="stable")
+    return np.take_along_axis(kept, order, axis=1), np.take_along_axis(columns, order, axis=1)
+
+
+def _resolve_ties(scores: FloatArray, columns: IntArray, worst: FloatArray, next_best: FloatArray) -> IntArray:
+    """Where the last chosen score equals the first one left out, chooses the smallest columns among the equal."""
+    tied = np.flatnonzero((worst == next_best) & (worst > -np.inf))
+    if not len(tied):
+        return columns
+    rows, limit = scores[tied], worst[tied, None]
+    above, equal = rows > limit, rows == limit
+    room = columns.shape[1] - above.sum(axis=1, keepdims=True)
+    chosen = above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= room))
+    columns[tied] = np.nonzero(chosen)[1].reshape(len(tied), -1)
+    return columns
