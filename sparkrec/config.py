@@ -153,7 +153,10 @@ class TwoTowerConfig:
     normalize: bool = True
     dropout: float = 0.0
     logq: float = 1.0  # weight of the log Q correction
-    n_sample: int = 0  # additional uniform negatives a step
+    n_sample: int = 0  # additional uniform negatives a step; from the number of items on: all items, exactly
+    windows_days: List[float] = field(default_factory=lambda: [1.0, 7.0, 30.0, 365.0])  # of the items' momentum
+    horizon_days: float = 1.0  # how long a list is used: examples are looked at up to this long before their event
+    half_life_days: Optional[float] = None  # the weight of an example halves with each
     seed: int = 1
 
 
