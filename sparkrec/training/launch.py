@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.config import TrainConfig
@@ -128,17 +130,18 @@ def _run_horovod(spark: SparkSession, fn: Callable[..., Any], args: tuple, confi
     payload = cloudpickle.dumps((fn, args, config.threads_per_rank))
     python = spark.conf.get("spark.pyspark.python", None) or os.environ.get("PYSPARK_PYTHON") or sys.executable
     try:
-        outcomes = horovod.spark.run(
-            _entry(payload, _shipped(spark)),
-            num_proc=config.ranks,
-            use_gloo=True,
-            start_timeout=config.start_timeout_s,
-            env=_environment(config),
-            stdout=sys.stderr,
-            stderr=sys.stderr,
-            verbose=0,
-            executable=python,
-        )
+        with _quiet_thread("run_spark"):
+            outcomes = horovod.spark.run(
+                _entry(payload, _shipped(spark)),
+                num_proc=config.ranks,
+                use_gloo=True,
+                start_timeout=config.start_timeout_s,
+                env=_environment(config),
+                stdout=sys.stderr,
+                stderr=sys.stderr,
+                verbose=0,
+                executable=python,
+            )
     except Exception as error:  # Horovod raises plain exceptions with the reason in their text
         raise UserError(
             "training workers ended before they were done",
@@ -146,6 +149,22 @@ def _run_horovod(spark: SparkSession, fn: Callable[..., Any], args: tuple, confi
             fix="see the executors' logs; the next attempt goes on from the last finished epoch",
         ) from error
     return _results(outcomes)
+
+
+@contextlib.contextmanager
+def _quiet_thread(name: str) -> Iterator[None]:
+    """Leaves out the stack trace of Horovod's thread of this name: its error comes back to the caller as well."""
+    usual = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if failed.thread is None or name not in failed.thread.name:
+            usual(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
 def _environment(config: TrainConfig) -> dict[str, str]:
@@ -200,7 +219,8 @@ def run_rank(payload: bytes) -> tuple[str, Any]:
             setup_logging()
         return "done", fn(comm, *args)
     except Exception as error:
-        traceback.print_exc()
+        if type(error).__name__ not in (*_ERRORS, "HorovodInternalError"):  # those are told by their text alone
+            traceback.print_exc()
         fields = (error.what, error.where, error.fix) if isinstance(error, UserError) else (str(error), "", "")
         return type(error).__name__, fields
     finally:
