@@ -1,0 +1,67 @@
+"""Metrics of next-item prediction in sessions, and popularity under the same protocol.
+
+For each next event the model ranks all items; ``rank`` is the number of items that score at least as high as the
+true one (ties count against the model). Recall@k is the share of events with rank ≤ k, MRR@k the mean of 1 / rank,
+0 beyond k (Hidasi et al. 2016, "Session-based recommendations with recurrent neural networks", sec. 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sparkrec.errors import InvariantError
+from sparkrec.evaluation.values import MetricValue
+from sparkrec.tables import ITEM_IDX, ITEMS, RANK, SCORE
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
+    """Recall@k and MRR@k.
+
+    Args:
+        ranks: ``(rank int)``, a row for each predicted event, from 1.
+        ks: Cut-offs.
+
+    Raises:
+        InvariantError: There is no event, or a rank is null or below 1.
+    """
+    import pyspark.sql.functions as F
+
+    columns = [F.count("*").alias("n"), F.count_if(F.col(RANK).isNull() | (F.col(RANK) < 1)).alias("wrong")]
+    for k in ks:
+        within = F.col(RANK) <= k
+        columns.append(F.avg(within.cast("double")).alias(f"recall_{k}"))
+        columns.append(F.avg(F.when(within, F.try_divide(F.lit(1.0), F.col(RANK))).otherwise(0.0)).alias(f"mrr_{k}"))
+    row = ranks.agg(*columns).first()
+    if row is None or not row["n"]:
+        raise InvariantError("no event to predict after the cutoff: nothing to judge by")
+    if row["wrong"]:
+        raise InvariantError(f"{row['wrong']} of {row['n']} ranks are null or below 1")
+    return [MetricValue(name, k, row[f"{name}_{k}"], row["n"]) for k in ks for name in ("recall", "mrr")]
+
+
+def popularity_ranks(sessions: DataFrame, scores: DataFrame, catalogue: DataFrame) -> DataFrame:
+    """The rank that popularity gives to each next item of the test sessions.
+
+    Args:
+        sessions: Test sessions ``(items array<int>)``; each item but the first is predicted.
+        scores: ``(item_idx int, score)``; other items of the catalogue have the score 0.
+        catalogue: ``(item_idx int)``, distinct: the items that are ranked.
+
+    Returns:
+        ``(rank int)``; ties count against popularity, and an item outside of the catalogue stands after all of it.
+    """
+    import pyspark.sql.functions as F
+    from pyspark.sql import Window
+
+    ranked = catalogue.select(ITEM_IDX).join(scores.select(ITEM_IDX, SCORE), ITEM_IDX, "left").fillna(0.0, [SCORE])
+    levels = ranked.groupBy(SCORE).agg(F.count("*").alias("n"))
+    at_least = F.sum("n").over(Window.orderBy(F.desc(SCORE)))  # over the catalogue's distinct scores, a small table
+    ranks = ranked.join(levels.select(SCORE, at_least.alias(RANK)), SCORE, "inner").select(ITEM_IDX, RANK)
+    following = sessions.select(F.explode(F.slice(ITEMS, 2, F.greatest(F.size(ITEMS) - 1, F.lit(0)))).alias(ITEM_IDX))
+    last = catalogue.agg((F.count("*") + 1).alias("last"))
+    placed = following.join(ranks, ITEM_IDX, "left").crossJoin(F.broadcast(last))
+    return placed.select(F.coalesce(RANK, "last").cast("int").alias(RANK))

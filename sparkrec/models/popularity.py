@@ -1,0 +1,84 @@
+"""Popularity of items: the baseline that every model is held against, and what users without a list are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from sparkrec.retrieval.topk import VECTOR, ItemMatrix
+from sparkrec.tables import EVENT_TYPE, ITEM_IDX, N_EVENTS, SCORE, TS, USER_IDX
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+
+def event_weight(event_weights: Mapping[str, float]) -> Column:
+    """The weight of an event by its type: double, 0 for a type without one."""
+    import pyspark.sql.functions as F
+
+    weight = F.lit(0.0)
+    for kind, value in event_weights.items():
+        weight = F.when(F.col(EVENT_TYPE) == kind, F.lit(float(value))).otherwise(weight)
+    return weight
+
+
+def popularity(
+    interactions: DataFrame,
+    event_weights: Mapping[str, float],
+    as_of: datetime,
+    days: float | None,
+    *,
+    by: Literal["users", "events"] = "users",
+) -> DataFrame:
+    """Popularity of the items taken before ``as_of``.
+
+    Args:
+        interactions: In the columns of ``tables.INTERACTIONS``; events without a positive weight do not count.
+        event_weights: Weight of each event type.
+        as_of: Events before this time count, UTC.
+        days: Length of the window that ends at ``as_of``; None: all time.
+        by: ``users``: number of distinct users, each anonymous event counting as one more; it is not swayed by one
+            user who repeats an item. ``events``: sum of the events' weights.
+
+    Returns:
+        ``(item_idx int, n_events bigint, score double)``, score > 0.
+    """
+    import pyspark.sql.functions as F
+
+    within = F.col(TS) < F.lit(as_of)
+    if days is not None:
+        within = within & (F.col(TS) >= F.lit(as_of - timedelta(days=days)))
+    counted = interactions.withColumn("weight", event_weight(event_weights)).where(within & (F.col("weight") > 0))
+    if by == "events":
+        score = F.sum("weight")
+        return counted.groupBy(ITEM_IDX).agg(F.count("*").alias(N_EVENTS), score.alias(SCORE))
+    pairs = counted.groupBy(ITEM_IDX, USER_IDX).agg(F.count("*").alias(N_EVENTS))
+    users = F.when(F.col(USER_IDX).isNull(), F.col(N_EVENTS)).otherwise(1)
+    return pairs.groupBy(ITEM_IDX).agg(F.sum(N_EVENTS).alias(N_EVENTS), F.sum(users).cast("double").alias(SCORE))
+
+
+def popularity_matrix(scores: DataFrame, n_items: int, catalogue: DataFrame | None = None) -> ItemMatrix:
+    """Popularity as an item matrix of one dimension, for ``top_k``.
+
+    Args:
+        scores: ``(item_idx int, score)``; other items of the catalogue have the score 0.
+        n_items: Size of the index: ``item_idx`` is below it.
+        catalogue: ``(item_idx int)``: the items that a list may hold; by default those with a score.
+    """
+    table = scores.select(ITEM_IDX, SCORE).toArrow()
+    idx = table.column(ITEM_IDX).to_numpy()
+    vectors = np.zeros((n_items, 1), dtype=np.float32)
+    vectors[idx, 0] = table.column(SCORE).to_numpy()
+    eligible = np.zeros(n_items, dtype=np.bool_)
+    eligible[idx if catalogue is None else catalogue.select(ITEM_IDX).toArrow().column(ITEM_IDX).to_numpy()] = True
+    return ItemMatrix(vectors, None, eligible)
+
+
+def popularity_queries(keys: DataFrame) -> DataFrame:
+    """Queries for ``popularity_matrix``: each key with the vector ``[1.0]``."""
+    import pyspark.sql.functions as F
+
+    return keys.withColumn(VECTOR, F.array(F.lit(1.0).cast("float")))
