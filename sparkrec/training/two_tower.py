@@ -1,0 +1,624 @@
+"""Training of the two towers: the examples, made on Spark, and the loop that every rank runs.
+
+N ranks at the same global batch take the same steps as one: a batch is the same slices of the same files whoever
+reads them, candidates and negatives are those of all ranks, the loss is a sum over all examples divided by their
+weight on all ranks, and gradients are summed. The embedding table lies on every rank; a step reads, differentiates,
+sums over ranks and updates only the rows that it touches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparkrec.config import TrainConfig, TwoTowerConfig, config_hash
+from sparkrec.errors import InvariantError, UserError
+from sparkrec.log import log_event, progress, warn_event
+from sparkrec.models.two_tower import (
+    PAD,
+    Feature,
+    ItemBatch,
+    TowerShape,
+    TwoTower,
+    UserBatch,
+    log_expected_count,
+    new_table,
+    sampled_softmax,
+)
+from sparkrec.tables import EVENT_TYPE, ITEM_IDX, TS, USER_IDX
+from sparkrec.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint, save_model
+from sparkrec.training.comm import Comm, gather_rows
+from sparkrec.training.feed import check_total, read_files
+from sparkrec.training.snapshot import read_manifest
+from sparkrec.training.two_tower_batches import (
+    DAY_S,
+    Batch,
+    Clock,
+    Lane,
+    Plan,
+    Sequences,
+    UserArrays,
+    clock,
+    dropout_mask,
+    join,
+    lane,
+    lane_batch,
+    positives,
+    sequences,
+    tick_counts,
+    tick_days,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyspark.sql import DataFrame
+
+ADAGRAD_EPS = 1e-10
+# Streams of random numbers, so that no two draws share a seed.
+_ORDER, _USER_DROPOUT, _ITEM_DROPOUT, _NEGATIVES = range(4)
+
+
+# A snapshot of examples: whole users to a file, in the order of time.
+SECONDS, WEIGHT = "ts_s", "weight"
+GROUP = USER_IDX
+ORDER = (USER_IDX, SECONDS, ITEM_IDX, WEIGHT)
+MAX_WIDTH = 8  # codes of one feature that a user or an item keeps
+
+
+@dataclass(frozen=True)
+class TowerTask:
+    """All that decides on a training run."""
+
+    snapshot_path: str
+    model_path: str
+    config: TwoTowerConfig
+    train: TrainConfig
+    n_users: int
+    n_items: int
+    user_features: tuple[Feature, ...]
+    item_features: tuple[Feature, ...]
+    item_codes: np.ndarray  # int32 [n_items, sum of widths], from item_feature_matrix
+    as_of: int  # seconds since 1970: the examples lie before it, and the lists are for what comes after
+    repeats: bool  # whether an item that the user has already is an example (and may be recommended) again
+    meta: dict[str, Any]  # JSON-able, into model.json
+
+    @property
+    def key(self) -> str:
+        """Hash of what a checkpoint must agree in to be resumed; neither ranks nor epochs count."""
+        inputs = read_manifest(self.snapshot_path).inputs
+        codes = hashlib.sha256(np.ascontiguousarray(self.item_codes).tobytes()).hexdigest()
+        settings = {**dataclasses.asdict(self.config), "epochs": 0}
+        features = [dataclasses.asdict(f) for f in (*self.user_features, *self.item_features)]
+        return config_hash(inputs, codes, settings, features, self.n_users, self.n_items, self.as_of, self.repeats)
+
+
+@dataclass
+class Towers:
+    """The weights and the optimiser's state; the same on every rank."""
+
+    shape: TowerShape
+    table: Tensor  # float32 [n_rows, dim]
+    table_squares: Tensor  # float32 [n_rows, dim], Adagrad's sums of squared gradients
+    dense: TwoTower
+    dense_squares: list[Tensor]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state by name, for a checkpoint."""
+        named = {"table": self.table, "table.squares": self.table_squares}
+        for (name, weight), squares in zip(self.dense.named_parameters(), self.dense_squares, strict=True):
+            named[f"dense.{name}"] = weight.detach()
+            named[f"dense.{name}.squares"] = squares
+        return named
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes the state of a checkpoint over."""
+        for name, mine in self.tensors().items():
+            mine.copy_(tensors[name])
+
+    def served_table(self) -> Tensor:
+        """The table with the rows that no gradient has ever reached set to zero: they know nothing."""
+        trained = self.table_squares.sum(1, keepdim=True) > 0
+        return self.table * trained
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a rank trains on."""
+
+    files: dict[int, Sequences]  # this rank's
+    rows: dict[int, np.ndarray]  # the examples among them
+    plan: Plan
+    ticks: Clock
+    phi: Tensor  # the clock's momentum on the device
+    item_codes: Tensor  # int64 [n_items, widths], table rows
+    share: Tensor  # float32 [n_items], each item's share of the examples
+    trained_items: Tensor  # int64, items with a positive share, ascending
+    repeats: bool  # whether what a user has already may be recommended again: it is a negative then
+
+
+def new_towers(shape: TowerShape, seed: int, device: str = "cpu") -> Towers:
+    """Fresh weights: the same on every rank, for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    table = new_table(shape, generator).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        dense = TwoTower(shape).to(device)
+    squares = [torch.zeros_like(p) for p in dense.parameters()]
+    return Towers(shape, table, torch.zeros_like(table), dense, squares)
+
+
+def prepare(
+    comm: Comm,
+    files: dict[int, Sequences],
+    n_files: int,
+    shape: TowerShape,
+    config: TwoTowerConfig,
+    *,
+    item_codes: np.ndarray,
+    as_of: int,
+    repeats: bool,
+    device: str = "cpu",
+) -> Material:
+    """Counts over all ranks what the steps need to know: examples of each file, of each item, and the clock."""
+    first = min([int(s.ts.min()) for s in files.values() if len(s)], default=as_of - 1)
+    first = int(comm.allgather(torch.tensor([first], dtype=torch.int64)).min())
+    length = tick_days((as_of - first) / DAY_S, shape.n_items) * DAY_S
+    n_ticks = max(1, -(-(as_of - first) // length))
+    origin = as_of - n_ticks * length
+    counts = torch.from_numpy(tick_counts(files, origin, length, n_ticks, shape.n_items))
+    ticks = clock(comm.allreduce_sum(counts).numpy(), origin, length, shape.windows_days)
+    rows = {number: positives(seq, repeats) for number, seq in files.items()}
+    tally = torch.zeros(n_files + shape.n_items, dtype=torch.int64)
+    for number, chosen in rows.items():
+        tally[number] = len(chosen)
+        tally[n_files:] += torch.from_numpy(np.bincount(files[number].item[chosen], minlength=shape.n_items))
+    tally = comm.allreduce_sum(tally)
+    of_items = tally[n_files:]
+    return Material(
+        files=files,
+        rows=rows,
+        plan=Plan.of(tally[:n_files].tolist(), config.batch_size),
+        ticks=ticks,
+        phi=torch.from_numpy(ticks.phi).to(device),
+        item_codes=shape.code_rows("item", torch.from_numpy(item_codes)).to(device),
+        share=(of_items / of_items.sum().clamp(min=1)).float().to(device),
+        trained_items=of_items.nonzero()[:, 0].to(device),
+        repeats=repeats,
+    )
+
+
+def train_epoch(comm: Comm, towers: Towers, data: Material, config: TwoTowerConfig, epoch: int) -> dict[str, Any]:
+    """One pass over all examples.
+
+    Returns:
+        epoch, loss (mean over all examples by weight), examples, steps, seconds.
+
+    Raises:
+        InvariantError: Not every example was seen exactly once.
+    """
+    began = time.monotonic()
+    lanes = {
+        number: lane(data.files[number], rows, (config.seed, _ORDER, epoch, number), config.horizon_days)
+        for number, rows in data.rows.items()
+    }
+    loss, weight, seen = 0.0, 0.0, 0
+    for step in progress(range(data.plan.steps), total=data.plan.steps, name=f"epoch {epoch}", rank=comm.rank):
+        batch = local_batch(lanes, data, config, epoch, step)
+        step_loss, step_weight = train_step(comm, towers, data, batch, config, epoch, step)
+        loss, weight, seen = loss + step_loss, weight + step_weight, seen + len(batch.item)
+    total = int(comm.allreduce_sum(torch.tensor([seen]))[0])
+    if total != sum(data.plan.examples):
+        raise InvariantError(f"epoch {epoch} saw {total} examples, there are {sum(data.plan.examples)}")
+    return {
+        "epoch": epoch,
+        "loss": loss / max(weight, 1e-12),
+        "examples": total,
+        "steps": data.plan.steps,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def local_batch(lanes: dict[int, Lane], data: Material, config: TwoTowerConfig, epoch: int, step: int) -> Batch:
+    """This rank's examples of a step: its files' slices."""
+    parts = []
+    for number, source in lanes.items():
+        part = lane_batch(source, data.plan.slice(number, step), data.ticks, config.history_length)
+        seed = (config.seed, _USER_DROPOUT, epoch, step, number)
+        keep = dropout_mask(seed, len(part.item), config.dim, config.dropout)
+        parts.append(dataclasses.replace(part, keep=keep))
+    return join(parts)
+
+
+def train_step(
+    comm: Comm, towers: Towers, data: Material, batch: Batch, config: TwoTowerConfig, epoch: int, step: int
+) -> tuple[float, float]:
+    """One step of all ranks; returns the sum of the weighted losses and the weight, over all ranks."""
+    device = towers.table.device
+    width = data.plan.width(comm.size, step)
+    users = user_batch(towers.shape, batch.users, batch.keep, device)
+    item = torch.from_numpy(batch.item).to(device)
+    candidates, count, log_q = draw_candidates(comm, data, item, width, config, epoch, step)
+    shard = _item_shard(comm, towers.shape, data, candidates, config, epoch, step)
+    touched = _touched_rows(comm, users, candidates, data, towers.shape, width)
+    block = towers.table[touched].requires_grad_()
+    z, a = towers.dense.users(block, _in_block_users(users, touched))
+    z_items = gather_rows(towers.dense.items(block, _in_block_items(shard, touched)), comm)[: len(candidates)]
+    tick = torch.from_numpy(batch.tick).to(device)
+    scores = z @ z_items.T / config.temperature + momentum_scores(data.phi, tick, candidates, a)
+    target = torch.searchsorted(candidates, item)
+    hidden = None if data.repeats else known_items(users.history, towers.shape, candidates, target)
+    losses = sampled_softmax(scores, target, count, log_q, hidden)
+    weight = torch.from_numpy(batch.weight).to(device)
+    loss = (losses * weight).sum()
+    loss.backward()
+    return _update(comm, towers, block, touched, loss.detach(), weight.sum(), config.learning_rate)
+
+
+def draw_candidates(
+    comm: Comm, data: Material, item: Tensor, width: int, config: TwoTowerConfig, epoch: int, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The candidates of a step, the same on all ranks: ids ascending, times drawn, weighted log Q.
+
+    They are the items of all ranks' examples and ``n_sample`` uniform ones; where ``n_sample`` reaches the number of
+    trained items, all of those, once each and with nothing to correct.
+    """
+    pool = data.trained_items
+    if config.n_sample >= len(pool):
+        return pool, torch.ones(len(pool), device=pool.device), torch.zeros(len(pool), device=pool.device)
+    drawn = comm.allgather(_padded(item, width))
+    drawn = drawn[drawn != PAD]
+    n_batch = len(drawn)
+    if config.n_sample:
+        seed = (config.seed, _NEGATIVES, epoch, step)
+        chosen = np.random.default_rng(seed).integers(0, len(pool), config.n_sample)
+        drawn = torch.cat([drawn, pool[torch.from_numpy(chosen).to(pool.device)]])
+    candidates, count = drawn.unique(return_counts=True)
+    log_q = log_expected_count(data.share[candidates], n_batch, config.n_sample / len(pool))
+    return candidates, count.float(), config.logq * log_q
+
+
+def momentum_scores(phi: Tensor, tick: Tensor, candidates: Tensor, a: Tensor) -> Tensor:
+    """<a_u, phi(i, t)> for each row's time [n, candidates]."""
+    order = tick.argsort(stable=True)
+    times, count = tick[order].unique_consecutive(return_counts=True)
+    groups = a[order].split(count.tolist())
+    parts = [group @ phi[time][candidates].T for time, group in zip(times.tolist(), groups, strict=True)]
+    return torch.cat(parts)[order.argsort()] if parts else a.new_zeros(0, len(candidates))
+
+
+def known_items(history: Tensor, shape: TowerShape, candidates: Tensor, target: Tensor) -> Tensor:
+    """Which candidates are in a row's history (table rows), its own target apart: bool [n, candidates]."""
+    ids = history - shape.segments["item"][0]
+    place = torch.searchsorted(candidates, ids).clamp(max=len(candidates) - 1)
+    found = (history != PAD) & (candidates[place] == ids)
+    hidden = torch.zeros(len(history), len(candidates) + 1, dtype=torch.bool, device=history.device)
+    hidden.scatter_(1, torch.where(found, place, len(candidates)), True)
+    hidden = hidden[:, :-1]
+    return hidden.scatter(1, target[:, None], False)
+
+
+def user_batch(shape: TowerShape, arrays: UserArrays, keep: np.ndarray | None, device: Any) -> UserBatch:
+    """The arrays as tensors, ids and codes as rows of the table."""
+    return UserBatch(
+        user=shape.id_rows("user", torch.from_numpy(arrays.user)).to(device),
+        history=shape.id_rows("item", torch.from_numpy(arrays.history)).to(device),
+        history_days=torch.from_numpy(arrays.history_days).to(device),
+        codes=shape.code_rows("user", torch.from_numpy(arrays.codes)).to(device),
+        numeric=torch.from_numpy(arrays.numeric).to(device),
+        keep=None if keep is None else torch.from_numpy(keep).to(device),
+    )
+
+
+def adagrad_(weight: Tensor, squares: Tensor, gradient: Tensor, rate: float) -> None:
+    """One step of Adagrad in place (Duchi et al. 2011, diagonal form), as torch.optim.Adagrad takes it."""
+    squares.addcmul_(gradient, gradient)
+    weight.addcdiv_(gradient, squares.sqrt() + ADAGRAD_EPS, value=-rate)
+
+
+def _item_shard(
+    comm: Comm, shape: TowerShape, data: Material, candidates: Tensor, config: TwoTowerConfig, epoch: int, step: int
+) -> ItemBatch:
+    """This rank's equal part of the candidates; the last one is padded."""
+    n = -(-len(candidates) // comm.size)
+    mine = slice(comm.rank * n, (comm.rank + 1) * n)
+    keep = dropout_mask((config.seed, _ITEM_DROPOUT, epoch, step), n * comm.size, config.dim, config.dropout)
+    padded = _padded(candidates, n * comm.size)[mine]
+    codes = torch.where((padded != PAD)[:, None], data.item_codes[padded.clamp(min=0)], PAD)
+    kept = None if keep is None else torch.from_numpy(keep[mine]).to(candidates.device)
+    return ItemBatch(shape.id_rows("item", padded), codes, kept)
+
+
+def _touched_rows(
+    comm: Comm, users: UserBatch, candidates: Tensor, data: Material, shape: TowerShape, width: int
+) -> Tensor:
+    """Table rows that the step touches on any rank, ascending: the same on all ranks."""
+    mine = torch.cat([users.user[:, None], users.history, users.codes], dim=1)
+    of_users = comm.allgather(_padded(mine.flatten(), width * mine.shape[1]))
+    of_items = torch.cat([shape.id_rows("item", candidates), data.item_codes[candidates].flatten()])
+    rows = torch.cat([of_users, of_items]).unique()
+    return rows[rows != PAD]
+
+
+def _update(
+    comm: Comm, towers: Towers, block: Tensor, touched: Tensor, loss: Tensor, weight: Tensor, rate: float
+) -> tuple[float, float]:
+    """Sums the gradients, the loss and the weight of all ranks in one message, and takes the step."""
+    dense = list(towers.dense.parameters())
+    parts = [block, *dense]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parts]
+    flat = torch.cat([g.flatten() for g in gradients] + [loss[None], weight[None]])
+    flat = comm.allreduce_sum(flat)
+    total_loss, total_weight = float(flat[-2]), float(flat[-1])
+    sums = (flat[:-2] / max(total_weight, 1e-12)).split([p.numel() for p in parts])
+    rows, squares = block.detach(), towers.table_squares[touched]
+    adagrad_(rows, squares, sums[0].view_as(rows), rate)
+    towers.table[touched], towers.table_squares[touched] = rows, squares
+    with torch.no_grad():
+        for parameter, state, gradient in zip(dense, towers.dense_squares, sums[1:], strict=True):
+            adagrad_(parameter, state, gradient.view_as(parameter), rate)
+            parameter.grad = None
+    return total_loss, total_weight
+
+
+def _padded(values: Tensor, n: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, n - len(values)), value=PAD)
+
+
+def _place(rows: Tensor, touched: Tensor) -> Tensor:
+    return torch.where(rows == PAD, PAD, torch.searchsorted(touched, rows))
+
+
+def _in_block_users(users: UserBatch, touched: Tensor) -> UserBatch:
+    return users._replace(
+        user=_place(users.user, touched), history=_place(users.history, touched), codes=_place(users.codes, touched)
+    )
+
+
+def _in_block_items(items: ItemBatch, touched: Tensor) -> ItemBatch:
+    return items._replace(item=_place(items.item, touched), codes=_place(items.codes, touched))
+
+
+def tower_shape(
+    config: TwoTowerConfig,
+    n_users: int,
+    n_items: int,
+    user_features: Sequence[Feature],
+    item_features: Sequence[Feature],
+) -> TowerShape:
+    """The shape that the configuration and the night's indexes give.
+
+    Raises:
+        UserError: A setting outside of its range.
+    """
+    for name, good, fix in [
+        ("temperature", config.temperature > 0, "above 0"),
+        ("dropout", 0 <= config.dropout < 1, "from 0 to below 1"),
+        ("history_length", config.history_length >= 1, "at least 1"),
+        ("dim", config.dim >= 1, "at least 1"),
+        ("horizon_days", config.horizon_days >= 0, "0 or more"),
+        ("n_sample", config.n_sample >= 0, "0 or more"),
+        ("windows_days", all(days > 0 for days in config.windows_days), "above 0, each"),
+        ("half_life_days", config.half_life_days is None or config.half_life_days > 0, "above 0, or null"),
+    ]:
+        if not good:
+            raise UserError("wrong configuration value", where=f"two_tower.{name}={getattr(config, name)}", fix=fix)
+    return TowerShape(
+        n_users=n_users,
+        n_items=n_items,
+        dim=config.dim,
+        hidden=tuple(config.hidden),
+        user_features=tuple(user_features),
+        item_features=tuple(item_features),
+        windows_days=tuple(config.windows_days),
+        history_length=config.history_length,
+        temperature=config.temperature,
+        normalize=config.normalize,
+    )
+
+
+def save_towers(path: str, towers: Towers, item_codes: np.ndarray, momentum: np.ndarray, model: dict[str, Any]) -> None:
+    """Writes the model to serve: the table by segment, the dense weights, the items' codes and momentum.
+
+    Args:
+        path: The model's folder.
+        towers: The trained weights.
+        item_codes: int32 [n_items, widths], as trained on.
+        momentum: float32 [n_items, n_momentum], as of the time that the model is for.
+        model: JSON-able description; ``shape`` is added.
+    """
+    table = towers.served_table()
+    weights = {f"rows.{name}": table[first : first + n] for name, (first, n) in towers.shape.segments.items()}
+    weights |= {f"dense.{name}": p.detach() for name, p in towers.dense.named_parameters()}
+    weights |= {"item_codes": torch.from_numpy(item_codes), "momentum": torch.from_numpy(momentum)}
+    save_model(path, weights, {**model, "shape": dataclasses.asdict(towers.shape)})
+
+
+def train(comm: Comm, task: TowerTask) -> list[dict[str, Any]]:
+    """Trains a two-tower model from a snapshot; every rank calls it.
+
+    A finished epoch is kept as a checkpoint, from which the same task goes on. The model folder then holds
+    ``weights.safetensors`` and ``model.json``.
+
+    Returns:
+        The statistics of each epoch, as ``train_epoch`` gives them; the same on all ranks but for the seconds.
+    """
+    from sparkrec.training.launch import pick_device
+
+    config = task.config
+    shape = tower_shape(config, task.n_users, task.n_items, task.user_features, task.item_features)
+    device = str(pick_device(comm, task.train))
+    files, n_files = read_sequences(comm, task.snapshot_path, shape)
+    data = prepare(
+        comm, files, n_files, shape, config,
+        item_codes=task.item_codes, as_of=task.as_of, repeats=task.repeats, device=device,
+    )  # fmt: skip
+    towers = new_towers(shape, config.seed, device)
+    done, history = _resume(comm, task, towers)
+    for epoch in range(done, config.epochs):
+        history.append(train_epoch(comm, towers, data, config, epoch))
+        if comm.rank == 0:
+            log_event("two_tower_epoch", **history[-1])
+            save_checkpoint(task.model_path, epoch + 1, towers.tensors(), {"history": history}, task.key)
+    if comm.rank == 0:
+        described = {**task.meta, "config": dataclasses.asdict(config), "history": history, "as_of": task.as_of}
+        save_towers(task.model_path, towers, task.item_codes, data.ticks.phi[-1], described)
+        remove_checkpoints(task.model_path)
+    comm.barrier()
+    return history
+
+
+def read_sequences(comm: Comm, path: str, shape: TowerShape) -> tuple[dict[int, Sequences], int]:
+    """This rank's files of a snapshot of examples, and the number of all files; the rows are held to the manifest.
+
+    Events are few bytes, so a rank keeps its share of them in memory and each epoch walks the same rows.
+    """
+    manifest = read_manifest(path)
+    codes = code_columns(shape.user_features)
+    wanted = [USER_IDX, ITEM_IDX, SECONDS, WEIGHT, *codes]
+    found = read_files(manifest, comm.rank, comm.size, wanted)
+    files = {}
+    for number, columns in found.items():
+        stacked = np.stack([columns[c] for c in codes], 1) if codes else np.zeros((len(columns[USER_IDX]), 0))
+        head = (columns[USER_IDX], columns[ITEM_IDX], columns[SECONDS], columns[WEIGHT])
+        files[number] = sequences(*head, stacked)
+    check_total(manifest, sum(len(s) for s in files.values()), comm)
+    return files, len(manifest.files)
+
+
+def feature_layout(features: DataFrame, key: str, max_width: int = MAX_WIDTH) -> tuple[Feature, ...]:
+    """The features of a table of code arrays, by name: number of codes and width, from one pass over it.
+
+    A value with more than ``max_width`` codes keeps the first ones; how many do not is logged.
+    """
+    from pyspark.sql import functions as F
+
+    names = sorted(c for c in features.columns if c != key)
+    if not names:
+        return ()
+    measures = []
+    for n, name in enumerate(names):
+        measures += [
+            F.max(F.size(name)).alias(f"width_{n}"),
+            F.max(F.array_max(name)).alias(f"codes_{n}"),
+            F.count_if(F.size(name) > max_width).alias(f"cut_{n}"),
+        ]
+    row = features.agg(*measures).head()
+    found = row.asDict() if row is not None else {}
+    for n, name in enumerate(names):
+        if found.get(f"cut_{n}"):
+            warn_event("feature_codes_cut", feature=name, rows=found[f"cut_{n}"], kept=max_width)
+    return tuple(
+        Feature(name, found.get(f"codes_{n}") or 0, min(max_width, max(1, found.get(f"width_{n}") or 1)))
+        for n, name in enumerate(names)
+    )
+
+
+def code_columns(features: Sequence[Feature]) -> list[str]:
+    """Names of the flat code columns: ``code_0``, ``code_1``, … over all features and their widths."""
+    return [f"code_{n}" for n in range(sum(f.width for f in features))]
+
+
+def flat_codes(table: DataFrame, key: str, features: Sequence[Feature]) -> DataFrame:
+    """``key`` and the flat code columns; 0 where a value has fewer codes."""
+    from pyspark.sql import functions as F
+
+    places = [(f.name, n) for f in features for n in range(f.width)]
+    values = [F.coalesce(F.get(name, F.lit(n)), F.lit(0)).cast("int") for name, n in places]
+    named = [value.alias(c) for value, c in zip(values, code_columns(features), strict=True)]
+    return table.select(key, *named)
+
+
+def examples(
+    interactions: DataFrame,
+    user_features: DataFrame,
+    features: Sequence[Feature],
+    config: TwoTowerConfig,
+    event_weights: Mapping[str, float],
+    as_of: datetime,
+) -> DataFrame:
+    """One row for each interaction of a known user before ``as_of``: numbers only, no nulls.
+
+    Histories are no columns: a snapshot holds whole users (group by GROUP, ordered by ORDER), so that what a user did
+    before an event is the rows before it, and a user with a million events costs a million rows, not a million
+    histories.
+
+    Args:
+        interactions: Table ``interactions``. Anonymous events and those without weight are no examples.
+        user_features: Table ``user_features``.
+        features: Its layout, from ``feature_layout``.
+        config: Of the model.
+        event_weights: Event type to weight; 0 or absent: not an interaction.
+        as_of: UTC; the night's end, or the cutoff of a hold-out.
+
+    Returns:
+        user_idx int, item_idx int, ts_s bigint (seconds since 1970), weight float (the event's, halved with each
+        half-life of its age), code_0 int, ….
+    """
+    from pyspark.sql import functions as F
+
+    rows = counted_events(interactions, event_weights, as_of)
+    weight = F.col(WEIGHT)
+    if config.half_life_days:
+        age_days = (F.lit(seconds(as_of)) - F.col(SECONDS)) / DAY_S
+        weight = weight * F.pow(F.lit(0.5), age_days / config.half_life_days)
+    rows = rows.withColumn(WEIGHT, weight.cast("float"))
+    if not features:
+        return rows
+    joined = rows.join(flat_codes(user_features, USER_IDX, features), USER_IDX, how="left")
+    return joined.fillna(0, subset=code_columns(features))
+
+
+def counted_events(interactions: DataFrame, event_weights: Mapping[str, float], as_of: datetime) -> DataFrame:
+    """user_idx, item_idx, ts_s, weight of the events of known users that count, before ``as_of``."""
+    from pyspark.sql import functions as F
+
+    weight = F.lit(None).cast("float")
+    for kind, value in sorted(event_weights.items()):
+        weight = F.when(F.col(EVENT_TYPE) == kind, F.lit(float(value))).otherwise(weight)
+    known = F.col(USER_IDX).isNotNull() & (F.col(WEIGHT) > 0) & (F.col(SECONDS) < seconds(as_of))
+    time = F.unix_seconds(TS).alias(SECONDS)
+    return interactions.select(USER_IDX, ITEM_IDX, time, weight.cast("float").alias(WEIGHT)).where(known)
+
+
+def seconds(when: datetime) -> int:
+    """Seconds since 1970; a time without a zone is UTC."""
+    return int(when.replace(tzinfo=when.tzinfo or UTC).timestamp())
+
+
+def item_feature_matrix(item_features: DataFrame, features: Sequence[Feature], n_items: int) -> np.ndarray:
+    """int32 [n_items, sum of widths] of codes; 0 for an item without a row.
+
+    Raises:
+        InvariantError: An item lies outside of the index.
+    """
+    matrix = np.zeros((n_items, sum(f.width for f in features)), dtype=np.int32)
+    if not features:
+        return matrix
+    found = flat_codes(item_features, ITEM_IDX, features).toPandas()  # the catalogue, not the log
+    index = found[ITEM_IDX].to_numpy()
+    if len(index) and (index.min() < 0 or index.max() >= n_items):
+        raise InvariantError(f"item_features names item {index.max()}, the index ends at {n_items - 1}")
+    matrix[index] = found[code_columns(features)].to_numpy(dtype=np.int32)
+    return matrix
+
+
+def _resume(comm: Comm, task: TowerTask, towers: Towers) -> tuple[int, list[dict[str, Any]]]:
+    """Epochs done and their statistics; rank 0 looks, and hands the weights on."""
+    found = load_checkpoint(task.model_path, task.key) if comm.rank == 0 else None
+    if found is not None:
+        towers.load(found[1])
+    done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
+    if done:
+        for tensor in towers.tensors().values():
+            tensor.copy_(comm.broadcast(tensor))
+    return done, list(found[2]["history"]) if found else []
