@@ -59,6 +59,7 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
     import polars as pl
 
     table = _topk_table(model)
+    _require_text("user", user)
     opened = _open(warehouse, table)
     night = _night(opened, table, run_date)
     lists = pl.scan_delta(opened).filter((pl.col(RUN_DATE) == night) & (pl.col(USER_ID) == pl.lit(user)))
@@ -162,6 +163,7 @@ def sql(warehouse: Warehouse, query: str) -> Iterator[pl.DataFrame]:
     """
     from deltalake import QueryBuilder
 
+    _require_text("query", query)
     if not _QUERY_START.match(query):
         raise UserError(
             "only queries are run", where=_shorten(query), fix="start with SELECT, WITH or VALUES; tables are read-only"
@@ -207,6 +209,13 @@ def _topk_table(model: str) -> Table:
 def _require_known(what: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise UserError(f"unknown {what}", where=value, fix=f"one of {', '.join(sorted(known)) or '(none yet)'}")
+
+
+def _require_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes of the command line that are no UTF-8
+        raise UserError(f"{what} is not UTF-8 text", where=ascii(text)) from error
 
 
 def _check_warehouse(warehouse: Warehouse) -> None:

@@ -1,0 +1,248 @@
+"""The commands: ``sparkrec nightly``, ``stage``, ``query``, ``make-log``, ``jars``.
+
+What a command needs is imported inside it, so that ``sparkrec query`` starts without Spark or PyTorch. A user's
+mistake is one line on standard error and exit code 2; Ctrl-C ends with 130.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from typer.exceptions import TyperException
+
+from sparkrec.errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from sparkrec.store import Warehouse
+
+OK, USER_ERROR, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
+
+app = typer.Typer(
+    help="Nightly recommender training on Spark.", add_completion=False, pretty_exceptions_enable=False
+)  # fmt: skip
+query_app = typer.Typer(help="Read the tables, without Spark or Java.")
+app.add_typer(query_app, name="query")
+
+# typer reads these annotations at run time, so they are spelt out for it.
+Conf = Annotated[Optional[str], typer.Option("--conf", help="the environment's YAML file, e.g. conf/local.yaml")]  # noqa: UP045
+RunDate = Annotated[str, typer.Option("--run-date", help="the night, YYYY-MM-DD: the last day whose events it uses")]
+Settings = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(metavar="key=value", help="settings that win over the files, e.g. warehouse.path=DIR"),
+]
+Form = Annotated[str, typer.Option("--format", help="table, json (one object a line) or csv")]
+Night = Annotated[Optional[str], typer.Option("--run-date", help="one night: YYYY-MM-DD or latest")]  # noqa: UP045
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+
+    def run() -> int:
+        try:
+            return app(args=argv, prog_name="sparkrec", standalone_mode=False) or OK
+        except typer.Exit as leave:
+            return leave.exit_code
+        except typer.Abort as error:
+            raise KeyboardInterrupt from error
+        except TyperException as error:
+            message = getattr(error, "format_message", error.__str__)()
+            raise UserError(message, fix="see sparkrec --help") from error
+
+    return main_guard(run)
+
+
+def main_guard(run: Callable[[], int | None]) -> int:
+    """Runs a program and returns its exit code.
+
+    A :class:`UserError` becomes one line on standard error and 2, Ctrl-C 130, a closed pipe (``| head``) 141. Any
+    other exception is a defect and keeps its stack trace.
+
+    Args:
+        run: The program; it returns its exit code, None for 0.
+    """
+    try:
+        code = run() or OK
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"sparkrec: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("sparkrec: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is left in the buffer has no reader: let the interpreter's last flush go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+@app.command()
+def nightly(run_date: RunDate, conf: Conf = None, settings: Settings = None) -> int:
+    """Run a night: raw logs in, top-K tables out."""
+    return _run_stages(None, run_date, conf, settings)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="ingest, index, prepare, train_als, train_gru, …, evaluate, topk")],
+    run_date: RunDate,
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Run one stage of a night."""
+    return _run_stages([name], run_date, conf, settings)
+
+
+@app.command("make-log")
+def make_log_command(
+    log_format: Annotated[str, typer.Option("--format", help="reviews, invoices, sessions or ratings")],
+    events: Annotated[int, typer.Option(help="valid, distinct events")],
+    out: Annotated[Path, typer.Option(help="folder for log/ and items/")],
+    users: Annotated[Optional[int], typer.Option(help="users; else one for each 40 events")] = None,  # noqa: UP045
+    items: Annotated[Optional[int], typer.Option(help="items; else one for each 100 events")] = None,  # noqa: UP045
+    days: Annotated[int, typer.Option(help="days, a file each")] = 30,
+    start: Annotated[str, typer.Option(help="the first day, YYYY-MM-DD")] = "2024-01-01",
+    seed: Annotated[int, typer.Option(help="the same seed and options make the same bytes")] = 1,
+    gzip: Annotated[bool, typer.Option("--gzip", help="compress the files")] = False,
+    bad_rows: Annotated[float, typer.Option(help="unreadable rows to add, as a share of the events")] = 0.0,
+    duplicates: Annotated[float, typer.Option(help="exact copies to add, as a share of the events")] = 0.0,
+    anonymous: Annotated[Optional[float], typer.Option(help="share of sessions without a user")] = None,  # noqa: UP045
+    session_id: Annotated[bool, typer.Option(help="sessions: with session ids")] = True,
+    file_type: Annotated[Optional[str], typer.Option(help="sessions: parquet or csv")] = None,  # noqa: UP045
+) -> int:
+    """Make a raw log to try the system with."""
+    from sparkrec.makelog import LogOptions, make_log
+
+    options = LogOptions(
+        log_format, events, users=users, items=items, days=days, start=_day(start), seed=seed, gzip=gzip,
+        bad_rows=bad_rows, duplicates=duplicates, anonymous=anonymous, session_id=session_id, file_type=file_type,
+    )  # fmt: skip
+    made = make_log(options, out)
+    counts = f"events={made.events} bad_rows={made.bad_rows} duplicates={made.duplicates} files={made.files}"
+    items_setting = f" logs.items_path={made.items_path}" if made.items_path else ""
+    print(f"sparkrec: made {counts}", file=sys.stderr)
+    print(f"logs.format={log_format} logs.path={made.log_path}{items_setting}")
+    return OK
+
+
+@app.command()
+def jars() -> int:
+    """Print the jars of Delta, for spark-submit --jars."""
+    from sparkrec.spark import delta_jars
+
+    found = delta_jars()
+    if not found:
+        raise UserError("Delta's jars are missing", where=sys.prefix, fix="run make setup")
+    print(",".join(str(jar) for jar in found))
+    return OK
+
+
+@query_app.command("topk")
+def query_topk(
+    model: Annotated[str, typer.Option(help="als, gru or two_tower")],
+    user: Annotated[str, typer.Option(help="the user's id as in the log, or a session's id")],
+    run_date: Annotated[str, typer.Option(help="the night: YYYY-MM-DD or latest")] = "latest",
+    k: Annotated[Optional[int], typer.Option(help="at most so many items")] = None,  # noqa: UP045
+    form: Form = "table",
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Print the list of a user."""
+    from sparkrec import query
+
+    return _show([query.topk(_warehouse(conf, settings), model, user, run_date=run_date, k=k)], form)
+
+
+@query_app.command("metrics")
+def query_metrics(
+    run_date: Night = None,
+    model: Annotated[Optional[str], typer.Option(help="one model or baseline")] = None,  # noqa: UP045
+    form: Form = "table",
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Print the hold-out metrics."""
+    from sparkrec import query
+
+    return _show([query.metrics(_warehouse(conf, settings), run_date=run_date, model=model)], form)
+
+
+@query_app.command("runs")
+def query_runs(
+    run_date: Night = None,
+    stage: Annotated[Optional[str], typer.Option(help="one stage")] = None,  # noqa: UP045
+    form: Form = "table",
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Print what ran; json and csv hold all columns, the configuration too."""
+    from sparkrec import query
+
+    ledger = query.runs(_warehouse(conf, settings), run_date=run_date, stage=stage)
+    return _show([query.runs_short(ledger) if form == "table" else ledger], form)
+
+
+@query_app.command("tables")
+def query_tables(form: Form = "table", conf: Conf = None, settings: Settings = None) -> int:
+    """Print the tables that exist, with their sizes and versions."""
+    from sparkrec import query
+
+    return _show([query.tables(_warehouse(conf, settings))], form)
+
+
+@query_app.command("sql")
+def query_sql(
+    statement: Annotated[str, typer.Argument(metavar="QUERY", help="one SELECT over the tables, by their names")],
+    settings: Settings = None,
+    form: Form = "table",
+    conf: Conf = None,
+) -> int:
+    """Run a read-only query over all tables."""
+    from sparkrec import query
+
+    return _show(query.sql(_warehouse(conf, settings), statement), form)
+
+
+def _run_stages(names: Sequence[str] | None, run_date: str, conf: str | None, settings: Sequence[str] | None) -> int:
+    from sparkrec.config import load_config
+    from sparkrec.log import setup_logging
+
+    config = load_config(conf, list(settings or []))  # before Spark is imported: a wrong key is told at once
+    from sparkrec.pipeline.nightly import run_nightly
+
+    setup_logging()
+    return run_nightly(config, run_date, only=names)
+
+
+def _warehouse(conf: str | None, settings: Sequence[str] | None) -> Warehouse:
+    from sparkrec.config import load_config
+    from sparkrec.store import Warehouse
+
+    return Warehouse(load_config(conf, list(settings or [])).warehouse.path)
+
+
+def _show(frames: Iterable[pl.DataFrame], form: str) -> int:
+    from sparkrec import query
+
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # whatever the locale: ids may be any text
+    query.render(frames, form, sys.stdout)
+    return OK
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UserError("day is not YYYY-MM-DD", where=text, fix="for example 2024-01-01") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
