@@ -1,0 +1,60 @@
+"""Raw logs → ``events``, ``quarantine``, ``items``, ``users``, ``files``: each file once, each row accounted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING
+
+from sparkrec.config import Config
+from sparkrec.formats import LogFormat
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """The account of an ingest: ``rows_read == rows_kept + rows_quarantined + rows_duplicate``.
+
+    Attributes:
+        files_new: Log files read, changed ones included.
+        rows_read: Rows of these files, counted as they were read.
+        rows_kept: Rows that became events.
+        rows_quarantined: Invalid rows.
+        rows_duplicate: Rows equal to another event in all but the file.
+        reasons: Invalid rows by reason.
+        outputs: The tables written, with their versions.
+    """
+
+    files_new: int = 0
+    rows_read: int = 0
+    rows_kept: int = 0
+    rows_quarantined: int = 0
+    rows_duplicate: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, int] = field(default_factory=dict)
+
+
+def ingest(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_date: date) -> IngestResult:
+    """Takes the new log files in.
+
+    Every file is read and judged before a table changes. Files dated after ``run_date`` by their name stay for a
+    later night; events after it are kept, for the later stages filter by date. An attempt that broke off is undone
+    first, so that running again gives the same tables.
+
+    Args:
+        spark: Session, in UTC.
+        config: ``logs``, ``warehouse`` and ``ingest`` are used.
+        fmt: The log format.
+        run_id: The attempt; names the staging folder.
+        run_date: The night.
+
+    Raises:
+        UserError: No path, file, column or event where there must be one, an unreadable or changed file, too many
+            invalid rows, or a warehouse that cannot be written. The tables are as they were.
+        InvariantError: The account does not add up.
+    """
+    from sparkrec.ingest.run import run
+
+    return run(spark, config, fmt, run_id, run_date)

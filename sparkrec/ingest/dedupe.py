@@ -1,0 +1,38 @@
+"""Exact duplicates. Pure transforms."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec.tables import EVENT_DATE, EVENTS, ITEM_ID, SOURCE
+
+FILE_NO, N_ROWS = "file_no", "n_rows"
+IN_TABLE = -1
+ROWS_PER_TASK = 1_000_000
+EVENT_KEY = [name for name in EVENTS.column_names if name != SOURCE]  # equal in all of these: the same event
+
+
+def group_equal(batch: DataFrame, existing: DataFrame | None, largest_day: int) -> DataFrame:
+    """Groups the rows of a batch, and the events of the table, that are equal in all but the file.
+
+    One shuffle: rows are spread by day (a large day over several tasks), which serves both the grouping here and the
+    partitioned write after it.
+
+    Args:
+        batch: Valid rows with the columns of ``events`` but ``source``, and ``file_no``.
+        existing: Rows of ``events`` of the same days, or None.
+        largest_day: Rows of the batch on its largest day.
+
+    Returns:
+        The event columns, ``file_no``: the smallest that has the event, or ``IN_TABLE``, and ``n_rows``: rows of the
+        batch in the group.
+    """
+    rows = batch.select(*EVENT_KEY, FILE_NO)
+    if existing is not None:
+        rows = rows.unionByName(existing.select(*EVENT_KEY, F.lit(IN_TABLE).alias(FILE_NO)))
+    tasks_per_day = max(1, -(-largest_day // ROWS_PER_TASK))
+    spread = rows.withColumn("_part", F.pmod(F.xxhash64(ITEM_ID), F.lit(tasks_per_day)))
+    spread = spread.repartition(EVENT_DATE, "_part")
+    n_rows = F.count_if(F.col(FILE_NO) != IN_TABLE).alias(N_ROWS)
+    return spread.groupBy("_part", *EVENT_KEY).agg(F.min(FILE_NO).alias(FILE_NO), n_rows).drop("_part")

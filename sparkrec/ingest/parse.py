@@ -1,0 +1,200 @@
+"""Raw rows → events with a reason where they cannot be taken in. Pure transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec.formats import Attribute, Check, Field, LogFormat
+from sparkrec.ingest.readers import FAULT, RAW, URI
+from sparkrec.tables import (
+    BASKET_ID,
+    EVENT_DATE,
+    EVENT_TYPE,
+    ITEM_ID,
+    LOG_SESSION_ID,
+    PRICE,
+    QUANTITY,
+    TEXT,
+    TS,
+    USER_ID,
+    VALUE,
+)  # fmt: skip
+
+REASON = "reason"
+ITEM_PREFIX, USER_PREFIX = "item__", "user__"
+MICROS_PER_UNIT = {"s": 1e6, "ms": 1e3, "us": 1.0}
+NUMBERS = (VALUE, QUANTITY, PRICE)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is taken for a valid row.
+
+    Attributes:
+        min_ts: Earliest date of an event.
+        max_ts: Latest time of an event, naive UTC.
+        max_quantity: Largest absolute quantity.
+    """
+
+    min_ts: date
+    max_ts: datetime
+    max_quantity: float
+
+
+def log_columns(fmt: LogFormat) -> list[str]:
+    """All columns of the log that a format names."""
+    fields = [fmt.user, fmt.item, fmt.ts, fmt.value, fmt.quantity, fmt.price, fmt.text, fmt.session, fmt.basket]
+    names = [name for f in fields if f for name in f.columns]
+    names += [name for a in fmt.item_attributes + fmt.user_attributes for name in a.columns]
+    return names + list(fmt.event_type.columns) + [rule.column for rule in fmt.event_type.rules]
+
+
+def required_columns(fmt: LogFormat) -> list[tuple[str, ...]]:
+    """For each column that a log must have, the names it may go by."""
+    fields = [fmt.user, fmt.item, fmt.ts, fmt.value, fmt.quantity, fmt.price, fmt.text, fmt.session, fmt.basket]
+    return [f.columns for f in fields if f and f.required]
+
+
+def parse_rows(raw: DataFrame, fmt: LogFormat, bounds: Bounds) -> DataFrame:
+    """Takes raw rows apart.
+
+    Returns:
+        The columns of ``events`` without ``source``, the attributes with their prefixes, ``_uri``, ``reason`` (null
+        for a valid row) and ``_raw`` (null for a valid row).
+    """
+    texts = raw.select(RAW, FAULT, URI, *_texts(raw, fmt), *_attributes(raw, fmt))
+    numbers = {f"_n_{name}": number(F.col(name)) for name in NUMBERS}
+    typed = texts.withColumns({"_micros": _micros(texts, fmt.ts.unit), **numbers})
+    return _events(typed.withColumn(REASON, _reason(fmt, bounds)))
+
+
+def number(text: Column) -> Column:
+    """A finite double, or null."""
+    value = text.try_cast("double")
+    return F.when(~F.isnan(value) & (F.abs(value) != float("inf")), value)
+
+
+def pick(raw: DataFrame, field: Field | Attribute | None, nulls: Sequence[str]) -> Column:
+    """The text of a field: the first of its columns that has one, texts that stand for nothing made null."""
+    present = [F.col(f"`{name}`").cast("string") for name in (field.columns if field else ()) if name in raw.columns]
+    values = [F.when(~F.trim(F.translate(c, "\t\r\n", "   ")).isin(["", *nulls]), c) for c in present]
+    if not values:
+        return F.lit(None).cast("string")
+    if isinstance(field, Field) and field.join is not None:
+        joined = F.concat_ws(field.join, *values)
+        return F.when(joined != "", joined)
+    value = F.coalesce(*values)
+    if isinstance(field, Field) and field.normalize == "integer":
+        return F.regexp_replace(value, r"^(-?\d+)\.0+$", "$1")
+    return value
+
+
+def attribute(raw: DataFrame, declared: Attribute, nulls: Sequence[str]) -> Column:
+    """The value of an attribute, in its type; null where it has none or a malformed one."""
+    value = pick(raw, declared, nulls)
+    if declared.extract:
+        found = F.regexp_extract(value, declared.extract, 1)
+        value = F.when(found != "", found)
+    if declared.type == "double":
+        return number(value)
+    return value.try_cast("int") if declared.type == "int" else value
+
+
+def _texts(raw: DataFrame, fmt: LogFormat) -> list[Column]:
+    fields = {
+        USER_ID: fmt.user,
+        ITEM_ID: fmt.item,
+        VALUE: fmt.value,
+        QUANTITY: fmt.quantity,
+        PRICE: fmt.price,
+        TEXT: fmt.text,
+        LOG_SESSION_ID: fmt.session,
+        BASKET_ID: fmt.basket,
+    }
+    texts = [pick(raw, f, fmt.nulls).alias(name) for name, f in fields.items()]
+    typed = [n for n in fmt.ts.columns if dict(raw.dtypes).get(n, "").startswith("timestamp")]
+    ts = F.col(f"`{typed[0]}`").cast("timestamp") if typed else pick(raw, fmt.ts, fmt.nulls)
+    return [*texts, ts.alias("_ts"), _event_type(raw, fmt).alias(EVENT_TYPE)]
+
+
+def _attributes(raw: DataFrame, fmt: LogFormat) -> list[Column]:
+    items = [attribute(raw, a, fmt.nulls).alias(ITEM_PREFIX + a.name) for a in fmt.item_attributes]
+    return items + [attribute(raw, a, fmt.nulls).alias(USER_PREFIX + a.name) for a in fmt.user_attributes]
+
+
+def _event_type(raw: DataFrame, fmt: LogFormat) -> Column:
+    declared = Field(fmt.event_type.columns) if fmt.event_type.columns else None
+    otherwise = F.coalesce(pick(raw, declared, fmt.nulls), F.lit(fmt.event_type.default))
+    result = None
+    for rule in fmt.event_type.rules:
+        text = pick(raw, Field((rule.column,)), fmt.nulls)
+        if rule.starts_with is not None:
+            fits = F.startswith(text, F.lit(rule.starts_with))
+        else:
+            fits = text == rule.equals if rule.equals is not None else number(text) < F.lit(rule.below)
+        result = F.when(fits, rule.type) if result is None else result.when(fits, rule.type)
+    return otherwise if result is None else result.otherwise(otherwise)
+
+
+def _micros(texts: DataFrame, unit: str) -> Column:
+    """Microseconds since 1970, UTC, as a double: exact until 2255, and wide enough for a wrong unit."""
+    if dict(texts.dtypes)["_ts"] == "timestamp":
+        return F.unix_micros("_ts").cast("double")
+    if unit in MICROS_PER_UNIT:
+        return F.round(number(F.col("_ts")) * MICROS_PER_UNIT[unit])
+    pattern = "yyyy-MM-dd HH:mm:ss" if unit == "timestamp" else unit
+    return F.unix_micros(F.try_to_timestamp(F.col("_ts"), F.lit(pattern))).cast("double")
+
+
+def _reason(fmt: LogFormat, bounds: Bounds) -> Column:
+    """Why a row is refused: the first of these that holds, else null."""
+    min_ts = datetime.combine(bounds.min_ts, datetime.min.time(), UTC).timestamp() * 1e6
+    max_ts = bounds.max_ts.replace(tzinfo=UTC).timestamp() * 1e6
+    micros, n_quantity = F.col("_micros"), F.col(f"_n_{QUANTITY}")
+    reasons = [
+        (F.col(FAULT).isNotNull(), F.col(FAULT)),
+        (F.col(ITEM_ID).isNull(), "missing item"),
+        (F.col("_ts").isNull(), "missing ts"),
+        (micros.isNull(), "bad ts"),
+        (micros < min_ts, f"ts before {bounds.min_ts} (wrong unit?)"),
+        (micros > max_ts, "ts in the future (wrong unit?)"),
+        (~F.col(EVENT_TYPE).isin(list(fmt.event_weights)), "unknown event type"),
+    ]
+    if fmt.missing_user == "quarantine":
+        reasons.append((F.col(USER_ID).isNull(), "missing user"))
+    declared = [(VALUE, fmt.value), (QUANTITY, fmt.quantity), (PRICE, fmt.price)]
+    texts = [(LOG_SESSION_ID, fmt.session), (BASKET_ID, fmt.basket), (TEXT, fmt.text)]
+    reasons += [(F.col(n).isNull(), f"missing {n}") for n, f in declared + texts if f and f.required]
+    reasons += [(F.col(n).isNotNull() & F.col(f"_n_{n}").isNull(), f"bad {n}") for n, f in declared if f]
+    reasons.append((F.abs(n_quantity) > bounds.max_quantity, f"{QUANTITY} out of range"))
+    reasons += [found for check in fmt.checks for found in _check(check)]
+    return F.coalesce(*[F.when(condition, why) for condition, why in reasons])
+
+
+def _check(check: Check) -> list[tuple[Column, str]]:
+    value, applies = F.col(f"_n_{check.field}"), ~F.col(EVENT_TYPE).isin(list(check.unless))
+    found = []
+    if check.above is not None:
+        found.append((applies & (value <= check.above), f"{check.field} not above {check.above:g}"))
+    if check.at_least is not None:
+        found.append((applies & (value < check.at_least), f"{check.field} below {check.at_least:g}"))
+    if check.at_most is not None:
+        found.append((applies & (value > check.at_most), f"{check.field} above {check.at_most:g}"))
+    return found
+
+
+def _events(judged: DataFrame) -> DataFrame:
+    valid = F.col(REASON).isNull()
+    ts = F.timestamp_micros(F.when(valid, F.col("_micros")).cast("bigint"))
+    numbers = [F.col(f"_n_{n}").alias(n) for n in NUMBERS]
+    texts = [F.when(valid, F.col(n)).alias(n) for n in (TEXT, LOG_SESSION_ID, BASKET_ID, USER_ID, ITEM_ID)]
+    attributes = [c for c in judged.columns if c.startswith((ITEM_PREFIX, USER_PREFIX))]
+    return judged.select(
+        URI, REASON, F.when(~valid, F.col(RAW)).alias(RAW), EVENT_TYPE, *texts, *numbers, *attributes,
+        ts.alias(TS), F.to_date(ts).alias(EVENT_DATE),
+    )  # fmt: skip

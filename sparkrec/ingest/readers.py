@@ -1,0 +1,239 @@
+"""Raw log files → rows of text: one DataFrame for each group of files that look alike.
+
+A raw DataFrame has a column for each log column that the format names and the files have (text; Parquet's
+timestamps stay timestamps), and ``_raw`` (the row as written), ``_fault`` (why it cannot be taken apart, or null)
+and ``_uri`` (its file).
+
+Bytes that are not UTF-8 must not become U+FFFD without a word. So CSV is read as ISO-8859-1, where each character
+is a byte, and turned back into bytes; a faulty row's ``_raw`` stays ISO-8859-1, which loses nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, StringType, StructField, StructType
+
+from sparkrec.errors import UserError
+from sparkrec.formats import Reader
+from sparkrec.ingest.hadoop import FileStatus, FileSystem, java_message, literal_path, normal_uri
+
+RAW, FAULT, URI = "_raw", "_fault", "_uri"
+NOT_UTF8, MALFORMED_JSON, FIELD_COUNT = "not UTF-8", "malformed JSON", "wrong number of fields"
+UNCLOSED = "wrong number of fields over several lines (unclosed quote?)"
+_CORRUPT, _BYTES, _BOM = "_corrupt", "ISO-8859-1", "\ufeff"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files that are read by one scan: same reader, same header."""
+
+    reader: Reader
+    columns: tuple[str, ...]  # csv: the columns in order
+    files: tuple[FileStatus, ...]
+
+
+def group_files(
+    fs: FileSystem, files: Iterable[tuple[FileStatus, Reader]], required: Sequence[tuple[str, ...]]
+) -> list[Group]:
+    """Looks at the beginning of each file and groups those that can be read together.
+
+    Args:
+        fs: File system.
+        files: Files with their readers.
+        required: For each required column the names it may have.
+
+    Raises:
+        UserError: A file is empty or unreadable, or lacks a required column.
+    """
+    groups: dict[tuple[Reader, tuple[str, ...]], list[FileStatus]] = {}
+    for file, reader in files:
+        columns = _columns(fs, file, reader)
+        if reader.kind == "csv":
+            _require_columns(file, columns, required)
+        groups.setdefault((reader, columns), []).append(file)
+    return [Group(reader, columns, tuple(members)) for (reader, columns), members in groups.items()]
+
+
+def read_group(
+    spark: SparkSession,
+    group: Group,
+    names: Iterable[str],
+    required: Sequence[tuple[str, ...]],
+    table_path: str,
+) -> DataFrame:
+    """The raw rows of a group of files.
+
+    Args:
+        spark: Session.
+        group: Files.
+        names: Log columns that the format names.
+        required: For each required column the names it may have.
+        table_path: Delta only: the table whose data files they are.
+
+    Raises:
+        UserError: Parquet files whose schemas do not go together, or unreadable ones.
+    """
+    names = sorted(set(names))
+    if group.reader.kind == "jsonl":
+        return _read_jsonl(spark, group, names)
+    if group.reader.kind == "csv":
+        return _read_csv(spark, group, names)
+    return _read_columnar(spark, group, names, required, table_path)
+
+
+def _columns(fs: FileSystem, file: FileStatus, reader: Reader) -> tuple[str, ...]:
+    if file.size == 0:
+        raise UserError("log file is empty", where=file.path, fix="remove it, or write it again")
+    if reader.kind in ("parquet", "delta"):
+        return ()
+    try:
+        head = fs.head(file)
+    except Exception as error:  # a Java exception of the file system or the codec
+        raise UserError("log file cannot be read", where=file.path, fix=java_message(error)) from error
+    if not head.strip():
+        raise UserError("log file is empty", where=file.path, fix="remove it, or write it again")
+    if reader.kind == "jsonl":
+        return ()
+    return _header(head, reader) if reader.header else reader.columns
+
+
+def _header(head: bytes, reader: Reader) -> tuple[str, ...]:
+    text = head.decode("utf-8", errors="replace").removeprefix(_BOM)
+    line = next(line for line in text.splitlines() if line.strip())
+    if len(reader.separator) == 1 and reader.quote:
+        return tuple(next(csv.reader([line], delimiter=reader.separator, quotechar=reader.quote)))
+    return tuple(line.split(reader.separator))
+
+
+def _require_columns(file: FileStatus, columns: Sequence[str], required: Sequence[tuple[str, ...]]) -> None:
+    for names in required:
+        if not any(name in columns for name in names):
+            fix = f"the file has {', '.join(columns)[:300]}"
+            raise UserError(f"log file lacks column {' or '.join(names)}", where=file.path, fix=fix)
+
+
+def _paths(group: Group) -> list[str]:
+    return [literal_path(f.path) for f in group.files]
+
+
+def _uri() -> Column:
+    return F.regexp_replace(F.col("_metadata.file_path"), "^file:/+", "file:/").alias(URI)
+
+
+def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str]) -> DataFrame:
+    lines = spark.read.option("lineSep", "\n").option("ignoreCorruptFiles", "false").text(_paths(group))
+    lines = lines.select("value", _uri()).where(F.trim(F.translate("value", f"\r\t{_BOM}", "")) != "")
+    text = F.when(F.startswith("value", F.lit(_BOM)), F.expr("substring(value, 2)")).otherwise(F.col("value"))
+    # from_json stops at the end of the first value; as the only element of an array nothing may follow it.
+    schema = ArrayType(StructType([StructField(name, StringType()) for name in names]))
+    parsed = lines.withColumn(
+        "json", F.from_json(F.concat(F.lit("["), text, F.lit("]")), schema, {"mode": "PERMISSIVE"})
+    )
+    row = F.get("json", F.lit(0))
+    is_object = F.startswith(F.ltrim(text), F.lit("{")) & (F.size("json") == 1) & row.isNotNull()
+    fault = F.when(~F.is_valid_utf8("value"), NOT_UTF8).when(~F.coalesce(is_object, F.lit(False)), MALFORMED_JSON)
+    raw = F.when(F.is_valid_utf8("value"), F.col("value")).otherwise(F.decode(F.col("value").cast("binary"), _BYTES))
+    fields = [row.getField(name).alias(name) for name in names]
+    return parsed.select(raw.alias(RAW), fault.alias(FAULT), URI, *fields)
+
+
+def _read_csv(spark: SparkSession, group: Group, names: Sequence[str]) -> DataFrame:
+    reader, places = group.reader, [f"c{i}" for i in range(len(group.columns))]
+    schema = StructType([StructField(name, StringType()) for name in [*places, _CORRUPT]])
+    options: dict[str, Any] = {
+        "sep": reader.separator,
+        "header": reader.header,
+        "quote": reader.quote or "\0",
+        "escape": reader.quote or "\0",  # a doubled quote
+        "multiLine": reader.multi_line,
+        "encoding": _BYTES,
+        "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": _CORRUPT,
+        "maxCharsPerColumn": reader.max_field_chars,
+        "ignoreCorruptFiles": "false",
+    }
+    rows = spark.read.format("csv").schema(schema).options(**options).load(_paths(group))
+    valid = F.is_valid_utf8(_utf8(F.concat(*[F.coalesce(p, F.lit("")) for p in [*places, _CORRUPT]])))
+    fault = F.when(~valid, NOT_UTF8).when(F.contains(F.col(_CORRUPT), F.lit("\n")), UNCLOSED)
+    fault = fault.when(F.col(_CORRUPT).isNotNull(), FIELD_COUNT)
+    written = F.coalesce(F.col(_CORRUPT), _csv_text(places, reader))
+    raw = F.when(valid, _utf8(written)).otherwise(written)
+    fields = [_csv_field(group.columns.index(name), reader).alias(name) for name in names if name in group.columns]
+    return rows.select(raw.alias(RAW), fault.alias(FAULT), _uri(), *fields)
+
+
+def _utf8(latin: Column) -> Column:
+    return F.encode(latin, _BYTES).cast("string")
+
+
+def _csv_field(place: int, reader: Reader) -> Column:
+    field = _utf8(F.col(f"c{place}"))
+    if place == 0 and not reader.header:  # a byte order mark comes before the first field
+        return F.when(F.startswith(field, F.lit(_BOM)), F.substring(field, 2, 1 << 30)).otherwise(field)
+    return field
+
+
+def _csv_text(places: Sequence[str], reader: Reader) -> Column:
+    """The row put together again, quoted where it must be."""
+    parts = []
+    for place in places:
+        text = F.coalesce(F.col(place), F.lit(""))
+        if reader.quote:
+            special = [F.contains(text, F.lit(s)) for s in (reader.separator, reader.quote, "\n")]
+            doubled = F.replace(text, F.lit(reader.quote), F.lit(reader.quote * 2))
+            quoted = F.concat(F.lit(reader.quote), doubled, F.lit(reader.quote))
+            text = F.when(special[0] | special[1] | special[2], quoted).otherwise(text)
+        parts.append(text)
+    return F.concat_ws(reader.separator, *parts)
+
+
+def _read_columnar(
+    spark: SparkSession, group: Group, names: Sequence[str], required: Sequence[tuple[str, ...]], table_path: str
+) -> DataFrame:
+    try:
+        if group.reader.kind == "delta":
+            rows = spark.read.format("delta").load(table_path)
+        else:
+            options = {"mergeSchema": "true", "ignoreCorruptFiles": "false"}
+            rows = spark.read.options(**options).parquet(*_paths(group))
+    except Exception as error:  # footers are read here: Py4JJavaError of many kinds
+        raise unreadable(error, group.files) from error
+    _require_columns(group.files[0], rows.columns, required)
+    types: Mapping[str, str] = dict(rows.dtypes)
+    used = [_plain(name, types[name]) for name in names if name in types]
+    texts = [F.col(f"`{n}`") for n in names if types.get(n) == "string"]
+    valid = F.is_valid_utf8(F.concat_ws("", *texts)) if texts else F.lit(True)
+    raw = F.to_json(F.struct(*[F.col(f"`{c}`") for c in rows.columns]))
+    fault = F.when(~valid, NOT_UTF8)
+    rows = rows.select(F.make_valid_utf8(raw).alias(RAW), fault.alias(FAULT), _uri(), *used)
+    if group.reader.kind == "delta":
+        rows = rows.where(F.col(URI).isin([normal_uri(f.uri) for f in group.files]))
+    return rows
+
+
+def _plain(name: str, type_: str) -> Column:
+    column = F.col(f"`{name}`")
+    if type_ == "date":
+        return column.cast("timestamp").alias(name)
+    return column if type_.startswith("timestamp") else column.cast("string").alias(name)
+
+
+def is_read_failure(error: Exception) -> bool:
+    """Whether Spark failed because of what is in a file."""
+    signs = ("FAILED_READ_FILE", "EOFException", "ZipException", "TextParsingException", "not a gzip file")
+    return any(sign in str(error) for sign in signs)
+
+
+def unreadable(error: Exception, files: Iterable[FileStatus]) -> UserError:
+    """The user's error for a file that Spark could not read, named where the message names it."""
+    text = str(error)
+    named = [f.path for f in files if any(u in text for u in (f.uri, normal_uri(f.uri), f.path))]
+    reason = next((line for line in text.splitlines() if "Caused by:" in line or "Exception:" in line), "")
+    fix = f"it is damaged or cut short: write it again, or remove it; {reason.strip()[:200]}".rstrip("; ")
+    return UserError("log file cannot be read", where=", ".join(named[:3]) or "one of the new files", fix=fix)

@@ -1,0 +1,454 @@
+"""The ingest of one night, step by step: select the files, read them into staging, judge, undo, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import IntegerType
+
+from sparkrec import store
+from sparkrec.config import Config
+from sparkrec.errors import InvariantError, UserError
+from sparkrec.formats import AttributeFile, LogFormat, Reader
+from sparkrec.ingest import IngestResult, attributes, files, parse
+from sparkrec.ingest.dedupe import FILE_NO, IN_TABLE, N_ROWS, group_equal
+from sparkrec.ingest.hadoop import FileStatus, FileSystem, normal_uri
+from sparkrec.ingest.parse import REASON
+from sparkrec.ingest.readers import RAW, URI, group_files, is_read_failure, read_group, unreadable
+from sparkrec.log import log_event
+from sparkrec.tables import EVENT_DATE, EVENTS, FILES, ITEM_ID, ITEMS_TABLE, QUARANTINE, SOURCE, USER_ID, USERS_TABLE
+
+ITEMS_FILE, USERS_FILE = "@items", "@users"  # attribute files in the column ``source``
+MANY_DAYS = 400  # beyond it a range of days prunes partitions well enough
+FileReader = tuple[FileStatus, Reader]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every step needs."""
+
+    spark: SparkSession
+    config: Config
+    fmt: LogFormat
+    run_id: str
+    run_date: date
+    now: datetime  # naive UTC
+    fs: FileSystem
+    warehouse: store.Warehouse
+
+    @property
+    def staging(self) -> str:
+        """Folder of this attempt; removed at its end."""
+        return f"{self.warehouse.path.rstrip('/')}/_staging/{self.run_id}"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Parsed rows of some files, in staging: ``file_no`` numbers ``sources``; ``read`` was counted at reading."""
+
+    rows: DataFrame
+    sources: tuple[str, ...]
+    read: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Counts of staged rows: valid ones by day, invalid ones by reason."""
+
+    valid: dict[date, int]
+    reasons: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Events of the batch that are new, in staging, and the number of duplicates left out."""
+
+    rows: DataFrame
+    kept: int
+    duplicates: int
+
+
+def run(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_date: date) -> IngestResult:
+    """See :func:`sparkrec.ingest.ingest`."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    warehouse = store.Warehouse(config.warehouse.path)
+    context = Context(spark, config, fmt, run_id, run_date, now, FileSystem(spark), warehouse)
+    known = known_files(context)
+    logs = select_logs(context, known)
+    beside = select_attribute_files(context, known)
+    stale = stale_sources(context, known, logs, beside)
+    if not logs.to_read and not any(s.to_read for s in beside.values()):
+        check_day(context, {}, stale)
+        outputs = undo(context, stale)
+        log_event("ingest", files_new=0, files_unchanged=logs.unchanged, files_later=logs.later)
+        return IngestResult(outputs=outputs)
+    context.fs.make_folder(context.staging)
+    try:
+        return take_in(context, logs, beside, stale)
+    finally:
+        context.fs.remove(context.staging)
+
+
+def take_in(
+    context: Context, logs: files.Selection, beside: dict[str, files.Selection], stale: Sequence[str]
+) -> IngestResult:
+    """Reads and judges all new files, then writes the tables."""
+    batch = stage_logs(context, logs.to_read) if logs.to_read else None
+    extra = {name: stage_attributes(context, name, s.to_read) for name, s in beside.items() if s.to_read}
+    verdict = judge(batch) if batch else Verdict({}, {})
+    if batch:
+        check_share(batch, verdict, context.config.ingest.max_quarantine_share)
+    check_day(context, verdict.valid, stale)
+    read_files = [*logs.to_read, *(f for name in extra for f in beside[name].to_read)]
+    check_unchanged(context, read_files)
+    hashes = {file.name: context.fs.sha256(file) for file, _ in read_files}
+    kept = stage_new_events(context, batch, verdict, stale) if batch else None
+    result = account(batch, verdict, kept, len(logs.to_read))
+    outputs = undo(context, stale)
+    outputs |= write_tables(context, batch, extra, kept)
+    outputs |= write_files(context, [file for file, _ in read_files], hashes)
+    log_event(
+        "ingest", files_new=result.files_new, files_unchanged=logs.unchanged, files_later=logs.later,
+        files_ignored=logs.ignored, rows_read=result.rows_read, rows_kept=result.rows_kept,
+        rows_quarantined=result.rows_quarantined, rows_duplicate=result.rows_duplicate, reasons=result.reasons,
+    )  # fmt: skip
+    return replace(result, outputs=outputs)
+
+
+# ---------------------------------------------------------------------------------------------- which files
+
+
+def known_files(context: Context) -> dict[str, files.KnownFile]:
+    """The ``files`` table by source; it has a row for each file, so it fits the driver."""
+    if not store.exists(context.spark, context.warehouse, FILES):
+        return {}
+    rows = store.read(context.spark, context.warehouse, FILES)
+    micros = F.unix_micros("modified_at").alias("micros")
+    found = rows.select(SOURCE, "size", micros, "sha256").collect()
+    start = datetime(1970, 1, 1)
+    return {r[0]: files.KnownFile(r[1], start + timedelta(microseconds=r[2]), r[3]) for r in found}
+
+
+def select_logs(context: Context, known: dict[str, files.KnownFile]) -> files.Selection:
+    """The log files of this night.
+
+    Raises:
+        UserError: No such path; no file in it on the first night; a changed file.
+    """
+    listed = list_logs(context)
+    on_changed = context.config.ingest.on_changed_file
+    selection = files.select_files(listed, known, context.fs.sha256, context.run_date, on_changed)
+    has_logs = any(not source.startswith("@") for source in known)
+    if not selection.to_read and not has_logs:
+        globs = ", ".join(g for r in context.fmt.readers for g in r.files)
+        seen = f"{selection.later} dated after {context.run_date}, {selection.ignored} with other names"
+        fix = f"the format reads {globs}; found {seen}"
+        raise UserError("no log file for this night", where=context.config.logs.path, fix=fix)
+    return selection
+
+
+def list_logs(context: Context) -> list[tuple[FileStatus, Reader | None]]:
+    """All files of ``logs.path`` with their readers; a Delta table's are its present data files."""
+    root, readers = context.config.logs.path, context.fmt.readers
+    if not root or not context.fs.exists(root):
+        raise UserError("no such log path", where=root or "logs.path", fix="set logs.path=FILE or FOLDER")
+    if context.fs.exists(f"{root.rstrip('/')}/_delta_log"):
+        return [(file, Reader("delta")) for file in _delta_files(context, root)]
+    listed = context.fs.list_files(root)
+    if context.fs.is_file(root) and len(readers) == 1:  # named by the user: whatever its name
+        return [(listed[0], readers[0])] if listed else []
+    return [(file, files.reader_for(file.name, readers)) for file in listed]
+
+
+def _delta_files(context: Context, root: str) -> list[FileStatus]:
+    uris = context.spark.read.format("delta").load(root).inputFiles()
+    return [context.fs.stat(uri, uri.rsplit("/", 1)[-1]) for uri in sorted(uris)]
+
+
+def select_attribute_files(context: Context, known: dict[str, files.KnownFile]) -> dict[str, files.Selection]:
+    """New and changed attribute files, by kind; a changed one is read again."""
+    logs, found = context.config.logs, {}
+    for kind, path, declared in (
+        (ITEMS_FILE, logs.items_path, context.fmt.items_file),
+        (USERS_FILE, logs.users_path, context.fmt.users_file),
+    ):
+        if path and declared is None:
+            key = kind.replace("@", "logs.") + "_path"
+            raise UserError("the log format declares no such file", where=f"{key}={path}", fix="leave it out")
+        if path and declared:
+            listed = _list_attribute_files(context, kind, path, declared)
+            found[kind] = files.select_files(listed, known, context.fs.sha256, date.max, "replace")
+    return found
+
+
+def _list_attribute_files(
+    context: Context, kind: str, path: str, declared: AttributeFile
+) -> list[tuple[FileStatus, Reader | None]]:
+    if not context.fs.exists(path):
+        raise UserError("no such attribute file", where=path, fix="check logs.items_path and logs.users_path")
+    listed = context.fs.list_files(path)
+    by_name = [(replace(f, name=f"{kind}/{f.name}"), files.reader_for(f.name, declared.readers)) for f in listed]
+    if len(by_name) == 1 and by_name[0][1] is None:
+        return [(by_name[0][0], declared.readers[0])]
+    return by_name
+
+
+def stale_sources(
+    context: Context, known: dict[str, files.KnownFile], logs: files.Selection, beside: dict[str, files.Selection]
+) -> list[str]:
+    """Sources whose rows go before the new ones come: of replaced files, and of an attempt that broke off."""
+    replaced = [file.name for selection in (logs, *beside.values()) for file, _ in selection.replaced]
+    found = set(replaced)
+    for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
+        if store.exists(context.spark, context.warehouse, table):
+            sources = store.read(context.spark, context.warehouse, table).select(column).distinct()
+            found |= {row[0] for row in sources.collect() if row[0] not in known}
+    return sorted(found)
+
+
+# ---------------------------------------------------------------------------------------------- into staging
+
+
+def stage_logs(context: Context, selected: Sequence[FileReader]) -> Staged:
+    """Reads and parses the new log files into staging."""
+    ingest, fmt = context.config.ingest, context.fmt
+    try:
+        min_ts = date.fromisoformat(ingest.min_ts)
+    except ValueError as error:
+        raise UserError("wrong configuration value", where=f"ingest.min_ts={ingest.min_ts}", fix="a date") from error
+    bounds = parse.Bounds(min_ts, context.now + timedelta(days=1), ingest.max_quantity)
+    required = parse.required_columns(fmt)
+
+    def parse_group(raw: DataFrame) -> DataFrame:
+        return parse.parse_rows(raw, fmt, bounds)
+
+    staged = _stage(context, "rows", selected, parse.log_columns(fmt), required, parse_group)
+    _check_files(context, staged, selected, "missing item", fmt.item.columns)
+    return staged
+
+
+def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]) -> Staged:
+    """Reads and parses attribute files into staging."""
+    declared = context.fmt.items_file if kind == ITEMS_FILE else context.fmt.users_file
+    if declared is None:
+        raise InvariantError(f"no declaration of {kind}")
+    names = [*declared.id.columns, *(c for a in declared.attributes for c in a.columns)]
+
+    def parse_group(raw: DataFrame) -> DataFrame:
+        return attributes.parse_attribute_file(raw, declared, context.fmt.nulls)
+
+    staged = _stage(context, kind[1:], selected, names, [declared.id.columns], parse_group)
+    _check_files(context, staged, selected, "missing id", declared.id.columns)
+    return staged
+
+
+def _stage(
+    context: Context,
+    folder: str,
+    selected: Sequence[FileReader],
+    names: Sequence[str],
+    required: Sequence[tuple[str, ...]],
+    parse_group: Callable[[DataFrame], DataFrame],
+) -> Staged:
+    groups = group_files(context.fs, selected, required)
+    counters, parsed = [], []
+    for group in groups:
+        raw = read_group(context.spark, group, names, required, context.config.logs.path)
+        counters.append(Observation())
+        parsed.append(parse_group(raw.observe(counters[-1], F.count(F.lit(1)).alias("rows"))))
+    rows = reduce(DataFrame.unionByName, parsed)
+    numbers = [(normal_uri(file.uri), i) for i, (file, _) in enumerate(selected)]
+    numbered = context.spark.createDataFrame(numbers, f"{URI} string, {FILE_NO} int")
+    path = f"{context.staging}/{folder}"
+    try:
+        rows.join(F.broadcast(numbered), URI, how="inner").drop(URI).write.parquet(path)
+    except Exception as error:  # Py4JJavaError or PySparkException
+        if is_read_failure(error):
+            raise unreadable(error, [file for file, _ in selected]) from error
+        raise
+    read = sum(int(counter.get["rows"]) for counter in counters)
+    return Staged(context.spark.read.schema(rows.drop(URI).schema.add(FILE_NO, IntegerType())).parquet(path),
+                  tuple(file.name for file, _ in selected), read)  # fmt: skip
+
+
+def _check_files(
+    context: Context, staged: Staged, selected: Sequence[FileReader], missing: str, columns: Sequence[str]
+) -> None:
+    """Every file has a row, and every file has the column that matters in some row."""
+    is_missing = F.count_if(F.col(REASON).eqNullSafe(missing)).alias("missing")
+    counts = staged.rows.groupBy(FILE_NO).agg(F.count(F.lit(1)).alias("n"), is_missing).collect()
+    by_file = {row[FILE_NO]: row for row in counts}
+    for number, (file, _) in enumerate(selected):
+        row = by_file.get(number)
+        if row is None:
+            raise UserError("log file has no rows", where=file.path, fix="remove it, or write it again")
+        if row["missing"] == row["n"]:
+            fix = "check logs.format and the file"
+            raise UserError(f"no row of the log file has {' or '.join(columns)}", where=file.path, fix=fix)
+
+
+def stage_new_events(context: Context, batch: Staged, verdict: Verdict, stale: Sequence[str]) -> Kept:
+    """Leaves out exact duplicates, in the batch and against the table's partitions of the same days."""
+    valid = batch.rows.where(F.col(REASON).isNull())
+    existing = _existing(context, list(verdict.valid), stale)
+    counter = Observation()
+    n_kept = F.count_if(F.col(FILE_NO) != IN_TABLE).alias("kept")
+    grouped = group_equal(valid, existing, max(verdict.valid.values(), default=0))
+    grouped = grouped.observe(counter, F.sum(N_ROWS).alias("rows"), n_kept)
+    path = f"{context.staging}/events"
+    grouped.where(F.col(FILE_NO) != IN_TABLE).drop(N_ROWS).write.parquet(path)
+    counts = counter.get
+    kept, rows = int(counts["kept"]), int(counts["rows"] or 0)
+    return Kept(context.spark.read.schema(grouped.drop(N_ROWS).schema).parquet(path), kept, rows - kept)
+
+
+def _existing(context: Context, days: list[date], stale: Sequence[str]) -> DataFrame | None:
+    if not days or not store.exists(context.spark, context.warehouse, EVENTS):
+        return None
+    events = store.read(context.spark, context.warehouse, EVENTS)
+    day = F.col(EVENT_DATE)
+    in_batch = day.isin(days) if len(days) <= MANY_DAYS else day.between(min(days), max(days))
+    return events.where(in_batch & ~_is_one_of(SOURCE, stale))
+
+
+def _is_one_of(column: str, values: Sequence[str]) -> Column:
+    return F.col(column).isin(list(values)) if values else F.lit(False)
+
+
+# ---------------------------------------------------------------------------------------------- judging
+
+
+def judge(batch: Staged) -> Verdict:
+    """Counts the staged rows, in one pass."""
+    sets = batch.rows.groupingSets([[REASON], [EVENT_DATE]], REASON, EVENT_DATE)
+    counts = sets.agg(F.grouping(REASON).alias("by_day"), F.count(F.lit(1)).alias("n")).collect()
+    valid = {r[EVENT_DATE]: r["n"] for r in counts if r["by_day"] and r[EVENT_DATE] is not None}
+    reasons = [(r[REASON], r["n"]) for r in counts if not r["by_day"] and r[REASON] is not None]
+    return Verdict(valid, dict(sorted(reasons, key=lambda pair: (-pair[1], pair[0]))))
+
+
+def check_share(batch: Staged, verdict: Verdict, most: float) -> None:
+    """Raises UserError where more than the share ``most`` of the rows is invalid."""
+    invalid = sum(verdict.reasons.values())
+    if invalid > most * batch.read:
+        reason, n = next(iter(verdict.reasons.items()))
+        raise UserError(
+            f"{invalid} of {batch.read} rows are invalid, mostly: {reason} ({n})",
+            where=", ".join(batch.sources[:3]) + (", …" if len(batch.sources) > 3 else ""),
+            fix="check logs.format, or raise ingest.max_quarantine_share",
+        )
+
+
+def check_day(context: Context, valid: dict[date, int], stale: Sequence[str]) -> None:
+    """Raises UserError where the night's day has no event, neither in the batch nor in the table."""
+    if context.config.ingest.allow_empty_day or context.run_date in valid:
+        return
+    existing = _existing(context, [context.run_date], stale)
+    if existing is None or existing.isEmpty():
+        span = f"the new files hold {min(valid)} to {max(valid)}; " if valid else ""
+        fix = f"{span}choose another --run-date, or set ingest.allow_empty_day=true"
+        raise UserError("a day without events", where=context.run_date.isoformat(), fix=fix)
+
+
+def check_unchanged(context: Context, selected: Iterable[FileReader]) -> None:
+    """Raises UserError where a file was written to while it was read."""
+    for file, _ in selected:
+        if context.fs.stat(file.uri, file.name) != file:
+            raise UserError("log file changed while it was read", where=file.path, fix="run again when it is complete")
+
+
+def account(batch: Staged | None, verdict: Verdict, kept: Kept | None, n_files: int) -> IngestResult:
+    """The rows' account.
+
+    Raises:
+        InvariantError: Rows read are not rows kept, quarantined and duplicate together.
+    """
+    if batch is None or kept is None:
+        return IngestResult()
+    quarantined = sum(verdict.reasons.values())
+    if batch.read != kept.kept + quarantined + kept.duplicates:
+        parts = f"{kept.kept} kept + {quarantined} quarantined + {kept.duplicates} duplicates"
+        raise InvariantError(f"ingest: {batch.read} rows read, but {parts}")
+    return IngestResult(n_files, batch.read, kept.kept, quarantined, kept.duplicates, verdict.reasons)
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+def undo(context: Context, stale: Sequence[str]) -> dict[str, int]:
+    """Deletes the rows of stale sources from ``events`` and ``quarantine``."""
+    outputs = {}
+    for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
+        if stale and store.exists(context.spark, context.warehouse, table):
+            condition = F.col(column).isin(list(stale))
+            outputs[table.name] = store.delete_where(context.spark, context.warehouse, table, condition)
+    return outputs
+
+
+def write_tables(context: Context, batch: Staged | None, extra: dict[str, Staged], kept: Kept | None) -> dict[str, int]:
+    """Writes ``quarantine``, ``items``, ``users``, ``events``, in this order."""
+    staged = [*([batch] if batch else []), *extra.values()]
+    outputs = {QUARANTINE.name: store.append(_quarantine(context, staged), context.warehouse, QUARANTINE)}
+    outputs |= write_attributes(context, batch, extra)
+    if batch and kept:
+        events = kept.rows.join(F.broadcast(_sources(context, batch)), FILE_NO, how="inner")
+        outputs[EVENTS.name] = store.append(events, context.warehouse, EVENTS)
+    return outputs
+
+
+def _quarantine(context: Context, staged: Iterable[Staged]) -> DataFrame:
+    parts = [
+        s.rows.where(F.col(REASON).isNotNull()).select(RAW, REASON, FILE_NO)
+        .join(F.broadcast(_sources(context, s)), FILE_NO, how="inner")
+        for s in staged
+    ]  # fmt: skip
+    rows = reduce(DataFrame.unionByName, parts)
+    names = (F.col(RAW).alias("raw"), REASON, F.col(SOURCE).alias("source_file"))
+    return rows.select(*names, F.lit(context.now).alias("ingested_at"))
+
+
+def _sources(context: Context, staged: Staged) -> DataFrame:
+    return context.spark.createDataFrame(list(enumerate(staged.sources)), f"{FILE_NO} int, {SOURCE} string")
+
+
+def write_attributes(context: Context, batch: Staged | None, extra: dict[str, Staged]) -> dict[str, int]:
+    """Updates ``items`` and ``users`` from the log's rows, then from the attribute files."""
+    fmt, outputs = context.fmt, {}
+    for table, id_column, prefix, columns, kind in (
+        (ITEMS_TABLE, ITEM_ID, parse.ITEM_PREFIX, fmt.item_columns(), ITEMS_FILE),
+        (USERS_TABLE, USER_ID, parse.USER_PREFIX, fmt.user_columns(), USERS_FILE),
+    ):
+        full = attributes.attribute_table(table, columns)
+        incoming = []
+        if batch:
+            valid = batch.rows.where(F.col(REASON).isNull())
+            incoming.append((attributes.latest(valid, id_column, prefix, columns), False))
+        if kind in extra:
+            own = [name for name in columns if name in extra[kind].rows.columns]
+            incoming.append((attributes.one_per_id(extra[kind].rows, own), True))
+        for rows, wins in incoming:
+            store.create(context.spark, context.warehouse, full)
+            existing = store.read(context.spark, context.warehouse, full)
+            changed = attributes.changes(existing, rows, list(columns), incoming_wins=wins)
+            outputs[table.name] = store.upsert(changed, context.warehouse, full)
+    return outputs
+
+
+def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str]) -> dict[str, int]:
+    """Notes the files as taken in: the last write, which makes the others count."""
+    start = datetime(1970, 1, 1)
+    rows = [
+        (f.name, f.size, (f.modified_at - start) // timedelta(microseconds=1), hashes[f.name], context.run_id)
+        for f in read
+    ]
+    noted = context.spark.createDataFrame(rows, "source string, size long, micros long, sha256 string, run_id string")
+    noted = noted.select(
+        SOURCE, "size", F.timestamp_micros("micros").alias("modified_at"), "sha256", "run_id",
+        F.lit(context.now).alias("ingested_at"),
+    )  # fmt: skip
+    return {FILES.name: store.upsert(noted, context.warehouse, FILES)}
