@@ -11,7 +11,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.tables import RUN_DATE, Table
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 # Every reader must be able to open the tables, those without a JVM too.
 PROPERTIES = {
@@ -117,6 +117,32 @@ def insert_new(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
     match = " AND ".join(f"t.{k} <=> s.{k}" for k in table.key)
     target = DeltaTable.forPath(spark, warehouse.table_path(table)).alias("t")
     target.merge(df.alias("s"), match).whenNotMatchedInsertAll().execute()
+    return _require_version(spark, warehouse, table)
+
+
+def upsert(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
+    """Updates the rows whose key is in the table and inserts the others (MERGE); returns the new version.
+
+    Raises:
+        InvariantError: A key occurs twice in ``df``.
+    """
+    from delta.tables import DeltaTable
+
+    spark = df.sparkSession
+    create(spark, warehouse, table)
+    assert_unique(df, table.key, table.name)
+    match = " AND ".join(f"t.{k} <=> s.{k}" for k in table.key)
+    merge = DeltaTable.forPath(spark, warehouse.table_path(table)).alias("t").merge(df.alias("s"), match)
+    merge = merge.withSchemaEvolution() if table.open else merge
+    merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+    return _require_version(spark, warehouse, table)
+
+
+def delete_where(spark: SparkSession, warehouse: Warehouse, table: Table, condition: Column) -> int:
+    """Deletes the rows that fit the condition and returns the new version."""
+    from delta.tables import DeltaTable
+
+    DeltaTable.forPath(spark, warehouse.table_path(table)).delete(condition)
     return _require_version(spark, warehouse, table)
 
 
