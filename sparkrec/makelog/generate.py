@@ -175,7 +175,7 @@ def _pieces(
         # A session may run on into the next window, or past midnight into the next file.
         after = windows[i + 1] if i + 1 < len(windows) else None
         ready, carry = _split(concat([carry, made]), window, after)
-        yield _render(ready, window, renderer, options, rng)
+        yield _render(ready, window, renderer, options, np.random.default_rng([options.seed, 2, i]))
 
 
 def _split(events: Events, window: Window, after: Window | None) -> tuple[Events, Events]:
