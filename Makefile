@@ -1,3 +1,35 @@
-PY := .venv/bin/python
-check:
-	.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && $(PY) -m pytest -q -m "not slow" tests
+# make demo    sets everything up, makes a raw log, runs one night, prints the top-K of a few users
+# make test    sets everything up, passes all tests
+# make check   the same without the slow tests
+# make setup   the set-up alone: the environment is .venv (first time: minutes, later: a second)
+# make package dist/sparkrec.zip, the code for spark-submit --py-files
+# make clean   removes all of it; Horovod's wheel and Delta's jars stay in the user's cache
+
+BIN := .venv/bin
+
+.PHONY: demo test check setup lint package clean
+
+demo: setup
+	@infra/demo.sh
+
+test: setup lint
+	$(BIN)/python -m pytest tests
+
+check: setup lint
+	$(BIN)/python -m pytest -m "not slow" tests
+
+setup:
+	@infra/setup.sh
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+package:
+	@python3 infra/package.py
+
+clean:
+	rm -rf .venv build dist demo warehouse spark-warehouse metastore_db derby.log *.egg-info \
+	    .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Makes .venv ready: Python packages from the lock files, Horovod built from source, Delta's jars, the package itself.
+#
+# Restartable: what an interrupted run left is taken up again. A stamp holds the hash of all that the set-up depends
+# on; while it fits, there is nothing to do. SPARKREC_HOROVOD=cpu|nccl overrules what the machine suggests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+VENV=$PWD/.venv
+STAMP=$VENV/.sparkrec-setup
+PYTHON3=${PYTHON3:-python3.11}
+INPUTS=(infra/setup.sh infra/build.lock infra/requirements.lock infra/jars.py infra/jars.sha256 pyproject.toml
+    infra/horovod/build.sh infra/horovod/*.patch infra/horovod/*.lock)
+
+fail() {
+    echo "make setup: $*" >&2
+    exit 1
+}
+
+step() { echo "setup: $*" >&2; }
+
+check_python() {
+    command -v "$PYTHON3" >/dev/null || fail "Python 3.11 is missing: install python3.11 (apt-get install python3.11 \
+python3.11-venv python3.11-dev, or pyenv install 3.11), or name it with PYTHON3=/path/to/python3.11"
+    "$PYTHON3" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null ||
+        fail "Python 3.11 is needed, but $PYTHON3 is $("$PYTHON3" --version 2>&1 | head -1): install python3.11, or \
+name it with PYTHON3=/path/to/python3.11"
+    "$PYTHON3" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "Python's venv module is missing: apt-get install python3.11-venv"
+    "$PYTHON3" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+        fail "Python's headers are missing: apt-get install python3.11-dev"
+}
+
+check_java() { # the one that Spark would start
+    local java=java version
+    [ -n "${JAVA_HOME:-}" ] && java=$JAVA_HOME/bin/java
+    command -v "$java" >/dev/null ||
+        fail "Java 17 is missing ($java): apt-get install openjdk-17-jre-headless, or set JAVA_HOME to a Java 17"
+    version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -1)
+    [ "$version" = 17 ] ||
+        fail "Java 17 is needed, but $java is Java ${version:-of an unknown version}: apt-get install \
+openjdk-17-jre-headless, and set JAVA_HOME to it"
+}
+
+check_compiler() {
+    command -v "${CXX:-c++}" >/dev/null ||
+        fail "a C++ compiler is missing (${CXX:-c++}): apt-get install g++, or name one with CXX="
+}
+
+fingerprint() {
+    {
+        echo "$PWD ${SPARKREC_HOROVOD:-auto}"
+        command -v nvidia-smi || true
+        "$PYTHON3" -VV
+        cat "${INPUTS[@]}"
+    } | sha256sum | cut -d' ' -f1
+}
+
+make_venv() {
+    # A virtual environment knows its own path: one that was moved, or lost its Python, is made anew.
+    if ! "$VENV/bin/pip" --version >/dev/null 2>&1; then
+        step "new environment in .venv"
+        rm -rf "$VENV"
+        "$PYTHON3" -m venv "$VENV"
+    fi
+}
+
+install_locked() {
+    step "packages from infra/requirements.lock"
+    "$VENV/bin/pip" install --quiet --require-hashes --no-deps -r infra/build.lock
+    # Without build isolation: what is built from source is built with the locked tools.
+    "$VENV/bin/pip" install --quiet --require-hashes --no-deps --no-build-isolation -r infra/requirements.lock
+}
+
+install_horovod() {
+    step "Horovod"
+    local wheel
+    wheel=$(PYTHON="$VENV/bin/python" infra/horovod/build.sh ${SPARKREC_HOROVOD:-})
+    [ "$(cat "$VENV/.horovod-wheel" 2>/dev/null)" = "$wheel" ] && return
+    "$VENV/bin/pip" install --quiet --no-deps --force-reinstall "$wheel"
+    echo "$wheel" >"$VENV/.horovod-wheel"
+}
+
+install_jars() {
+    step "Delta's jars"
+    local log=$VENV/jars.log
+    "$VENV/bin/python" infra/jars.py >"$log" 2>&1 ||
+        fail "Delta's jars could not be fetched, see $log: $(grep -v '^\s*at ' "$log" | tail -1)"
+}
+
+check_python
+check_java
+check_compiler
+wanted=$(fingerprint)
+if [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ] && "$VENV/bin/python" -c '' 2>/dev/null; then
+    exit 0
+fi
+rm -f "$STAMP"
+make_venv
+install_locked
+install_horovod
+install_jars
+step "sparkrec"
+"$VENV/bin/pip" install --quiet --no-deps --no-build-isolation --editable .
+"$VENV/bin/pip" check || step "the conflicts above are known: Petastorm names packages that it does not need here"
+echo "$wanted" >"$STAMP"
+step "ready"
