@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -222,9 +224,9 @@ CHOICES: Dict[str, List[str]] = {
 MODELS = ["als", "gru", "two_tower"]
 
 
-def conf_dir() -> Path:
-    """The shipped ``conf/`` folder: the checkout's, or the copy inside the installed package."""
-    packaged = Path(__file__).parent / "conf"
+def conf_dir() -> Traversable:
+    """The shipped ``conf/`` folder: the checkout's, or the copy in the installed package or in the shipped zip."""
+    packaged = resources.files("sparkrec") / "conf"
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "conf"
 
 
@@ -267,11 +269,11 @@ def config_hash(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def _read_yaml(path: Traversable) -> DictConfig:
     if not path.is_file():
         raise UserError("no such configuration file", where=str(path), fix="check --conf")
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.create(path.read_text(encoding="utf-8"))
     except Exception as error:  # the YAML parser raises many kinds
         raise UserError("configuration file is not valid YAML", where=str(path), fix=str(error)) from error
     if not isinstance(loaded, DictConfig):

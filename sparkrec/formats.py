@@ -10,6 +10,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,8 @@ class LogFormat:
 
 def format_names() -> list[str]:
     """Names of the shipped formats."""
-    return sorted(p.stem for p in (conf_dir() / "formats").glob("*.yaml"))
+    files = (conf_dir() / "formats").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
 def load_format(name: str) -> LogFormat:
@@ -192,14 +194,14 @@ def load_format(name: str) -> LogFormat:
         raise UserError("log format is not valid YAML", where=str(path), fix=str(error)) from error
     if not isinstance(data, dict):
         raise UserError("log format must be a mapping", where=str(path), fix="see conf/formats for examples")
-    fmt = _build(LogFormat, {"name": path.stem, **data}, path.name)
+    fmt = _build(LogFormat, {"name": path.name.rpartition(".")[0], **data}, path.name)
     _validate(fmt, path.name)
     return fmt
 
 
-def _format_path(name: str) -> Path:
+def _format_path(name: str) -> Traversable:
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
+        path: Traversable = Path(name)
     elif name in format_names():
         path = conf_dir() / "formats" / f"{name}.yaml"
     else:
