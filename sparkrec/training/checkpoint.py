@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS, MODEL, CHECKPOINT = "weights.safetensors", "model.json", "checkpoint-"
+MODEL_HASH = "weights_sha256"
 _KEPT = 2
 Tensors = dict[str, "torch.Tensor"]
 
@@ -33,7 +34,20 @@ def save_model(path: str, weights: Tensors, model: dict[str, Any]) -> None:
     """
     data = _pack(weights, {})
     files.write_bytes(files.join(path, WEIGHTS), data)
-    files.write_json(files.join(path, MODEL), {**model, "weights_sha256": hashlib.sha256(data).hexdigest()})
+    files.write_json(files.join(path, MODEL), {**model, MODEL_HASH: hashlib.sha256(data).hexdigest()})
+
+
+def read_model(path: str) -> dict[str, Any]:
+    """The description alone, ``model.json``.
+
+    Raises:
+        UserError: There is no finished model, or the file is damaged.
+    """
+    where = files.join(path, MODEL)
+    if not files.exists(where):
+        raise UserError("no such model", where=path, fix="run the training stage")
+    model: dict[str, Any] = files.read_json(where)
+    return model
 
 
 def load_model(path: str) -> tuple[Tensors, dict[str, Any]]:
@@ -42,10 +56,10 @@ def load_model(path: str) -> tuple[Tensors, dict[str, Any]]:
     Raises:
         UserError: There is none, or its files are damaged or do not belong together.
     """
-    model = files.read_json(files.join(path, MODEL))
+    model = read_model(path)
     where = files.join(path, WEIGHTS)
     data = files.read_bytes(where)
-    if hashlib.sha256(data).hexdigest() != model.get("weights_sha256"):
+    if hashlib.sha256(data).hexdigest() != model.get(MODEL_HASH):
         raise UserError("model is damaged: weights and model.json differ", where=where, fix="train the model again")
     return _unpack(data, where)[0], model
 

@@ -46,7 +46,7 @@ def run_ranks(spark: SparkSession, fn: Callable[..., Any], args: tuple, config: 
 
         _set_threads(config.threads_per_rank or os.cpu_count() or 1)
         return [fn(SingleProcess(), *args)]
-    _check_slots(spark, config)
+    check_slots(spark, config)
     _check_hosts(spark, config.ranks)
     return _run_horovod(spark, fn, args, config)
 
@@ -74,9 +74,13 @@ def task_slots(spark: SparkSession) -> int:
     return int(sc.maxNumConcurrentTasks(sc.resourceProfileManager().defaultResourceProfile()))
 
 
-def _check_slots(spark: SparkSession, config: TrainConfig) -> None:
+def _is_local(spark: SparkSession) -> bool:
+    return (spark.sparkContext.master or "").startswith("local")
+
+
+def check_slots(spark: SparkSession, config: TrainConfig) -> None:
     """Executors may still be registering when a job starts: a cluster gets some seconds."""
-    local = spark.sparkContext.master.startswith("local")
+    local = _is_local(spark)
     limit = time.monotonic() + (0 if local else min(30, config.start_timeout_s))
     slots = task_slots(spark)
     while slots < config.ranks and time.monotonic() < limit:
@@ -92,7 +96,7 @@ def _check_slots(spark: SparkSession, config: TrainConfig) -> None:
 
 def _check_hosts(spark: SparkSession, ranks: int) -> None:
     """Raises where different hosts have one name: Horovod would connect them over loopback and hang."""
-    if spark.sparkContext.master.startswith("local"):
+    if _is_local(spark):
         return
     tasks = spark.sparkContext.parallelize(range(ranks), ranks).barrier()
     found = tasks.mapPartitions(_host_identity).collect()  # one line a rank

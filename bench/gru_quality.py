@@ -1,0 +1,114 @@
+"""Quality of the session GRU on listening sessions: Recall@20 and MRR@20 over the full catalogue.
+
+    python bench/gru_quality.py --data sessions.parquet [--loss bpr-max|cross-entropy] [--seeds 1] [gru.key=value …]
+
+The file has columns session_id, song_id and ts (unix seconds). Sessions that start before the 0.9 quantile of session
+starts train, the others test. One line of JSON comes last; its peer figures are those given by --peer-recall/-mrr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from typing import Any
+
+from sparkrec.config import Config, GruConfig, SparkConfig, TrainConfig, load_config
+from sparkrec.log import log_event, setup_logging
+from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
+from sparkrec.spark import build_session
+from sparkrec.training import gru
+from sparkrec.training.launch import run_ranks
+from sparkrec.training.snapshot import write_snapshot
+
+# The settings of the published comparison; ``key=value`` arguments come on top.
+SETTINGS = {
+    "bpr-max": ["gru.lanes=80", "gru.dropout_embedding=0.3", "gru.dropout_hidden=0.05", "gru.learning_rate=0.05",
+                "gru.momentum=0.4", "gru.n_sample=2048", "gru.sample_alpha=0.4", "gru.bpreg=1.95", "gru.elu=0.5"],
+    "cross-entropy": ["gru.lanes=48", "gru.dropout_embedding=0.0", "gru.dropout_hidden=0.2", "gru.learning_rate=0.07",
+                      "gru.momentum=0.0", "gru.n_sample=2048", "gru.sample_alpha=0.2", "gru.logq=1.0"],
+}  # fmt: skip
+
+
+def main() -> None:
+    """Trains once for each seed, and prints the means."""
+    args = arguments()
+    setup_logging()
+    config = load_config(None, [f"gru.loss={args.loss}", *SETTINGS[args.loss], *args.settings])
+    spark_conf = {"spark.driver.memory": "2g", "spark.sql.shuffle.partitions": "2"}
+    spark = build_session(SparkConfig(master="local[2]", conf=spark_conf))
+    sessions, n_items = read_sessions(spark, args.data)
+    runs = []
+    for seed in range(1, args.seeds + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            runs.append(run(spark, sessions, n_items, config, seed, folder))
+        log_event("quality_run", seed=seed, **runs[-1])
+    mean = {key: statistics.mean(r[key] for r in runs) for key in runs[0]}
+    ratio = mean["recall@20"] / args.peer_recall
+    print(json.dumps({"bench": f"gru_quality {args.loss}", "ours": mean["recall@20"], "peer": args.peer_recall,
+                      "ratio": ratio, "unit": "recall@20", "runs": len(runs), **mean,
+                      "peer_mrr@20": args.peer_mrr}))  # fmt: skip
+    spark.stop()
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--loss", choices=list(SETTINGS), default="bpr-max")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--peer-recall", type=float, default=0.467)
+    parser.add_argument("--peer-mrr", type=float, default=0.304)
+    parser.add_argument("settings", nargs="*")
+    return parser.parse_args()
+
+
+def read_sessions(spark: Any, path: str) -> tuple[Any, int]:
+    """Sessions in the columns of the sessions table, with ``test`` bool; and the number of items."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    events = spark.read.parquet(path)
+    numbers = events.select("song_id").distinct()
+    numbers = numbers.select("song_id", (F.row_number().over(Window.orderBy("song_id")) - 1).alias("item_idx"))
+    collected = F.sort_array(F.collect_list(F.struct("ts", "place", "item_idx")))
+    placed = events.withColumn("place", F.monotonically_increasing_id()).join(numbers, "song_id", how="inner")
+    sessions = placed.groupBy("session_id").agg(collected.alias("events"), F.min("ts").alias("start")).select(
+        F.col("session_id").cast("string"),
+        F.lit(None).cast("int").alias("user_idx"),
+        F.timestamp_seconds("start").alias("start_ts"),
+        F.col("events.item_idx").alias("items"),
+        "start",
+    ).localCheckpoint()  # fmt: skip
+    starts = sorted(r["start"] for r in sessions.select("start").collect())
+    cut = starts[int(0.9 * (len(starts) - 1))]
+    return sessions.withColumn("test", F.col("start") > cut).drop("start"), numbers.count()
+
+
+def run(spark: Any, sessions: Any, n_items: int, config: Config, seed: int, folder: str) -> dict[str, float]:
+    """Trains on the first part of the sessions and judges on the rest."""
+    from pyspark.sql import functions as F
+
+    settings = GruConfig(**{**vars(config.gru), "seed": seed})
+    ranks: TrainConfig = config.train
+    write_snapshot(
+        gru.snapshot_rows(sessions.where("not test")), f"{folder}/snapshot", group=gru.GROUP, order=gru.ORDER,
+        n_files=ranks.snapshot_files, inputs={"sessions": 0}, n_slots=settings.lanes,
+    )  # fmt: skip
+    model_path = f"{folder}/model"
+    history = run_ranks(spark, gru.train, (f"{folder}/snapshot", model_path, settings, ranks, n_items, {}), ranks)[0]
+    test = sessions.where("test")
+    print(left_out(test, trained_items(model_path)), file=sys.stderr)
+    hit = F.col("rank") <= 20
+    judged = next_item_ranks(test, model_path).agg(
+        F.avg(hit.cast("double")).alias("recall"), F.avg(F.when(hit, 1 / F.col("rank")).otherwise(0)).alias("mrr")
+    )
+    row = judged.head()
+    speed = statistics.median(h["events_per_second"] for h in history)
+    return {"recall@20": row["recall"], "mrr@20": row["mrr"], "events_per_second": speed}
+
+
+if __name__ == "__main__":
+    main()

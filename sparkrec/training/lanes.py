@@ -1,0 +1,155 @@
+"""Session-parallel lanes: the sessions of a snapshot file as dense matrices, one column a lane.
+
+Each file has lanes of its own, which walk its sessions in order of their first event; the next session takes the
+lane that is free first. As the files do not depend on the number of ranks, neither does any lane. Each pair of
+neighbouring events is one step of one lane, in which the first is the input and the second the target.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sparkrec.errors import InvariantError
+from sparkrec.training.comm import Comm
+
+NO_TARGET = -1
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Matrices [T, lanes]; where ``target`` is −1 the lane has no event and is masked."""
+
+    input: np.ndarray  # int32
+    target: np.ndarray  # int32
+    reset: np.ndarray  # bool: this input is the first event of its session
+
+
+def lanes_of_files(n_lanes: int, rows: list[int]) -> list[int]:
+    """Lanes of each file: ``n_lanes`` dealt out in turn; a file with rows has one at least, one without rows none."""
+    n = len(rows)
+    dealt = [n_lanes // n + (f < n_lanes % n) for f in range(n)]
+    return [max(1, lanes) if count else 0 for lanes, count in zip(dealt, rows, strict=True)]
+
+
+def walk_lanes(session: np.ndarray, item: np.ndarray, n_lanes: int) -> Lanes:
+    """Lays a file's sessions out on lanes.
+
+    Args:
+        session: [rows], equal values adjacent, sessions in order of their first event.
+        item: int [rows], in order of time within each session.
+        n_lanes: Columns.
+
+    Raises:
+        InvariantError: The rows of a session are not adjacent.
+    """
+    first = np.flatnonzero(np.concatenate([[True], session[1:] != session[:-1]])) if len(session) else np.zeros(0, int)
+    if len(np.unique(session[first])) != len(first):
+        raise InvariantError("the rows of a session are not adjacent in its snapshot file")
+    steps = np.diff(np.append(first, len(session))) - 1  # a session of n events has n - 1 steps
+    first, steps = first[steps > 0], steps[steps > 0]
+    lane, start, length = _assign(steps, n_lanes)
+    within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+    row = np.repeat(first, steps) + within
+    t, column = np.repeat(start, steps) + within, np.repeat(lane, steps)
+    lanes = Lanes(
+        np.zeros((length, n_lanes), np.int32),
+        np.full((length, n_lanes), NO_TARGET, np.int32),
+        np.zeros((length, n_lanes), bool),
+    )
+    lanes.input[t, column] = item[row]
+    lanes.target[t, column] = item[row + 1]
+    lanes.reset[start, lane] = True
+    return lanes
+
+
+def _assign(steps: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """(lane, first step) of each session and the number of steps in all: the lane free first, else the lower one."""
+    free = list(range(n_lanes))  # first free step * n_lanes + lane, a heap
+    taken = np.empty(len(steps), dtype=np.int64)
+    for i, n in enumerate(steps.tolist()):  # sequential by nature, below a microsecond a session
+        key = free[0]
+        heapq.heapreplace(free, key + n * n_lanes)
+        taken[i] = key
+    return taken % n_lanes, taken // n_lanes, max(free) // n_lanes if len(steps) else 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some steps of all ranks' lanes [K, L], the lanes in file order whatever the number of ranks."""
+
+    input: torch.Tensor  # int64
+    target: torch.Tensor  # int64, −1 where masked
+    reset: torch.Tensor  # bool
+
+
+@dataclass(frozen=True)
+class LaneTable:
+    """A rank's lanes and their places among those of all ranks."""
+
+    lanes: dict[int, Lanes]  # of this rank's files
+    places: torch.Tensor  # int64 [lanes of this rank]: their columns in a chunk
+    order: torch.Tensor  # int64 [all lanes]: their rows in the gathered (rank, lane) order
+    padded: int  # lanes that each rank sends
+    length: int  # steps, on every rank the same
+
+    @property
+    def valid(self) -> int:
+        """Pairs of events on this rank's lanes."""
+        return sum(int((lanes.target != NO_TARGET).sum()) for lanes in self.lanes.values())
+
+
+def lane_table(lanes: dict[int, Lanes], widths: list[int], comm: Comm) -> LaneTable:
+    """Places this rank's lanes among all.
+
+    Args:
+        lanes: File number → its lanes, for the files of this rank (file f is rank f mod size's).
+        widths: Number of lanes of every file.
+        comm: The ranks.
+    """
+    of_rank = [[f for f in range(len(widths)) if f % comm.size == r] for r in range(comm.size)]
+    padded = max(sum(widths[f] for f in mine) for mine in of_rank)
+    starts = np.cumsum([0, *widths])
+    rows = np.zeros(starts[-1], dtype=np.int64)
+    for r, mine in enumerate(of_rank):
+        place = r * padded
+        for f in mine:
+            rows[starts[f] : starts[f + 1]] = np.arange(place, place + widths[f])
+            place += widths[f]
+    here = max((len(part.target) for part in lanes.values()), default=0)
+    longest = int(comm.allgather(torch.tensor([here])).max())
+    places = [np.arange(starts[f], starts[f + 1]) for f in of_rank[comm.rank]]
+    own = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
+    return LaneTable(lanes, torch.from_numpy(own), torch.from_numpy(rows), padded, longest)
+
+
+def chunks(table: LaneTable, steps: int, comm: Comm) -> Iterator[Chunk]:
+    """The epoch in chunks of ``steps`` steps: every rank gets all lanes' ids (ids alone travel, once a chunk)."""
+    for start in range(0, table.length, steps):
+        stop = min(start + steps, table.length)
+        sent = torch.from_numpy(_packed(table, start, stop))
+        gathered = comm.allgather(sent).index_select(0, table.order)  # [L, 2, K]
+        ids = gathered.permute(1, 2, 0).contiguous()
+        # The input carries the reset in its sign: −1 − item at a session's start.
+        reset = ids[0] < 0
+        yield Chunk(torch.where(reset, -1 - ids[0], ids[0]).long(), ids[1].long(), reset)
+
+
+def _packed(table: LaneTable, start: int, stop: int) -> np.ndarray:
+    """int32 [padded lanes, 2, K]: inputs (with the reset in the sign) and targets of this rank's lanes."""
+    packed = np.zeros((table.padded, 2, stop - start), np.int32)
+    packed[:, 1] = NO_TARGET
+    place = 0
+    for f in sorted(table.lanes):
+        part = table.lanes[f]
+        width, n = part.target.shape[1], max(0, min(stop, len(part.target)) - start)
+        block = slice(start, start + n)
+        inputs = np.where(part.reset[block], -1 - part.input[block], part.input[block])
+        packed[place : place + width, 0, :n] = inputs.T
+        packed[place : place + width, 1, :n] = part.target[block].T
+        place += width
+    return packed
