@@ -105,6 +105,12 @@ class FileSystem:
         fs, p = self._open(path)
         fs.delete(p, True)
 
+    def remove_if_empty(self, path: str) -> None:
+        """Removes a folder that holds nothing."""
+        fs, p = self._open(path)
+        if fs.exists(p) and len(fs.listStatus(p)) == 0:
+            fs.delete(p, False)
+
     def _open(self, path: str) -> tuple[Any, Any]:
         p = self._jvm.org.apache.hadoop.fs.Path(path)
         return p.getFileSystem(self._conf), p

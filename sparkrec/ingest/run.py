@@ -92,6 +92,7 @@ def run(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_da
         return take_in(context, logs, beside, stale)
     finally:
         context.fs.remove(context.staging)
+        context.fs.remove_if_empty(context.staging.rsplit("/", 1)[0])
 
 
 def take_in(
@@ -110,8 +111,9 @@ def take_in(
     kept = stage_new_events(context, batch, verdict, stale) if batch else None
     result = account(batch, verdict, kept, len(logs.to_read))
     outputs = undo(context, stale)
-    outputs |= write_tables(context, batch, extra, kept)
-    outputs |= write_files(context, [file for file, _ in read_files], hashes)
+    outputs |= write_tables(context, batch, extra, verdict, kept)
+    replaced = any(selection.replaced for selection in (logs, *beside.values()))
+    outputs |= write_files(context, [file for file, _ in read_files], hashes, replaced)
     log_event(
         "ingest", files_new=result.files_new, files_unchanged=logs.unchanged, files_later=logs.later,
         files_ignored=logs.ignored, rows_read=result.rows_read, rows_kept=result.rows_kept,
@@ -390,10 +392,16 @@ def undo(context: Context, stale: Sequence[str]) -> dict[str, int]:
     return outputs
 
 
-def write_tables(context: Context, batch: Staged | None, extra: dict[str, Staged], kept: Kept | None) -> dict[str, int]:
+def write_tables(
+    context: Context, batch: Staged | None, extra: dict[str, Staged], verdict: Verdict, kept: Kept | None
+) -> dict[str, int]:
     """Writes ``quarantine``, ``items``, ``users``, ``events``, in this order."""
-    staged = [*([batch] if batch else []), *extra.values()]
-    outputs = {QUARANTINE.name: store.append(_quarantine(context, staged), context.warehouse, QUARANTINE)}
+    store.create(context.spark, context.warehouse, QUARANTINE)
+    invalid = [batch] if batch and verdict.reasons else []
+    staged = [*invalid, *extra.values()]
+    outputs = {}
+    if staged:
+        outputs[QUARANTINE.name] = store.append(_quarantine(context, staged), context.warehouse, QUARANTINE)
     outputs |= write_attributes(context, batch, extra)
     if batch and kept:
         events = kept.rows.join(F.broadcast(_sources(context, batch)), FILE_NO, how="inner")
@@ -432,14 +440,16 @@ def write_attributes(context: Context, batch: Staged | None, extra: dict[str, St
             own = [name for name in columns if name in extra[kind].rows.columns]
             incoming.append((attributes.one_per_id(extra[kind].rows, own), True))
         for rows, wins in incoming:
-            store.create(context.spark, context.warehouse, full)
+            if not store.exists(context.spark, context.warehouse, full):
+                outputs[table.name] = store.append(rows, context.warehouse, full)
+                continue
             existing = store.read(context.spark, context.warehouse, full)
             changed = attributes.changes(existing, rows, list(columns), incoming_wins=wins)
             outputs[table.name] = store.upsert(changed, context.warehouse, full)
     return outputs
 
 
-def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str]) -> dict[str, int]:
+def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str], replaced: bool) -> dict[str, int]:
     """Notes the files as taken in: the last write, which makes the others count."""
     start = datetime(1970, 1, 1)
     rows = [
@@ -451,4 +461,5 @@ def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, 
         SOURCE, "size", F.timestamp_micros("micros").alias("modified_at"), "sha256", "run_id",
         F.lit(context.now).alias("ingested_at"),
     )  # fmt: skip
-    return {FILES.name: store.upsert(noted, context.warehouse, FILES)}
+    write = store.upsert if replaced else store.append
+    return {FILES.name: write(noted, context.warehouse, FILES)}
