@@ -1,0 +1,226 @@
+"""Rows of real files, read and parsed, without tables."""
+
+import json
+from datetime import date, datetime
+from functools import reduce
+
+import pytest
+
+from sparkrec.errors import UserError
+from sparkrec.formats import load_format
+from sparkrec.ingest.attributes import changes, latest, one_per_id, parse_attribute_file
+from sparkrec.ingest.files import reader_for
+from sparkrec.ingest.hadoop import FileSystem
+from sparkrec.ingest.parse import Bounds, log_columns, parse_rows, required_columns
+from sparkrec.ingest.readers import group_files, read_group
+
+BOUNDS = Bounds(date(1990, 1, 1), datetime(2026, 1, 1), 1000.0)
+
+
+def parsed(spark, path, fmt):
+    """Rows of the file or folder as dictionaries, in the order of reading."""
+    fs = FileSystem(spark)
+    files = [(f, reader_for(f.name, fmt.readers)) for f in fs.list_files(str(path))]
+    groups = group_files(fs, files, required_columns(fmt))
+    raw = [read_group(spark, g, log_columns(fmt), required_columns(fmt), str(path)) for g in groups]
+    rows = reduce(lambda a, b: a.unionByName(b), [parse_rows(r, fmt, BOUNDS) for r in raw])
+    return [row.asDict() for row in rows.collect()]
+
+
+def review(**changed):
+    return {"reviewerID": "u", "asin": "i", "overall": 5.0, "unixReviewTime": 1300000000, **changed}
+
+
+JSON_LINES = [
+    (json.dumps(review(reviewText='say "hi"', summary="s")).encode(), None),
+    (json.dumps(review(asin='q"uo,te\n😀')).encode(), None),
+    (json.dumps(review(asin="emoji😀"), ensure_ascii=False).encode() + b"\r", None),
+    (json.dumps(review()).encode()[:30], "malformed JSON"),
+    (json.dumps(review()).encode() * 2, "malformed JSON"),
+    (b"[" + json.dumps(review()).encode() + b"]", "malformed JSON"),
+    (b"12", "malformed JSON"),
+    (b"null", "malformed JSON"),
+    (b'{"asin": "caf\xe9", "overall": 1}', "not UTF-8"),
+    (json.dumps(review(asin=None)).encode(), "missing item"),
+    (json.dumps(review(asin="  ")).encode(), "missing item"),
+    (json.dumps(review(unixReviewTime=None)).encode(), "missing ts"),
+    (json.dumps(review(unixReviewTime="yesterday")).encode(), "bad ts"),
+    (json.dumps(review(unixReviewTime=1300000)).encode(), "ts before 1990-01-01 (wrong unit?)"),
+    (json.dumps(review(unixReviewTime=1300000000000)).encode(), "ts in the future (wrong unit?)"),
+    (json.dumps(review(unixReviewTime=1e300)).encode(), "ts in the future (wrong unit?)"),
+    (json.dumps(review(unixReviewTime=1900000000)).encode(), "ts in the future (wrong unit?)"),
+    (json.dumps(review(reviewerID="")).encode(), "missing user"),
+    (json.dumps(review(overall="good")).encode(), "bad value"),
+    (json.dumps(review(overall="NaN")).encode(), "bad value"),
+    (json.dumps(review(overall=None)).encode(), "missing value"),
+]
+
+
+def test_json_lines(spark, tmp_path):
+    (tmp_path / "log.json").write_bytes(b"\xef\xbb\xbf" + b"\n".join(line for line, _ in JSON_LINES) + b"\n\n \r\n")
+    rows = parsed(spark, tmp_path, load_format("reviews"))
+    assert [r["reason"] for r in rows] == [reason for _, reason in JSON_LINES]
+    assert [r["_raw"] for r in rows if r["reason"]] == [x.decode("latin-1") for x, reason in JSON_LINES if reason]
+    first = rows[0]
+    assert (first["user_id"], first["item_id"], first["value"], first["text"]) == ("u", "i", 5.0, 's\nsay "hi"')
+    assert (first["ts"], first["event_date"]) == (datetime(2011, 3, 13, 7, 6, 40), date(2011, 3, 13))
+    assert [r["item_id"] for r in rows[1:3]] == ['q"uo,te\n😀', "emoji😀"]
+    assert all(r["_raw"] is None for r in rows[:3])
+    assert all(r["ts"] is None and r["item_id"] is None for r in rows[3:])
+
+
+HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
+DAY = "2011-01-01 10:00:00"
+INVOICES = [
+    (f"1,A,lamp,2,{DAY},1.5,17850.0,France", None),
+    (f'1,"A ""1"",\n😀","lamp, red",2,{DAY},1.5,,France', None),
+    (f"C2,A,lamp,-2,{DAY},1.5,17850.0,France", None),
+    (f"3,A,lamp,-2,{DAY},1.5,17850.0,France", "quantity not above 0"),
+    (f"3,A,lamp,99999,{DAY},1.5,17850.0,France", "quantity out of range"),
+    (f"C3,A,lamp,-99999,{DAY},1.5,17850.0,France", "quantity out of range"),
+    (f"3,A,lamp,two,{DAY},1.5,17850.0,France", "bad quantity"),
+    (f"3,A,lamp,,{DAY},1.5,17850.0,France", "missing quantity"),
+    (f"3,A,lamp,2,{DAY},0,17850.0,France", "price not above 0"),
+    (f"3,A,lamp,2,{DAY},Infinity,17850.0,France", "bad price"),
+    (f"3,,lamp,2,{DAY},1.5,17850.0,France", "missing item"),
+    ("3,A,lamp,2,2011-13-01 10:00:00,1.5,17850.0,France", "bad ts"),
+    ("3,A,lamp,2,1970-01-01 10:00:00,1.5,17850.0,France", "ts before 1990-01-01 (wrong unit?)"),
+    (f",A,lamp,2,{DAY},1.5,17850.0,France", "missing basket_id"),
+    (f"3,A,caf\xe9,2,{DAY},1.5,17850.0,France", "not UTF-8"),
+    (f"3,A,lamp,2,{DAY},1.5,17850.0", "wrong number of fields"),
+    (f"3,A,lamp,red,2,{DAY},1.5,17850.0,France", "wrong number of fields"),
+    ('3,"A,lamp\n4,B,lamp', "wrong number of fields over several lines (unclosed quote?)"),
+]
+
+
+def test_invoices_as_csv(spark, tmp_path):
+    lines = [HEADER, "", *(line for line, _ in INVOICES)]
+    latin = [line.encode("latin-1") if "\xe9" in line else line.encode() for line in lines]
+    (tmp_path / "x.csv").write_bytes(b"\xef\xbb\xbf" + b"\n".join(latin))
+    rows = parsed(spark, tmp_path, load_format("invoices"))
+    assert [r["reason"] for r in rows] == [reason for _, reason in INVOICES]
+    assert [r["_raw"] for r in rows if r["reason"]] == [line for line, reason in INVOICES if reason]
+    assert [r["user_id"] for r in rows[:3]] == ["17850", None, "17850"]
+    assert [r["event_type"] for r in rows[:3]] == ["purchase", "purchase", "cancellation"]
+    assert rows[1]["item_id"] == 'A "1",\n😀'
+    assert (rows[1]["item__title"], rows[1]["item__price"], rows[1]["user__country"]) == ("lamp, red", 1.5, "France")
+    assert (rows[2]["quantity"], rows[2]["price"], rows[2]["basket_id"]) == (-2.0, 1.5, "C2")
+
+
+def test_files_with_columns_in_another_order_are_read_together(spark, tmp_path):
+    (tmp_path / "a.csv").write_text("user_id,item_id,ts\nu,1.0,1300000000\n")
+    (tmp_path / "b.csv").write_text("ts,extra,item_id\r\n1300000000,x,2\r\n")
+    rows = parsed(spark, tmp_path, load_format("sessions"))
+    found = {(r["user_id"], r["item_id"], r["reason"], r["event_type"]) for r in rows}
+    assert found == {("u", "1", None, "click"), (None, "2", None, "click")}
+
+
+def test_a_custom_separator_without_header_or_quotes(spark, tmp_path):
+    lines = ["1::0104257::8::1300000000", '"x::a:b::7.5::1300000000', "1::2::3", "1::2::3::4::5", "1::2::x::1300000000"]
+    (tmp_path / "my_ratings.dat").write_text("\ufeff" + "\n".join(lines))
+    rows = parsed(spark, tmp_path, load_format("ratings"))
+    assert [(r["user_id"], r["item_id"], r["value"]) for r in rows[:2]] == [("1", "0104257", 8.0), ('"x', "a:b", 7.5)]
+    assert [r["reason"] for r in rows] == [None, None, *["wrong number of fields"] * 2, "bad value"]
+
+
+def test_parquet_with_typed_columns(spark, tmp_path):
+    good = "(1, 2, timestamp'2011-01-01 10:00:00', 'view'), (null, 3, timestamp'2011-01-01 10:00:00.5', null)"
+    bad = "(4, null, timestamp'2011-01-01', 'view'), (4, 5, timestamp'2011-01-01', 'stare')"
+    table = spark.sql(f"select * from values {good}, {bad} as t(user_id, song_id, timestamp, event)")
+    table.coalesce(1).write.parquet(str(tmp_path / "x"))
+    rows = parsed(spark, tmp_path, load_format("sessions"))
+    assert [r["reason"] for r in rows] == [None, None, "missing item", "unknown event type"]
+    assert [(r["user_id"], r["item_id"], r["event_type"]) for r in rows[:2]] == [
+        ("1", "2", "view"),
+        (None, "3", "click"),
+    ]
+    assert rows[1]["ts"] == datetime(2011, 1, 1, 10, 0, 0, 500000)
+    assert json.loads(rows[3]["_raw"])["event"] == "stare"
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 1000), ("us", 1_000_000)])
+def test_time_units(spark, tmp_path, unit, factor):
+    from dataclasses import replace
+
+    fmt = load_format("ratings")
+    fmt = replace(fmt, ts=replace(fmt.ts, unit=unit))
+    (tmp_path / "ratings.dat").write_text(f"1::2::3::{1300000000 * factor}\n")
+    assert parsed(spark, tmp_path, fmt)[0]["ts"] == datetime(2011, 3, 13, 7, 6, 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", "user_id,ts\n1,1300000000\n", "lacks column item_id or song_id.*user_id, ts"),
+        ("x.csv", "", "log file is empty"),
+        ("x.csv", "\n \n", "log file is empty"),
+    ],
+)
+def test_a_file_that_cannot_be_right_is_refused_by_name(spark, tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        parsed(spark, tmp_path, load_format("sessions"))
+    assert name in str(caught.value)
+
+
+def test_parquet_files_are_judged_by_their_schema(spark, tmp_path):
+    spark.sql("select 1 as user_id, 2L as ts").coalesce(1).write.parquet(str(tmp_path / "a"))
+    with pytest.raises(UserError, match="lacks column item_id or song_id"):
+        parsed(spark, tmp_path / "a", load_format("sessions"))
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 this is not Parquet")
+    with pytest.raises(UserError, match=r"cannot be read: .*b\.parquet"):
+        parsed(spark, tmp_path / "b.parquet", load_format("sessions"))
+
+
+def test_the_latest_attribute_that_is_not_null_counts(spark):
+    values = [
+        ("i", "2011-01-01", "old", 1.0),
+        ("i", "2011-01-03", None, 3.0),
+        ("i", "2011-01-02", "tie a", 2.0),
+        ("i", "2011-01-02", "tie b", None),
+        (None, "2011-01-02", "nobody", 1.0),
+        ("j", "2011-01-02", None, None),
+    ]
+    rows = spark.createDataFrame(values, "item_id string, t string, item__title string, item__price double")
+    rows = rows.selectExpr("item_id", "cast(t as timestamp) ts", "item__title", "item__price")
+    found = latest(rows, "item_id", "item__", {"title": "string", "price": "double", "brand": "string"}).collect()
+    assert sorted(tuple(r) for r in found) == [
+        ("i", "tie b", 3.0, None, datetime(2011, 1, 3)),
+        ("j", None, None, None, datetime(2011, 1, 2)),
+    ]
+
+
+def test_only_changed_attributes_are_written_and_late_files_do_not_turn_time_back(spark):
+    schema = "id string, title string, price double, updated_at timestamp"
+    at = datetime(2011, 1, 2)
+    known = [("same", "a", 1.0, at), ("newer", "a", None, at), ("older", "a", None, at), ("gone", "a", 1.0, at)]
+    new = [
+        ("same", None, 1.0, at),
+        ("newer", "b", None, datetime(2011, 1, 3)),
+        ("older", "b", 9.0, datetime(2011, 1, 1)),
+        ("fresh", "c", None, at),
+    ]
+    existing, incoming = spark.createDataFrame(known, schema), spark.createDataFrame(new, schema)
+    found = {tuple(r) for r in changes(existing, incoming, ["title", "price"]).collect()}
+    assert found == {("newer", "b", None, datetime(2011, 1, 3)), ("older", "a", 9.0, at), ("fresh", "c", None, at)}
+
+
+def test_attribute_files(spark, tmp_path):
+    declared = load_format("ratings").items_file
+    (tmp_path / "movies.dat").write_text(
+        "7::L'été (1999)::Drama|War\n8::No year::Drama\n8::Z\n::Ghost (1990)::X\n8::A (2001)::\n"
+    )
+    fs = FileSystem(spark)
+    files = [(f, declared.readers[0]) for f in fs.list_files(str(tmp_path))]
+    raw = read_group(spark, group_files(fs, files, [("item_id",)])[0], ["item_id", "title", "genres"], [], "")
+    rows = parse_attribute_file(raw, declared, ("",))
+    names = ["title", "year", "genres"]
+    merged = one_per_id(rows, names).unionByName(
+        rows.where("reason is not null").selectExpr("_raw id", "reason title", "year", "genres", "null updated_at")
+    )
+    assert sorted(tuple(r)[:4] for r in merged.collect()) == [
+        ("7", "L'été (1999)", 1999, "Drama|War"),
+        ("8", "No year", 2001, "Drama"),
+        ("8::Z", "wrong number of fields", None, None),
+        ("::Ghost (1990)::X", "missing id", 1990, "X"),
+    ]
