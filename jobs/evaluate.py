@@ -1,8 +1,8 @@
-"""Judges the night's models and the popularity baselines on the hold-out.
+r"""Judges the night's models and the popularity baselines on the hold-out.
 
-    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \\
-        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \\
-        jobs/evaluate.py --conf conf/cluster.yaml --run-date 2011-12-09 \\
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \
+        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
+        jobs/evaluate.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
 """
 

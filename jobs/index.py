@@ -1,8 +1,8 @@
-"""Dense, append-only numbers for new users, items and feature values.
+r"""Dense, append-only numbers for new users, items and feature values.
 
-    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \\
-        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \\
-        jobs/index.py --conf conf/cluster.yaml --run-date 2011-12-09 \\
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \
+        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
+        jobs/index.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
 """
 

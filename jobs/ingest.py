@@ -1,8 +1,8 @@
-"""New log files to events, items, users and quarantine.
+r"""New log files to events, items, users and quarantine.
 
-    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \\
-        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \\
-        jobs/ingest.py --conf conf/cluster.yaml --run-date 2011-12-09 \\
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \
+        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
+        jobs/ingest.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
 """
 

@@ -1,8 +1,8 @@
-"""Events to interactions, sessions, baskets, the user-item matrix and features.
+r"""Events to interactions, sessions, baskets, the user-item matrix and features.
 
-    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \\
-        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \\
-        jobs/prepare.py --conf conf/cluster.yaml --run-date 2011-12-09 \\
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \
+        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
+        jobs/prepare.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
 """
 

@@ -1,8 +1,8 @@
-"""Trains ALS-WR on the cluster with Spark MLlib.
+r"""Trains ALS-WR on the cluster with Spark MLlib.
 
-    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \\
-        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \\
-        jobs/train_als.py --conf conf/cluster.yaml --run-date 2011-12-09 \\
+    spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \
+        --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
+        jobs/train_als.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
 """
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparkrec.config import EvaluationConfig
 from sparkrec.errors import UserError
 from sparkrec.log import log_event
-from sparkrec.tables import EVENT_TS, EVENT_TYPE, ITEM_IDX, ITEMS, START_TS, TS, USER_IDX
+from sparkrec.tables import EVENT_TYPE, ITEM_IDX, ITEMS, SESSION_ID, TS, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -115,25 +115,20 @@ def holdout_users(
     return truth
 
 
-def holdout_sessions(sessions: DataFrame, cutoff: datetime) -> tuple[DataFrame, DataFrame]:
-    """Sessions that start before the cutoff, and the later ones as they are judged.
-
-    Of the later ones, items that no earlier session has are taken out, then sessions shorter than 2.
+def known_items_only(sessions: DataFrame, catalogue: DataFrame) -> DataFrame:
+    """Test sessions as they are judged: items outside of the catalogue taken out, then those shorter than 2.
 
     Args:
-        sessions: In the columns of ``tables.SESSIONS``, or at least session_id, start_ts, items, event_ts.
-        cutoff: UTC.
+        sessions: ``(session_id string, items array<int>)`` and others.
+        catalogue: ``(item_idx int)``, distinct: the items trained on.
 
     Returns:
-        Two frames in the columns of ``sessions``.
+        ``(session_id string, items array<int>)``, items in their order.
     """
     import pyspark.sql.functions as F
 
-    train, later = (sessions.where(c) for c in (F.col(START_TS) < F.lit(cutoff), F.col(START_TS) >= F.lit(cutoff)))
-    known = train.select(F.explode(ITEMS).alias("item")).distinct()
-    events = later.select("session_id", F.posexplode(F.arrays_zip(ITEMS, EVENT_TS)).alias("pos", "event"))
-    kept = events.join(known, F.col(f"event.{ITEMS}") == F.col("item"), "left_semi")
-    ordered = F.transform(F.array_sort(F.collect_list(F.struct("pos", "event"))), lambda row: row["event"])
-    filtered = kept.groupBy("session_id").agg(ordered.alias("events")).where(F.size("events") >= 2)
-    restored = filtered.select("session_id", f"events.{ITEMS}", f"events.{EVENT_TS}")
-    return train, later.drop(ITEMS, EVENT_TS).join(restored, "session_id", "inner").select(*sessions.columns)
+    events = sessions.select(SESSION_ID, F.posexplode(ITEMS).alias("position", ITEM_IDX))
+    kept = events.join(catalogue, ITEM_IDX, "left_semi")
+    ordered = F.array_sort(F.collect_list(F.struct("position", ITEM_IDX)))
+    whole = kept.groupBy(SESSION_ID).agg(F.transform(ordered, lambda event: event[ITEM_IDX]).alias(ITEMS))
+    return whole.where(F.size(ITEMS) >= 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from sparkrec.ingest import ingest as ingest_files
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.prepare.copurchase import copurchase
+from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.cut import until
 from sparkrec.prepare.features import encode_features, feature_values, new_codes
 from sparkrec.prepare.index import assert_dense, new_ids
@@ -80,16 +83,18 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     outputs[INTERACTIONS.name] = store.overwrite(indexed, night.warehouse, INTERACTIONS)
     stored = store.read(night.spark, night.warehouse, INTERACTIONS)
     supported, report = filter_support(stored, config.support)
+    counts = {table.name: Counts() for table in (SESSIONS, COPURCHASE, USER_ITEM)}
     frames: list[tuple[Table, DataFrame]] = [
-        (SESSIONS, sessions(supported, config.sessions, fmt.session_events)),
-        (COPURCHASE, copurchase(supported, config.baskets, fmt.purchase_events)),
-        (USER_ITEM, user_item(supported, config.user_item, fmt.event_weights, night.as_of)),
+        (SESSIONS, sessions(supported, config.sessions, fmt.session_events, counts[SESSIONS.name])),
+        (COPURCHASE, copurchase(supported, config.baskets, fmt.purchase_events, counts[COPURCHASE.name])),
+        (USER_ITEM, user_item(supported, config.user_item, fmt.event_weights, night.as_of, counts[USER_ITEM.name])),
         (ITEM_FEATURES, _features(night, inputs, "item", ITEMS_TABLE, ITEM_INDEX, fmt.item_features, ITEM_IDX)),
         (USER_FEATURES, _features(night, inputs, "user", USERS_TABLE, USER_INDEX, fmt.user_features, USER_IDX)),
     ]
     for table, frame in frames:
         outputs[table.name] = store.overwrite(frame, night.warehouse, table)
-    return StageResult(outputs=outputs, message=str(report))
+    left_out = {"support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
+    return StageResult(outputs=outputs, rows_in=stored.count(), message=json.dumps(left_out))
 
 
 def _current(night: Night, table: Table) -> DataFrame | None:

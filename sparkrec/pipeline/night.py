@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sparkrec import store
@@ -39,7 +39,7 @@ class Night:
     @property
     def as_of(self) -> datetime:
         """00:00 UTC of the day after ``run_date``: the night knows what happened before it."""
-        return datetime.combine(self.run_date + timedelta(days=1), datetime.min.time(), timezone.utc)
+        return datetime.combine(self.run_date + timedelta(days=1), datetime.min.time(), UTC)
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,5 @@ class Stage:
 
 def new_run_id(run_date: date) -> str:
     """A unique, sortable id of an attempt."""
-    now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"{run_date.isoformat()}-{now}-{secrets.token_hex(3)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparkrec.config import Config
 from sparkrec.errors import UserError
@@ -38,11 +38,11 @@ def _require(value: str, key: str) -> None:
 
 
 def _check_writable(spark: SparkSession, path: str) -> None:
-    jvm = spark._jvm  # type: ignore[attr-defined]
+    jvm: Any = spark._jvm
     hadoop = jvm.org.apache.hadoop.fs.Path(path)
     probe = jvm.org.apache.hadoop.fs.Path(hadoop, "_writable")
     try:
-        system = hadoop.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+        system = hadoop.getFileSystem(spark._jsc.hadoopConfiguration())
         system.mkdirs(hadoop)
         system.create(probe, True).close()
         system.delete(probe, False)
@@ -59,4 +59,4 @@ def _check_workers(spark: SparkSession, config: Config) -> None:
         raise UserError(
             "Horovod is not installed", where=f"train.ranks={config.train.ranks}", fix="make setup, or train.ranks=1"
         )
-    check_slots(spark, config.train.ranks)
+    check_slots(spark, config.train)

@@ -1,0 +1,129 @@
+"""Judges the night's hold-out models, and popularity beside them, on what came after the cutoff."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pyspark import StorageLevel
+from pyspark.sql import functions as F
+
+from sparkrec import store
+from sparkrec.errors import UserError
+from sparkrec.evaluation.ranking import ranking_metrics
+from sparkrec.evaluation.sessions import popularity_ranks, session_metrics
+from sparkrec.evaluation.split import holdout_users, known_items_only
+from sparkrec.evaluation.values import MetricValue
+from sparkrec.log import log_event
+from sparkrec.models.popularity import popularity, popularity_matrix, popularity_queries
+from sparkrec.pipeline.ledger import StageResult
+from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
+from sparkrec.pipeline.night import Inputs, Night
+from sparkrec.pipeline.scorers import USER_MODELS, Scorer, counted, seen_pairs, user_scorer
+from sparkrec.prepare.cut import utc
+from sparkrec.prepare.sessions import sessions
+from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
+from sparkrec.retrieval.topk import top_k
+from sparkrec.tables import INTERACTIONS, ITEM_IDX, METRICS, START_TS, TS, USER_IDX
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+USERS, SESSIONS_SPLIT, RATINGS = "holdout_users", "holdout_sessions", "holdout_ratings"
+Judged = tuple[str, str, str, MetricValue]  # model, model version, split, value
+
+
+def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
+    """Metrics of every model and of popularity into ``metrics``, in one transaction."""
+    cards = {model: read_card(night.warehouse, model, night.run_date) for model in night.config.models}
+    judged: list[Judged] = []
+    user_cards = [cards[model] for model in USER_MODELS if model in cards]
+    if user_cards:
+        judged += _judge_users(night, inputs, user_cards)
+    if "gru" in cards:
+        judged += _judge_sessions(night, inputs, cards["gru"])
+    rows = [
+        (night.run_date, model, version, value.metric, value.k, float(value.value), value.n, split)
+        for model, version, split, value in judged
+    ]
+    frame = night.spark.createDataFrame(rows, METRICS.ddl).coalesce(1)
+    version = store.replace_night(frame, night.warehouse, METRICS, night.run_date)
+    return StageResult(outputs={METRICS.name: version}, rows_out=len(rows), message=_summary(judged))
+
+
+def _judge_users(night: Night, inputs: Inputs, cards: list[ModelCard]) -> list[Judged]:
+    cutoff, ks = cards[0].cutoff, night.config.evaluation.k
+    truth = holdout_users(inputs.read(INTERACTIONS), cutoff, night.as_of, night.fmt.event_weights)
+    users = truth.select(USER_IDX).distinct()
+    seen = seen_pairs(night, inputs, cutoff).join(users, USER_IDX, "left_semi").persist(StorageLevel.MEMORY_AND_DISK)
+    judged: list[Judged] = []
+    if truth.isEmpty():
+        raise _nothing_held_out(cutoff)
+    scorers = [(c.model, c.model_version, user_scorer(night, inputs, c, HOLDOUT, cutoff)) for c in cards]
+    baselines = [(name, "", scorer) for name, scorer in _popularity(night, inputs, users, cutoff, cards[0].n_items)]
+    for model, version, scorer in [*scorers, *baselines]:
+        queries = scorer.queries.join(users, USER_IDX, "left_semi")
+        lists = top_k(queries, scorer.items, key=USER_IDX, k=max(ks), seen=seen, block_mb=night.config.topk.block_mb)
+        values = ranking_metrics(lists, truth, ks, int(scorer.items.positions().size))
+        judged += [(model, version, USERS, value) for value in values]
+    seen.unpersist()
+    truth.unpersist()
+    return judged
+
+
+def _popularity(
+    night: Night, inputs: Inputs, users: DataFrame, cutoff: datetime, n_items: int
+) -> list[tuple[str, Scorer]]:
+    """Popularity over all time and over the recent window, as scorers over the items seen before the cutoff."""
+    rows, weights = inputs.read(INTERACTIONS), night.fmt.event_weights
+    catalogue = counted(night, rows).where(F.col(TS) < utc(cutoff)).select(ITEM_IDX).distinct()
+    queries = popularity_queries(users)
+    return [
+        (name, Scorer(queries, popularity_matrix(popularity(rows, weights, cutoff, days), n_items, catalogue)))
+        for name, days in _windows(night).items()
+    ]
+
+
+def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]:
+    """Next-item prediction in the sessions that start at or after the cutoff, over the items trained on."""
+    ks, cutoff, rows = night.config.evaluation.k, card.cutoff, inputs.read(INTERACTIONS)
+    path = part_path(night.warehouse, card.model, night.run_date, HOLDOUT)
+    trained = trained_items(path)
+    catalogue = night.spark.createDataFrame([(int(i),) for i in np.flatnonzero(trained)], f"{ITEM_IDX} int")
+    later = sessions(rows, night.config.prepare.sessions, night.fmt.session_events)
+    later = later.where(F.col(START_TS) >= utc(cutoff)).persist(StorageLevel.MEMORY_AND_DISK)
+    skipped = left_out(later, trained)
+    log_event("holdout_sessions", cutoff=cutoff.isoformat(), **skipped)
+    if skipped["sessions"] == skipped["sessions_short"]:
+        raise _nothing_held_out(cutoff)
+    judged = [
+        (card.model, card.model_version, SESSIONS_SPLIT, v) for v in session_metrics(next_item_ranks(later, path), ks)
+    ]
+    known, weights = known_items_only(later, catalogue), dict.fromkeys(night.fmt.session_events, 1.0)
+    for name, days in _windows(night).items():
+        scores = popularity(rows, weights, cutoff, days, by="events")
+        ranks = popularity_ranks(known, scores.join(catalogue, ITEM_IDX, "left_semi"), catalogue)
+        judged += [(name, "", SESSIONS_SPLIT, v) for v in session_metrics(ranks, ks)]
+    later.unpersist()
+    return judged
+
+
+def _windows(night: Night) -> dict[str, float | None]:
+    """The popularity baselines: name → days before the cutoff, None for all time."""
+    return {"popularity": None, "popularity_recent": night.config.evaluation.recent_days}
+
+
+def _nothing_held_out(cutoff: datetime) -> UserError:
+    return UserError(
+        "nothing is left to judge the models on",
+        where=f"hold-out from {cutoff.isoformat()}",
+        fix="set evaluation.holdout_days, evaluation.holdout_quantile or evaluation.cutoff so that it holds known ids",
+    )
+
+
+def _summary(judged: list[Judged]) -> str:
+    """Recall at the largest k of each model, for the ledger's message."""
+    recalls = [(split, model, v) for model, _, split, v in judged if v.metric == "recall"]
+    largest = max((v.k or 0 for _, _, v in recalls), default=0)
+    return ", ".join(f"{model} recall@{v.k} {v.value:.4f} ({split})" for split, model, v in recalls if v.k == largest)

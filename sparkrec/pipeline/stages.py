@@ -1,0 +1,89 @@
+"""The stages of a night in their order, with what each reads and which settings its results depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparkrec.pipeline.data_stages import run_index, run_ingest, run_prepare
+from sparkrec.pipeline.evaluate_stage import run_evaluate
+from sparkrec.pipeline.night import Night, Stage
+from sparkrec.pipeline.topk_stage import run_topk
+from sparkrec.pipeline.train_stages import run_train_als, run_train_gru, run_train_two_tower
+from sparkrec.tables import (
+    EVENTS,
+    FEATURE_INDEX,
+    INTERACTIONS,
+    ITEM_FEATURES,
+    ITEM_INDEX,
+    ITEMS_TABLE,
+    SESSIONS,
+    USER_FEATURES,
+    USER_INDEX,
+    USER_ITEM,
+    USERS_TABLE,
+)
+
+
+def _training(night: Night) -> tuple[Any, ...]:
+    """What all training depends on. The number of ranks is left out: it does not change the result."""
+    config = night.config
+    return (config.prepare, config.evaluation, config.train.snapshot_files, night.fmt.event_weights)
+
+
+_STAGES = (
+    Stage("ingest", (), lambda n: (n.fmt, n.config.logs, n.config.ingest), run_ingest, always=True),
+    Stage(
+        "index",
+        (EVENTS,),
+        lambda n: (n.fmt.item_features, n.fmt.user_features),
+        run_index,
+        optional=(ITEMS_TABLE, USERS_TABLE),
+    ),
+    Stage(
+        "prepare",
+        (EVENTS, USER_INDEX, ITEM_INDEX, FEATURE_INDEX),
+        lambda n: (n.fmt, n.config.prepare),
+        run_prepare,
+        optional=(ITEMS_TABLE, USERS_TABLE),
+    ),
+    Stage(
+        "train_als",
+        (INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX),
+        lambda n: (n.config.als, *_training(n)),
+        run_train_als,
+    ),
+    Stage(
+        "train_gru",
+        (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
+        lambda n: (n.config.gru, n.fmt.session_events, *_training(n)),
+        run_train_gru,
+    ),
+    Stage(
+        "train_two_tower",
+        (INTERACTIONS, ITEM_FEATURES, USER_FEATURES, USER_INDEX, ITEM_INDEX),
+        lambda n: (n.config.two_tower, n.fmt.item_features, n.fmt.user_features, *_training(n)),
+        run_train_two_tower,
+    ),
+    Stage(
+        "evaluate",
+        (INTERACTIONS, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
+        lambda n: (n.config.models, n.config.evaluation, n.config.prepare.sessions, n.fmt),
+        run_evaluate,
+        models=True,
+    ),
+    Stage(
+        "topk",
+        (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
+        lambda n: (n.config.models, n.config.topk, n.fmt.recommend_seen),
+        run_topk,
+        models=True,
+    ),
+)
+STAGES = {stage.name: stage for stage in _STAGES}
+
+
+def stage_names(models: Sequence[str]) -> list[str]:
+    """The stages of a whole night with these models, in order."""
+    training = {f"train_{model}" for model in models}
+    return [name for name in STAGES if not name.startswith("train_") or name in training]

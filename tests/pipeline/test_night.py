@@ -1,0 +1,92 @@
+"""A whole night on the real stack: what a user finds in the tables afterwards."""
+
+import json
+
+import polars as pl
+import pytest
+
+from sparkrec.tables import TABLES
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_table_has_the_declared_columns(night):
+    missing = [name for name in TABLES if not (night.warehouse / name / "_delta_log").is_dir()]
+    assert missing == []
+    for table in TABLES.values():
+        found = night.table(table.name).columns
+        if table.open:
+            assert found[: len(table.columns)] == table.column_names
+        else:
+            assert found == table.column_names
+
+
+def test_runs_account_for_every_row(night):
+    ingest = night.table("runs").filter(pl.col("stage") == "ingest").row(0, named=True)
+    assert ingest["rows_in"] == ingest["rows_out"] + ingest["rows_quarantined"] + ingest["rows_duplicate"]
+    assert ingest["rows_out"] == night.table("events").height
+    assert ingest["rows_quarantined"] == night.table("quarantine").height
+
+
+def test_runs_name_the_versions_that_each_stage_read(night):
+    rows = {r["stage"]: r for r in night.table("runs").iter_rows(named=True)}
+    assert set(rows) == {
+        "ingest", "index", "prepare", "train_als", "train_gru", "train_two_tower", "evaluate", "topk",
+    }  # fmt: skip
+    assert {r["status"] for r in rows.values()} == {"done"}
+    prepared, trained = json.loads(rows["prepare"]["outputs"]), json.loads(rows["train_als"]["inputs"])
+    assert trained["user_item"] == prepared["user_item"]
+    published = json.loads(rows["train_als"]["outputs"])["models/als"]
+    assert json.loads(rows["topk"]["inputs"])["models/als"] == published
+    assert night.table("topk_als")["model_version"].unique().to_list() == [published]
+
+
+@pytest.mark.parametrize("index", ["user_index", "item_index"])
+def test_ids_are_dense(night, index):
+    table = night.table(index)
+    assert sorted(table["idx"].to_list()) == list(range(table.height))
+    assert table["id"].n_unique() == table.height
+
+
+@pytest.mark.parametrize("model", ["als", "gru", "two_tower"])
+def test_lists_are_whole_ranked_and_without_seen_items(night, model):
+    lists = night.table(f"topk_{model}")
+    grouped = lists.sort("rank").group_by("user_id", *(["key_type"] if model == "gru" else []), maintain_order=True)
+    for _, one in grouped:
+        assert one["rank"].to_list() == list(range(1, one.height + 1))
+        assert one["score"].to_list() == sorted(one["score"].to_list(), reverse=True)
+        assert one["item_id"].n_unique() == one.height
+    assert lists.height >= 0.9 * 5 * lists["user_id"].n_unique()
+    users = lists.filter(pl.col("key_type") == "user") if model == "gru" else lists
+    bought = night.table("events").filter(pl.col("event_type") == "purchase").select("user_id", "item_id")
+    assert users.join(bought, on=["user_id", "item_id"], how="semi").height == 0
+
+
+def test_every_user_with_interactions_has_a_list(night):
+    buyers = night.table("events").filter((pl.col("event_type") == "purchase") & pl.col("user_id").is_not_null())
+    expected = set(buyers["user_id"])
+    for model in ("als", "two_tower"):
+        assert set(night.table(f"topk_{model}")["user_id"]) == expected
+
+
+def test_models_stand_beside_popularity_in_metrics(night):
+    metrics = night.table("metrics")
+    recall = metrics.filter(pl.col("metric") == "recall")
+    users = recall.filter(pl.col("split") == "holdout_users")
+    sessions = recall.filter(pl.col("split") == "holdout_sessions")
+    assert set(users["model"]) == {"als", "two_tower", "popularity", "popularity_recent"}
+    assert set(sessions["model"]) == {"gru", "popularity", "popularity_recent"}
+    for split in (users, sessions):
+        assert split["n"].n_unique() == 1  # all judged on the same cases
+        assert split["n"].min() > 20
+    assert metrics["value"].is_nan().sum() == 0
+
+
+def test_model_folders_hold_safetensors_and_what_they_were_made_from(night):
+    for model in ("gru", "two_tower"):
+        for part in ("holdout", "full"):
+            folder = night.warehouse / "models" / model / night.last.isoformat() / part
+            card = json.loads((folder / "model.json").read_text())
+            assert (folder / "weights.safetensors").stat().st_size > 1000
+            assert "interactions" in card["inputs"] or "sessions" in card["inputs"]
+            assert not list(folder.glob("*.p*kl*"))
