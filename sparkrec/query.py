@@ -62,9 +62,9 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
     _require_text("user", user)
     opened = _open(warehouse, table)
     night = _night(opened, table, run_date)
-    lists = pl.scan_delta(opened).filter((pl.col(RUN_DATE) == night) & (pl.col(USER_ID) == pl.lit(user)))
-    lists = lists if k is None else lists.filter(pl.col(RANK) <= k)
-    found = _collect(lists.select(table.column_names), table)
+    wanted = pl.col(USER_ID) == pl.lit(user)
+    wanted = wanted if k is None else wanted & (pl.col(RANK) <= k)
+    found = _read(opened, table, table.column_names, wanted, night)
     if found.is_empty():
         raise UserError(
             f"no {model} list of this user on {night}",
@@ -89,10 +89,8 @@ def metrics(warehouse: Warehouse, *, run_date: str | None = None, model: str | N
     import polars as pl
 
     opened = _open(warehouse, METRICS)
-    rows = pl.scan_delta(opened).select(METRICS.column_names)
-    if run_date is not None:
-        rows = rows.filter(pl.col(RUN_DATE) == _night(opened, METRICS, run_date))
-    found = _collect(rows, METRICS)
+    night = None if run_date is None else _night(opened, METRICS, run_date)
+    found = _read(opened, METRICS, METRICS.column_names, pl.lit(True), night)
     if model is not None:
         _require_known("model", model, found["model"].unique().to_list())
         found = found.filter(pl.col("model") == pl.lit(model))
@@ -112,7 +110,7 @@ def runs(warehouse: Warehouse, *, run_date: str | None = None, stage: str | None
     """
     import polars as pl
 
-    found = _collect(pl.scan_delta(_open(warehouse, RUNS)).select(RUNS.column_names), RUNS)
+    found = _read(_open(warehouse, RUNS), RUNS, RUNS.column_names, pl.lit(True))
     if run_date is not None:
         nights = found[RUN_DATE].unique().to_list()
         found = found.filter(pl.col(RUN_DATE) == _choose_night(nights, RUNS, run_date))
@@ -260,9 +258,18 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _collect(rows: pl.LazyFrame, table: Table) -> pl.DataFrame:
+def _read(
+    opened: DeltaTable, table: Table, columns: Sequence[str], wanted: pl.Expr, night: date | None = None
+) -> pl.DataFrame:
+    """The wanted rows of a table or of one of its nights, read piece by piece."""
+    import polars as pl
+
+    predicate = None if night is None else f"{RUN_DATE} = '{night.isoformat()}'"  # a date, not the user's text
     try:
-        return rows.collect()
+        reader = opened.scan(columns=list(columns), predicate=predicate)
+        pieces = [_frame([], reader.schema)]
+        pieces += [_frame([batch], reader.schema).filter(wanted) for batch in reader]
+        return pl.concat(pieces).select(columns)
     except Exception as error:  # a missing or broken data file, a column that is not there
         raise _unreadable(table.name, error) from error
 
@@ -292,12 +299,11 @@ def _with_titles(warehouse: Warehouse, lists: pl.DataFrame) -> pl.DataFrame:
 
     if not _exists(warehouse, ITEMS_TABLE):
         return lists
-    items = pl.scan_delta(_open(warehouse, ITEMS_TABLE))
-    if TITLE not in items.collect_schema().names():
+    items = _open(warehouse, ITEMS_TABLE)
+    if TITLE not in [field.name for field in items.schema().fields]:
         return lists
-    wanted = lists[ITEM_ID].unique().to_list()
-    titles = _collect(items.filter(pl.col(ID).is_in(wanted)).select(pl.col(ID).alias(ITEM_ID), TITLE), ITEMS_TABLE)
-    joined = lists.join(titles.unique(ITEM_ID), on=ITEM_ID, how="left", maintain_order="left")
+    titles = _read(items, ITEMS_TABLE, [ID, TITLE], pl.col(ID).is_in(lists[ITEM_ID].to_list()))
+    joined = lists.join(titles.unique(ID), left_on=ITEM_ID, right_on=ID, how="left", maintain_order="left")
     at = lists.columns.index(ITEM_ID) + 1
     return joined.select(*lists.columns[:at], TITLE, *lists.columns[at:])
 
