@@ -222,10 +222,11 @@ def bpr_max(
     column = target[:, None]
     r = F.elu(scores, alpha=elu) if elu > 0 else scores
     r_target = r.gather(1, column)
-    s = (r - r.amax(1, keepdim=True)).exp_().mul_(count)
-    own = count[target][:, None]
-    s.scatter_(1, column, s.gather(1, column) * ((own - 1) / own))
-    s.div_(s.sum(1, keepdim=True).clamp_min_(LOG_FLOOR))
+    s = r + count.log()  # log of the softmax's terms; rows that are no candidates drop out
+    s.scatter_(1, column, r_target + (count[target][:, None] - 1).log())
+    s.sub_(s.amax(1, keepdim=True).clamp_min_(-1e30)).exp_()
+    total = s.sum(1, keepdim=True)
+    s.div_(total.clamp_min(LOG_FLOOR))
     sigma = torch.sigmoid(r_target - r)
     s_sigma = s * sigma
     won = s_sigma.sum(1, keepdim=True).add_(LOG_FLOOR)
@@ -236,9 +237,9 @@ def bpr_max(
     # ∂L/∂r_j = s_j [1 − σ_j²/Σsσ + bpreg (r_j² + 2 r_j − Σ s r²)],  ∂L/∂r_i = Σsσ²/Σsσ − 1
     grad = square.add_(r, alpha=2).sub_(reg).mul_(bpreg).add_(1)
     grad.sub_(sigma.square_().div_(won)).mul_(s)
-    grad.scatter_add_(1, column, lost - 1)
+    grad.scatter_add_(1, column, lost - (total > 0).to(r.dtype))  # without a negative nothing is to be won
     if elu > 0:
-        grad.mul_(torch.where(r > 0, torch.ones_like(r), r + elu))
+        grad = torch.ops.aten.elu_backward(grad, elu, 1, 1, True, r)
     return loss, grad
 
 

@@ -1,0 +1,185 @@
+"""Small snapshots written without Spark, ranks as threads, and a plain reference of the GRU's training."""
+
+import dataclasses
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from sparkrec.training.snapshot import Manifest, SnapshotFile
+
+
+def random_sessions(n, n_items, seed=0, longest=7):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, n_items, rng.integers(1, longest + 1)).tolist() for _ in range(n)]
+
+
+def write_rows(path, sessions, n_files, n_lanes):
+    """Sessions, in order of their first event, dealt out over files in the layout of a snapshot."""
+    Path(path, "data").mkdir(parents=True)
+    entries = []
+    for number in range(n_files):
+        mine = [i for i in range(len(sessions)) if i % n_lanes % n_files == number]
+        columns = {
+            "session": np.repeat(np.array(mine, np.int64) * 7, [len(sessions[i]) for i in mine]),
+            "item": np.array([x for i in mine for x in sessions[i]], np.int32),
+        }
+        columns["file_no"] = np.full(len(columns["item"]), number, np.int32)
+        name = f"data/part-{number:05d}.parquet" if mine else ""
+        if mine:
+            pq.write_table(pa.table(columns), Path(path, name))
+        entries.append(SnapshotFile(name, len(columns["item"]), len(mine)))
+    manifest = Manifest(
+        str(path), tuple(entries), ("session", "item", "file_no"), "session", (), n_lanes, {"sessions": 1}
+    )
+    write_manifest(manifest)
+    return manifest
+
+
+def write_manifest(manifest):
+    plain = dataclasses.asdict(manifest)
+    path = plain.pop("path")
+    Path(path, "manifest.json").write_text(json.dumps(plain))
+
+
+class ThreadComm:
+    """A rank that is a thread of this process."""
+
+    def __init__(self, rank, size, shared):
+        self.rank, self.size, self.local_rank, self.local_size = rank, size, rank, size
+        self._board, self._meet = shared
+
+    def _exchange(self, tensor):
+        self._board[self.rank] = tensor.detach().clone()
+        self._meet.wait(60)
+        everyone = list(self._board)
+        self._meet.wait(60)
+        return everyone
+
+    def allreduce_sum(self, tensor):
+        return sum(self._exchange(tensor))
+
+    def allgather(self, tensor):
+        return torch.cat(self._exchange(tensor))
+
+    def broadcast(self, tensor, root=0):
+        return self._exchange(tensor)[root]
+
+    def barrier(self):
+        self._meet.wait(60)
+
+
+def on_threads(size, fn, *args):
+    """Results of ``fn(comm, *args)`` on ``size`` ranks, in rank order; raises what a rank raised."""
+    shared = ([None] * size, threading.Barrier(size))
+    results, errors = [None] * size, []
+
+    def run(rank):
+        try:
+            results[rank] = fn(ThreadComm(rank, size, shared), *args)
+        except threading.BrokenBarrierError:
+            pass
+        except Exception as error:
+            errors.append(error)
+            shared[1].abort()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def reference_train(parameters, sessions, n_lanes, samples, config, epochs, counts):
+    """GRU4Rec as one would first write it: lists, autograd over dense weights, every candidate a column.
+
+    Args:
+        parameters: Name → initial weight, as in a model's file.
+        sessions: Lists of items, in order.
+        n_lanes: Sessions walked in parallel.
+        samples: samples(epoch, step) → additional negatives of that step.
+        config: A GruConfig; its dropout must be 0.
+        epochs: Number of epochs.
+        counts: Events of each item.
+
+    Returns:
+        Name → weight at the end, and the mean loss of each epoch.
+    """
+    w = {k: v.clone().requires_grad_() for k, v in parameters.items()}
+    acc, vel = ({k: torch.zeros_like(v) for k, v in parameters.items()} for _ in range(2))
+    n_layers = len(config.layers)
+    losses = []
+    for epoch in range(1, epochs + 1):
+        queue = [s for s in sessions if len(s) > 1]
+        lanes = [None] * n_lanes  # (session, position)
+        hidden = [[torch.zeros(width) for width in config.layers] for _ in range(n_lanes)]
+        total, events, step = 0.0, 0, 0
+        while True:
+            for lane in range(n_lanes):
+                if lanes[lane] is None and queue:
+                    lanes[lane] = (queue.pop(0), 0)
+                    hidden[lane] = [torch.zeros(width) for width in config.layers]
+            on = [lane for lane in range(n_lanes) if lanes[lane] is not None]
+            if not on:
+                break
+            inputs = [lanes[lane][0][lanes[lane][1]] for lane in on]
+            targets = [lanes[lane][0][lanes[lane][1] + 1] for lane in on]
+            negatives = samples(epoch, step)
+            columns = torch.tensor([*targets, *negatives])
+            x = w["embedding"][torch.tensor(inputs)]
+            for i in range(n_layers):
+                h = torch.stack([hidden[lane][i] for lane in on]).detach()
+                x = plain_gru(w, i, x, h)
+                for row, lane in enumerate(on):
+                    hidden[lane][i] = x[row].detach()
+            scores = x @ w["embedding"][columns].T + w["bias"][columns]
+            loss = plain_loss(scores, columns, len(targets), config, counts)
+            (loss / len(on)).backward()
+            touched = {"embedding": {*inputs, *columns.tolist()}, "bias": set(columns.tolist())}
+            adagrad(w, acc, vel, touched, config)
+            total, events, step = total + loss.item(), events + len(on), step + 1
+            for lane in on:
+                session, position = lanes[lane]
+                lanes[lane] = (session, position + 1) if position + 2 < len(session) else None
+        losses.append(total / events)
+    return {k: v.detach() for k, v in w.items()}, losses
+
+
+def plain_gru(w, i, x, h):
+    x_r, x_z, x_n = (x @ w[f"gru.{i}.weight_ih"].T + w[f"gru.{i}.bias_ih"]).chunk(3, 1)
+    h_r, h_z, h_n = (h @ w[f"gru.{i}.weight_hh"].T + w[f"gru.{i}.bias_hh"]).chunk(3, 1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * h_n)
+    return (1 - z) * n + z * h
+
+
+def plain_loss(scores, columns, n_targets, config, counts):
+    rows = torch.arange(n_targets)
+    if config.loss == "cross-entropy":
+        q = counts[columns].float()
+        q[n_targets:] = q[n_targets:] ** config.sample_alpha
+        return torch.nn.functional.cross_entropy(scores - config.logq * q.log(), rows, reduction="sum")
+    r = torch.nn.functional.elu(scores, config.elu)
+    own = torch.eye(*r.shape, dtype=torch.bool)
+    s = torch.softmax(r.masked_fill(own, -torch.inf), 1)
+    won = (s * torch.sigmoid(r[rows, rows][:, None] - r)).sum(1)
+    return (-won.log() + config.bpreg * (s * r**2).sum(1)).sum()
+
+
+def adagrad(w, acc, vel, touched, config):
+    for name, p in w.items():
+        rows = torch.tensor(sorted(touched[name])) if name in touched else slice(None)
+        g = p.grad[rows]
+        acc[name][rows] = acc[name][rows] + g * g
+        v = config.momentum * vel[name][rows] - config.learning_rate * g / torch.sqrt(acc[name][rows] + 1e-6)
+        vel[name][rows] = v
+        with torch.no_grad():
+            p[rows] = p[rows] + v
+        p.grad = None

@@ -1,0 +1,41 @@
+"""The sampler's distribution and the optimizer's arithmetic."""
+
+import math
+
+import pytest
+import torch
+
+from sparkrec.training.optimizer import AdagradMomentum
+from sparkrec.training.sampling import PopularitySampler
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_draws_follow_popularity_to_the_power_alpha(alpha):
+    counts = torch.tensor([0, 1, 10, 0, 100, 1000, 3, 0])
+    sampler = PopularitySampler.from_counts(counts, alpha)
+    n = 200_000
+    drawn = torch.bincount(sampler.draw((n // 100, 100), torch.Generator().manual_seed(7)).flatten(), minlength=8)
+    seen = counts > 0
+    assert drawn[~seen].sum() == 0  # an item without events is never drawn
+    expected = counts[seen].double() ** alpha
+    expected = n * expected / expected.sum()
+    chi2 = ((drawn[seen] - expected) ** 2 / expected).sum().item()
+    assert chi2 < 18.5  # 99.9 % of the distribution with 4 degrees of freedom
+
+
+def test_draws_are_repeatable():
+    sampler = PopularitySampler.from_counts(torch.arange(1, 50), 0.5)
+    first, second = (sampler.draw((3, 40), torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_adagrad_with_momentum_by_hand():
+    optimizer = AdagradMomentum(learning_rate=0.1, momentum=0.5)
+    p, acc, velocity = torch.tensor([1.0]), torch.zeros(1), torch.zeros(1)
+    optimizer.step(p, acc, velocity, torch.tensor([2.0]))
+    v1 = -0.1 * 2 / math.sqrt(4 + 1e-6)  # a first step of the learning rate: the accumulator starts at 0
+    assert p.item() == pytest.approx(1 + v1)
+    optimizer.step(p, acc, velocity, torch.tensor([1.0]))
+    v2 = 0.5 * v1 - 0.1 * 1 / math.sqrt(5 + 1e-6)  # the learning rate itself does not decay
+    assert p.item() == pytest.approx(1 + v1 + v2)
+    assert acc.item() == pytest.approx(5.0)
