@@ -1,0 +1,132 @@
+"""Serving of the two towers: states by hand, and vectors equal to those of the training side."""
+
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sparkrec.config import TwoTowerConfig
+from sparkrec.models.two_tower import Feature
+from sparkrec.retrieval.towers import (
+    item_momentum,
+    item_vectors,
+    load_served,
+    user_states,
+    user_vectors,
+)
+from sparkrec.training.two_tower import new_towers, save_towers, tower_shape, user_batch
+from sparkrec.training.two_tower_batches import DAY_S, clock, last_arrays, sequences, tick_counts
+
+USER_FEATURES, ITEM_FEATURES = (Feature("town", 3, 2),), (Feature("genre", 4, 1),)
+CONFIG = TwoTowerConfig(dim=8, hidden=[5], history_length=3, temperature=0.3, windows_days=[1.0, 3.0])
+AS_OF = datetime(1970, 1, 6)
+EVENTS = [  # user, item, seconds
+    (0, 1, 10), (0, 2, 2 * DAY_S), (0, 3, 2 * DAY_S), (0, 1, 4 * DAY_S + 7), (0, 4, 5 * DAY_S - 1),
+    (2, 5, 3 * DAY_S), (3, 1, 4 * DAY_S + 1),
+]  # fmt: skip
+N_USERS, N_ITEMS = 4, 7
+
+
+@pytest.fixture(scope="module")
+def interactions(spark):
+    late = [*EVENTS, (0, 6, 5 * DAY_S)]  # at the night's end: not of the night
+    frame = pd.DataFrame(late, columns=["user_idx", "item_idx", "s"]).astype({"user_idx": "int32", "item_idx": "int32"})
+    named = spark.createDataFrame(frame).selectExpr(
+        "user_idx", "item_idx", "'buy' AS event_type", "timestamp_seconds(s) AS ts"
+    )
+    anonymous = spark.sql(
+        "SELECT int(null) AS user_idx, 6 AS item_idx, 'buy' AS event_type, timestamp_seconds(5) AS ts"
+    )
+    return named.union(anonymous).cache()
+
+
+@pytest.fixture(scope="module")
+def town(spark):
+    return spark.sql(
+        "SELECT 0 AS user_idx, array(1, 3) AS town UNION ALL SELECT 1, array(2) UNION ALL SELECT 3, array()"
+    )
+
+
+@pytest.fixture
+def model(tmp_path):
+    shape = tower_shape(CONFIG, N_USERS, N_ITEMS, USER_FEATURES, ITEM_FEATURES)
+    towers = new_towers(shape, 5)
+    torch.manual_seed(1)
+    for parameter in towers.dense.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.4)
+    towers.table.normal_()
+    towers.table_squares.fill_(1.0)
+    codes = np.array([[n % 5] for n in range(N_ITEMS)], np.int32)
+    path = f"{tmp_path}/model"
+    save_towers(path, towers, codes, ticks().phi[-1], {"model": "two_tower"})
+    return path, towers
+
+
+def training_side():
+    user, item, ts = (np.array(c) for c in zip(*EVENTS, strict=True))
+    codes = {0: [1, 3], 1: [2, 0]}
+    return sequences(user, item, ts, np.ones(len(user)), np.array([codes.get(u, [0, 0]) for u in user]))
+
+
+def ticks():
+    counts = tick_counts({0: training_side()}, 0, DAY_S, 5, N_ITEMS)
+    return clock(counts, 0, DAY_S, (1.0, 3.0))
+
+
+def states(interactions, town):
+    return user_states(interactions, town, USER_FEATURES, 3, {"buy": 1.0}, AS_OF)
+
+
+def test_states_by_hand(interactions, town):
+    found = {r["user_idx"]: r for r in states(interactions, town).collect()}
+    assert sorted(found) == [0, 1, 2, 3]  # user 1 has features alone
+    assert found[0]["history"] == [4, 1, 3]
+    assert found[0]["history_ts"] == [5 * DAY_S - 1, 4 * DAY_S + 7, 2 * DAY_S]
+    assert [found[u]["n_events"] for u in range(4)] == [5, 0, 1, 1]
+    assert [found[u]["codes"] for u in range(4)] == [[1, 3], [2, 0], [0, 0], [0, 0]]
+    assert found[1]["history"] == []
+    assert {r["as_of"] for r in found.values()} == {5 * DAY_S}
+
+
+def test_user_vectors_are_those_of_the_training_side(interactions, town, model):
+    path, towers = model
+    rows = user_vectors(states(interactions, town), path).collect()
+    found = {r["user_idx"]: np.array(r["vector"], np.float32) for r in rows}
+    arrays = last_arrays(training_side(), 5 * DAY_S, 3)
+    with torch.no_grad():
+        expected = towers.dense.query(towers.table, user_batch(towers.shape, arrays, None, "cpu")).numpy()
+    assert arrays.user.tolist() == [0, 2, 3]
+    for who, vector in zip(arrays.user, expected, strict=True):
+        np.testing.assert_allclose(found[who], vector, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(found[1]).all()
+
+
+def test_item_vectors_have_momentum_and_new_items_are_known_by_features(model):
+    path, _ = model
+    vectors = item_vectors(path)
+    assert vectors.shape == (N_ITEMS, 8 + 3)
+    np.testing.assert_allclose(vectors[:, 8:], ticks().phi[-1])
+    codes = np.array([[n % 5] for n in range(N_ITEMS)] + [[1], [2], [1]], np.int32)
+    momentum = np.vstack([ticks().phi[-1], np.zeros((3, 3), np.float32)])
+    longer = item_vectors(path, codes, momentum)
+    np.testing.assert_allclose(longer[:N_ITEMS], vectors, rtol=1e-5)
+    assert not np.allclose(longer[N_ITEMS], longer[N_ITEMS + 1])
+    np.testing.assert_allclose(longer[N_ITEMS], longer[N_ITEMS + 2])
+    np.testing.assert_allclose(np.linalg.norm(vectors[:, :8], axis=1), 1.0, rtol=1e-3)
+
+
+def test_item_momentum_of_a_night_is_the_clocks(interactions):
+    found = item_momentum(interactions, [1.0, 3.0], N_ITEMS, {"buy": 1.0}, AS_OF)
+    np.testing.assert_allclose(found, ticks().phi[-1], rtol=1e-6)
+
+
+def test_a_model_is_loaded_once_until_it_changes(model):
+    path, towers = model
+    first = load_served(path)
+    assert load_served(path) is first
+    towers.table.mul_(2.0)
+    save_towers(path, towers, np.zeros((N_ITEMS, 1), np.int32), ticks().phi[-1], {})
+    assert load_served(path) is not first
+    torch.testing.assert_close(load_served(path).table, towers.table)
