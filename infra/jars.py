@@ -30,8 +30,8 @@ def main(renew: bool) -> int:
     if renew:
         HASHES.write_text(lines)
     elif lines != HASHES.read_text():
-        print(f"jars: {folder} does not have the jars of {HASHES.name}: remove that folder and try again; after a "
-              "change of delta-spark's version run `.venv/bin/python infra/jars.py --renew`", file=sys.stderr)  # fmt: skip
+        fix = "remove that folder, or after a change of delta-spark run `.venv/bin/python infra/jars.py --renew`"
+        print(f"{folder} does not hold the jars of {HASHES.name}: {fix}", file=sys.stderr)
         return 1
     _install(jars, Path(sys.prefix) / "share" / "sparkrec" / "jars")
     return 0

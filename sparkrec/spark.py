@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # What the transforms rely on; a user's settings may add to these, not take them away.
+EXTENSIONS = "spark.sql.extensions"
+DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 REQUIRED_CONF = {
-    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
@@ -37,28 +38,57 @@ def delta_jars() -> list[Path]:
 def build_session(config: SparkConfig) -> SparkSession:
     """Gets or creates the session.
 
-    Under spark-submit the master and the jars come from there; otherwise ``local[*]`` unless configured.
+    Under spark-submit its settings (options, properties file) win over the configuration's, and the master and the
+    jars are its own; otherwise the master is ``local[*]`` unless configured, and the jars are those of the set-up.
 
     Raises:
         UserError: No Java, or Delta's jars are missing.
     """
     from pyspark.sql import SparkSession
 
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     builder = SparkSession.builder.appName(config.app_name)
-    if not submitted:
-        builder = builder.master(config.master or "local[*]")
-    for key, value in {**DEFAULT_CONF, **config.conf, **REQUIRED_CONF}.items():
-        builder = builder.config(key, value)
-    if not submitted and "spark.jars.packages" not in config.conf and "spark.jars" not in config.conf:
-        jars = delta_jars()
-        if not jars:
-            raise UserError("Delta's jars are missing", where=sys.prefix, fix="run make setup")
-        builder = builder.config("spark.jars", ",".join(str(j) for j in jars))
     try:
+        given = _submitted_conf() if submitted else _own_conf(config)
+        for key, value in _merge_conf(DEFAULT_CONF, config.conf, given).items():
+            builder = builder.config(key, value)
         spark = builder.getOrCreate()
+    except UserError:
+        raise
     except Exception as error:  # the JVM did not start: PySpark raises several kinds
-        raise UserError("Spark did not start", fix=str(error).splitlines()[0]) from error
+        raise UserError("Spark did not start", where=_first_line(error), fix="check Java 17 and spark.conf") from error
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def _own_conf(config: SparkConfig) -> dict[str, str]:
+    """Master and jars of a session that this process starts itself."""
+    master = {"spark.master": config.master or "local[*]"}
+    if "spark.jars" in config.conf or "spark.jars.packages" in config.conf:
+        return master
+    jars = delta_jars()
+    if not jars:
+        raise UserError("Delta's jars are missing", where=sys.prefix, fix="run make setup")
+    return {**master, "spark.jars": ",".join(str(jar) for jar in jars)}
+
+
+def _submitted_conf() -> dict[str, str]:
+    """What spark-submit was given, by options and properties file; it has started the JVM already."""
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()  # type: ignore[attr-defined]  # connects to that JVM
+    return {key: value for key, value in SparkConf().getAll() if key != "spark.app.name"}
+
+
+def _merge_conf(*layers: dict[str, str]) -> dict[str, str]:
+    """Settings of the layers, later wins, and what the transforms rely on above all."""
+    merged = {key: value for layer in layers for key, value in layer.items()}
+    extensions = [name for name in merged.get(EXTENSIONS, "").split(",") if name]
+    if DELTA_EXTENSION not in extensions:
+        extensions.append(DELTA_EXTENSION)
+    return {**merged, **REQUIRED_CONF, EXTENSIONS: ",".join(extensions)}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

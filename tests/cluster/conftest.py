@@ -1,0 +1,72 @@
+"""Real Spark daemons, and jobs submitted to them as a user would."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparkrec.spark import delta_jars
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = Path(sys.prefix)
+
+
+def load_module(path):
+    """A program's functions, from its file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def package_zip(tmp_path_factory):
+    """The code as it is shipped with --py-files."""
+    return load_module(ROOT / "infra" / "package.py").make_package(tmp_path_factory.mktemp("dist") / "sparkrec.zip")
+
+
+@pytest.fixture(scope="session")
+def cluster_program():
+    """infra/standalone/cluster.py as a module."""
+    return load_module(ROOT / "infra" / "standalone" / "cluster.py")
+
+
+@pytest.fixture(scope="session")
+def standalone_cluster(cluster_program, tmp_path_factory):
+    """A master and two workers of one core and 1.5 GB each."""
+    with cluster_program.standalone_cluster(
+        2, cores=1, memory_mb=1536, folder=tmp_path_factory.mktemp("cluster")
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def submit(standalone_cluster, package_zip, tmp_path):
+    """``submit(script, *args, conf={})``: spark-submit from an empty folder; returns the finished process.
+
+    The environment has no PYTHONPATH, so that nothing but the zip brings the code.
+    """
+
+    def run(script, *args, conf=None, timeout=600):
+        options = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1", **(conf or {})}
+        command = [
+            str(ENVIRONMENT / "bin" / "spark-submit"),
+            "--master", standalone_cluster.master_url,
+            "--properties-file", str(ROOT / "conf" / "spark-defaults.conf"),
+            "--jars", ",".join(str(jar) for jar in delta_jars()),
+            "--py-files", str(package_zip),
+            "--driver-memory", "1g", "--executor-memory", "1g",
+            *(part for key, value in options.items() for part in ("--conf", f"{key}={value}")),
+            str(script), *(str(arg) for arg in args),
+        ]  # fmt: skip
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYSPARK", "SPARK"))}
+        env |= {"PYSPARK_PYTHON": str(ENVIRONMENT / "bin" / "python"), "SPARK_LOCAL_IP": "127.0.0.1"}
+        folder = tmp_path / "submitted-from-here"
+        folder.mkdir(exist_ok=True)
+        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout)
+
+    return run
