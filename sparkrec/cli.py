@@ -47,14 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         try:
-            return app(args=argv, prog_name="sparkrec", standalone_mode=False) or OK
-        except typer.Exit as leave:
-            return leave.exit_code
-        except typer.Abort as error:
-            raise KeyboardInterrupt from error
+            code = app(args=argv, prog_name="sparkrec", standalone_mode=False) or OK
+        except SystemExit as error:  # how typer answers a closed pipe
+            raise BrokenPipeError from error
         except TyperException as error:
             message = getattr(error, "format_message", error.__str__)()
             raise UserError(message, fix="see sparkrec --help") from error
+        if code == INTERRUPTED:  # how it answers Ctrl-C
+            raise KeyboardInterrupt
+        return code
 
     return main_guard(run)
 

@@ -1,0 +1,197 @@
+"""The command line: output that parses back, one line for a mistake, exit codes."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import date
+
+import polars as pl
+import pytest
+from deltalake import write_deltalake
+
+from sparkrec import cli
+from sparkrec.errors import InvariantError, UserError
+from sparkrec.tables import topk_table
+
+NIGHT = date(2024, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory):
+    path = tmp_path_factory.mktemp("warehouse")
+    rows = [(NIGHT, "it's", r, f"i{r}", 0.5 / r, "v") for r in (1, 2)]
+    schema = dict(zip(topk_table("als").column_names, [pl.Date, pl.String, pl.Int32, pl.String, pl.Float32, pl.String], strict=True))  # fmt: skip  # noqa: E501
+    write_deltalake(path / "topk_als", pl.DataFrame(rows, schema=schema, orient="row"), partition_by=["run_date"])
+    return f"warehouse.path={path}"
+
+
+def run(capsys, *argv):
+    code = cli.main(list(argv))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def sparkrec(*argv, **options):
+    return subprocess.run([sys.executable, "-m", "sparkrec.cli", *argv], capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "table"])
+def test_topk(capsys, warehouse, form):
+    code, out, err = run(capsys, "query", "topk", "--model", "als", "--user", "it's", "--format", form, warehouse)
+    assert (code, err) == (0, "")
+    if form == "json":
+        first = json.loads(out.splitlines()[0])
+        assert list(first) == topk_table("als").column_names
+        assert first == {
+            "run_date": "2024-01-01", "user_id": "it's", "rank": 1, "item_id": "i1", "score": 0.5, "model_version": "v",
+        }  # fmt: skip
+    elif form == "csv":
+        assert [r["item_id"] for r in csv.DictReader(io.StringIO(out))] == ["i1", "i2"]
+    else:
+        assert out.splitlines()[0].split() == topk_table("als").column_names
+        assert len(out.splitlines()) == 4
+
+
+def test_sql_and_tables(capsys, warehouse):
+    code, out, _ = run(capsys, "query", "sql", "select max(rank) as r from topk_als", warehouse, "--format", "json")
+    assert (code, json.loads(out)) == (0, {"r": 2})
+    code, out, _ = run(capsys, "query", "tables", "--format", "json", warehouse)
+    assert (code, json.loads(out)["name"]) == (0, "topk_als")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [], ["query"], ["nope"], ["query", "nope"], ["--nope"], ["nightly"], ["nightly", "--run-date"],
+        ["nightly", "--run-date", "2024-01-01", "nope.key=1"], ["nightly", "--run-date", "2024-01-01", "als.rank=many"],
+        ["nightly", "--run-date", "2024-01-01", "logs.format=nope"], ["nightly", "--run-date", "2024-01-01", "word"],
+        ["nightly", "--run-date", "2024-01-01", "--conf", "/nope.yaml"],
+        ["nightly", "--run-date", "2024-01-01", "a=\nb"],
+        ["query", "topk"], ["query", "topk", "--model", "als", "--user", "x"],
+        ["query", "topk", "--model", "nope", "--user", "x", "{w}"],
+        ["query", "topk", "--model", "als", "--user", "x", "{w}"],
+        ["query", "topk", "--model", "als", "--user", "it's", "--run-date", "today", "{w}"],
+        ["query", "topk", "--model", "als", "--user", "it's", "--k", "x", "{w}"], ["query", "metrics", "{w}"],
+        ["query", "runs", "{w}"], ["query", "tables", "{w}", "--format", "xml"],
+        ["query", "tables", "warehouse.path=/nope"],
+        ["query", "sql", "copy topk_als to '/tmp/sparkrec-out'", "{w}"], ["query", "sql", "select * from nope", "{w}"],
+        ["query", "sql", "{w}"], ["make-log"], ["make-log", "--format", "clicks", "--events", "9", "--out", "/tmp/x"],
+        ["make-log", "--format", "ratings", "--events", "many", "--out", "/tmp/x"],
+        ["make-log", "--format", "ratings", "--events", "9", "--out", "/proc/nope"],
+        ["make-log", "--format", "ratings", "--events", "9", "--out", "/tmp/x", "--start", "monday"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, warehouse, argv):
+    code, out, err = run(capsys, *[a.replace("{w}", warehouse) for a in argv])
+    assert (code, out) == (2, "")
+    assert err.startswith("sparkrec: ")
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["query", "--help"], ["nightly", "--help"], ["make-log", "--help"]])
+def test_help(capsys, argv):
+    code, out, err = run(capsys, *argv)
+    assert (code, err) == (0, "")
+    assert "Usage" in out
+
+
+def test_make_log_prints_the_settings_for_a_night(capsys, tmp_path):
+    argv = ["--format", "ratings", "--events", "500", "--days", "2", "--out", str(tmp_path), "--seed", "7"]
+    code, out, err = run(capsys, "make-log", *argv)
+    assert code == 0
+    assert out == f"logs.format=ratings logs.path={tmp_path}/log logs.items_path={tmp_path}/items/movies.dat\n"
+    assert err == "sparkrec: made events=500 bad_rows=0 duplicates=0 files=2\n"
+    assert sum(len(p.read_text().splitlines()) for p in (tmp_path / "log").iterdir()) == 500
+
+
+def test_jars(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    code, _, err = run(capsys, "jars")
+    assert (code, err) == (2, f"sparkrec: Delta's jars are missing: {tmp_path} (run make setup)\n")
+    folder = tmp_path / "share" / "sparkrec" / "jars"
+    folder.mkdir(parents=True)
+    for name in ("b.jar", "a.jar"):
+        (folder / name).write_text("")
+    assert run(capsys, "jars") == (0, f"{folder}/a.jar,{folder}/b.jar\n", "")
+
+
+def test_main_guard(capsys):
+    def fail(error):
+        raise error
+
+    assert cli.main_guard(lambda: None) == 0
+    assert cli.main_guard(lambda: 5) == 5
+    assert cli.main_guard(lambda: fail(UserError("a\nb", where="c", fix="d"))) == 2
+    assert capsys.readouterr().err == "sparkrec: a b: c (d)\n"
+    assert cli.main_guard(lambda: fail(KeyboardInterrupt())) == 130
+    with pytest.raises(InvariantError):
+        cli.main_guard(lambda: fail(InvariantError("a defect keeps its trace")))
+
+
+def test_a_query_starts_without_spark_and_torch(warehouse):
+    program = (
+        "import sys; from sparkrec.cli import main; code = main(sys.argv[1:]);"
+        "print(code, [m for m in ('pyspark', 'torch', 'horovod', 'petastorm') if m in sys.modules])"
+    )
+    argv = ["query", "topk", "--model", "als", "--user", "it's", "--format", "json", warehouse]
+    done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_a_closed_pipe_is_no_error(warehouse):
+    statement = "select a.value from generate_series(1, 300000) a"
+    command = f'"{sys.executable}" -m sparkrec.cli query sql "{statement}" {warehouse} --format csv | head -1'
+    done = subprocess.run(["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("value\n", "", 141)
+
+
+def test_unicode_whatever_the_locale(warehouse):
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [
+        sys.executable,
+        "-m",
+        "sparkrec.cli",
+        "query",
+        "sql",
+        "select '\N{HEADPHONE}' as a",
+        warehouse,
+        "--format",
+        "csv",
+    ]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode in (0, 2)
+    assert b"Traceback" not in done.stderr
+    if done.returncode == 0:
+        assert done.stdout.decode() == "a\n\N{HEADPHONE}\n"
+
+
+def test_ctrl_c(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "sparkrec.cli",
+        "make-log",
+        "--format",
+        "reviews",
+        "--events",
+        "200000000",
+        "--days",
+        "2",
+    ]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path), "--users", "1000", "--items", "1000"], stderr=subprocess.PIPE
+    )
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit and not list(tmp_path.glob("log/.*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.decode()) == (130, "sparkrec: interrupted\n")
+    assert list((tmp_path / "log").iterdir()) == []
