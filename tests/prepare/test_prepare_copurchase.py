@@ -1,0 +1,103 @@
+"""Baskets: by the log's id or by window, distinct items in order of purchase."""
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from prepare_cases import Event, expected_baskets, found_baskets, frame
+
+from sparkrec.config import BasketsConfig
+from sparkrec.prepare.copurchase import copurchase
+from sparkrec.prepare.counts import Counts
+from sparkrec.tables import COPURCHASE
+
+HOUR = 3600
+BUY = ("buy",)
+
+
+def buy(user, item, at, basket=None):
+    return Event(user, item, at, kind="buy", basket=basket)
+
+
+def run(spark, events, config):
+    counts = Counts()
+    return found_baskets(copurchase(frame(spark, events), config, BUY, counts)), counts.get()
+
+
+def test_window_is_cut_from_the_first_purchase_of_a_chain(spark):
+    events = [
+        buy(3, 9, 0), buy(3, 2, 20 * HOUR), buy(3, 9, 21 * HOUR),  # the first window: 9 2
+        buy(3, 5, 24 * HOUR), buy(3, 4, 47 * HOUR),  # the second, from 24 h, within the same chain
+        buy(3, 6, 71 * HOUR), buy(3, 7, 71 * HOUR),  # 24 h after the last: a chain of its own, equal times by item
+        buy(None, 1, 0), buy(None, 2, 0), Event(3, 8, HOUR, kind="return"), buy(4, 1, 0), buy(4, 1, HOUR),
+    ]  # fmt: skip
+    found, counts = run(spark, events, BasketsConfig())
+    assert found == {
+        "3-1320000000000000#0": (3, 0, [9, 2]),
+        "3-1320086400000000#0": (3, 24 * HOUR, [5, 4]),
+        "3-1320255600000000#0": (3, 71 * HOUR, [6, 7]),
+    }
+    assert counts == {
+        "purchases": 11, "anonymous": 2, "small_baskets": 1, "small_purchases": 2, "cut_items": 0, "cut_purchases": 0,
+        "baskets": 3, "basket_purchases": 7,
+    }  # fmt: skip
+
+
+def test_baskets_of_the_log(spark):
+    events = [
+        buy(None, 3, 0, "A"), buy(None, 1, 0, "A"),  # anonymous, equal times
+        buy(5, 7, 0, "B"), buy(5, 2, 900 * HOUR, "B"), buy(5, 7, 901 * HOUR, "B"),  # no window inside
+        buy(5, 1, 0, "1"), buy(5, 2, 0, "1"), buy(6, 3, 5, "1"), buy(6, 4, 5, "1"),  # numbered for each user
+        buy(7, 1, 0), buy(7, 2, 30), buy(None, 2, 30),  # without an id: by window, or nobody's
+    ]  # fmt: skip
+    found, counts = run(spark, events, BasketsConfig(by="basket_id"))
+    assert found == {
+        "A": (None, 0, [1, 3]),
+        "B": (5, 0, [7, 2]),
+        "1": (5, 0, [1, 2]),
+        "1#p0u6": (6, 5, [3, 4]),
+        "7-1320000000000000#0": (7, 0, [1, 2]),
+    }
+    assert counts["anonymous"] == 1
+
+
+def test_a_long_basket_keeps_its_first_items(spark):
+    events = [buy(0, item, at, "A") for at, item in enumerate([5, 4, 5, 3, 2, 3])]
+    found, counts = run(spark, events, BasketsConfig(by="basket_id", max_items=2))
+    assert found == {"A": (0, 0, [5, 4])}
+    assert (counts["cut_items"], counts["cut_purchases"], counts["basket_purchases"]) == (2, 3, 3)
+
+
+def test_columns_and_types(spark):
+    got = copurchase(frame(spark, []), BasketsConfig(), BUY)
+    assert [(f.name, f.dataType.simpleString()) for f in got.schema] == [(c.name, c.type) for c in COPURCHASE.columns]
+
+
+@st.composite
+def purchases(draw):
+    """Purchases of many cases, each with two users and log ids of its own."""
+    events = []
+    for case in range(25):
+        for _ in range(draw(st.integers(0, 14))):
+            user = draw(st.sampled_from([None, 2 * case, 2 * case, 2 * case + 1]))
+            basket = draw(st.sampled_from([None, f"{case}", f"{case}#"]))
+            at = draw(st.integers(0, 40)) * HOUR // 2
+            events.append(buy(user, draw(st.integers(0, 4)), at, basket))
+    return events
+
+
+@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=True,
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(
+    events=purchases(),
+    by=st.sampled_from(["window", "basket_id"]),
+    hours=st.sampled_from([1.0, 2.5, 6.0]),
+    min_items=st.integers(1, 3),
+    max_items=st.integers(1, 4),
+)
+def test_same_as_one_purchase_after_another(spark, events, by, hours, min_items, max_items):
+    config = BasketsConfig(by, hours, min_items, max_items)
+    found, counts = run(spark, events, config)
+    expected, expected_counts = expected_baskets(events, config, BUY)
+    assert found == expected
+    assert counts == {key: expected_counts[key] for key in counts}
+    parts = ("anonymous", "small_purchases", "cut_purchases", "basket_purchases")
+    assert counts["purchases"] == sum(counts[k] for k in parts)

@@ -1,0 +1,73 @@
+"""Events with numbers in place of ids: none lost, none without a number."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+from pyspark.sql import functions as F
+
+from sparkrec.errors import InvariantError
+from sparkrec.prepare.cut import as_of, micros, until, utc
+from sparkrec.prepare.interactions import assert_indexed, interactions
+from sparkrec.tables import EVENTS, INTERACTIONS
+
+ROWS = [("u", "a"), (None, "b"), ("v", "a"), ("u", "b"), ("u", "a")]
+
+
+def events(spark, rows):
+    given = spark.createDataFrame(rows, "user_id string, item_id string")
+    known = {"event_type": "'view'", "ts": "timestamp_micros(5)", "value": "1.5D", "quantity": "2D",
+             "log_session_id": "'s'", "basket_id": "'k'"}  # fmt: skip
+    columns = [
+        F.col(c.name)
+        if c.name in ("user_id", "item_id")
+        else F.expr(known.get(c.name, "null")).cast(c.type).alias(c.name)
+        for c in EVENTS.columns
+    ]
+    return given.select(*columns)
+
+
+@pytest.fixture(scope="module")
+def users(spark):
+    return spark.createDataFrame([("u", 0), ("v", 1), ("unused", 2)], "id string, idx int")
+
+
+@pytest.fixture(scope="module")
+def items(spark):
+    return spark.createDataFrame([("b", 0), ("a", 1)], "id string, idx int")
+
+
+@pytest.mark.parametrize("broadcast", [True, False])
+def test_each_event_once(spark, users, items, broadcast):
+    before = spark.conf.get("spark.sql.autoBroadcastJoinThreshold")
+    spark.conf.set("spark.sql.autoBroadcastJoinThreshold", before if broadcast else "-1")
+    try:
+        found = interactions(events(spark, ROWS), users, items)
+        pairs = sorted(found.select("user_idx", "item_idx").collect(), key=str)
+    finally:
+        spark.conf.set("spark.sql.autoBroadcastJoinThreshold", before)
+    assert pairs == sorted([(0, 1), (None, 0), (1, 1), (0, 0), (0, 1)], key=str)
+    assert [(f.name, f.dataType.simpleString()) for f in found.schema] == [
+        (c.name, c.type) for c in INTERACTIONS.columns
+    ]
+    kept = found.select("event_type", F.unix_micros("ts"), "value", "quantity", "log_session_id", "basket_id").head()
+    assert tuple(kept) == ("view", 5, 1.5, 2.0, "s", "k")
+
+
+@pytest.mark.parametrize(("row", "column"), [(("stranger", "a"), "user_id"), (("u", "novelty"), "item_id")])
+def test_an_id_without_a_number(spark, users, items, row, column):
+    bad = events(spark, [*ROWS, row])
+    with pytest.raises(InvariantError, match=f"{column} without a number.*(stranger|novelty)"):
+        assert_indexed(bad, users, items)
+    with pytest.raises(Exception, match=f"{column} without a number"):
+        interactions(bad, users, items).collect()
+    assert_indexed(events(spark, ROWS), users, items)
+
+
+def test_the_night_ends_at_midnight_utc(spark):
+    assert as_of(date(2011, 12, 9)) == datetime(2011, 12, 10, tzinfo=UTC)
+    assert micros(datetime(2011, 12, 10)) == micros(datetime(2011, 12, 10, tzinfo=UTC)) == 1_323_475_200_000_000
+    moment = spark.range(1).select(F.unix_micros(utc(as_of(date(2011, 12, 9))))).head()
+    assert moment is not None
+    assert moment[0] == 1_323_475_200_000_000
+    days = spark.createDataFrame([(date(2011, 12, d),) for d in (8, 9, 10)], "event_date date")
+    assert {r[0].day for r in until(days, date(2011, 12, 9)).collect()} == {8, 9}

@@ -1,0 +1,161 @@
+"""Sessions: cut by inactivity or by the log's id, collapsed, split, long enough."""
+
+from datetime import date
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from prepare_cases import Event, expected_sessions, found_sessions, frame
+from pyspark.sql import functions as F
+
+from sparkrec.config import SessionsConfig
+from sparkrec.prepare.counts import Counts
+from sparkrec.prepare.sessions import sessions
+from sparkrec.tables import SESSIONS
+
+GAP = 30 * 60
+
+
+def run(spark, events, config, kinds=("view",)):
+    counts = Counts()
+    return found_sessions(sessions(frame(spark, events), config, kinds, counts)), counts.get()
+
+
+def test_gap_is_more_than_the_minutes_and_other_types_do_not_count(spark):
+    events = [
+        Event(7, 1, 0),
+        Event(7, 2, GAP),  # exactly the gap: the same session
+        Event(7, 9, GAP + 5, kind="cancellation"),
+        Event(7, 3, 2 * GAP + 1),  # a second more than the gap
+        Event(7, 4, 2 * GAP + 1),  # equal times: by item
+        Event(None, 5, 10),
+        Event(8, 5, 10),
+    ]
+    found, counts = run(spark, events, SessionsConfig())
+    assert found == {
+        "7-1320000000000000#0": (7, 0, GAP, [1, 2], [0, GAP]),
+        "7-1320003601000000#0": (7, 2 * GAP + 1, 2 * GAP + 1, [3, 4], [2 * GAP + 1] * 2),
+    }
+    assert counts == {
+        "events": 6, "anonymous": 1, "repeats": 0, "short_sessions": 1, "short_events": 1, "sessions": 2,
+        "session_events": 4,
+    }  # fmt: skip
+
+
+def test_repeats_collapse_before_splitting_and_before_the_minimum(spark):
+    visits = [1, 1, 2, 2, 2, 3, 1, 4, 4]  # 1 2 3 1 4 → 1 2 | 3 1 | 4
+    events = [Event(0, item, at) for at, item in enumerate(visits)]
+    found, counts = run(spark, events, SessionsConfig(max_length=2))
+    assert found == {
+        "0-1320000000000000#0": (0, 0, 2, [1, 2], [0, 2]),
+        "0-1320000000000000#1": (0, 5, 6, [3, 1], [5, 6]),
+    }
+    assert (counts["repeats"], counts["short_events"], counts["session_events"]) == (4, 1, 4)
+    kept, _ = run(spark, events, SessionsConfig(collapse_repeats=False, max_length=100))
+    assert [row[3] for row in kept.values()] == [visits]
+
+
+def test_repeat_across_a_gap_begins_a_session(spark):
+    events = [Event(0, 1, 0), Event(0, 2, 1), Event(0, 2, 10_000), Event(0, 3, 10_001)]
+    found, counts = run(spark, events, SessionsConfig())
+    assert [row[3] for row in found.values()] == [[1, 2], [2, 3]]
+    assert counts["repeats"] == 0
+
+
+def test_log_sessions_have_one_user_and_unique_ids(spark):
+    def a(user, item, at, session):
+        return Event(user, item, at, session=session)
+
+    events = [
+        a(None, 1, 0, "s"), a(5, 2, 1, "s"), a(None, 3, 90_000, "s"),  # logged in on the way; no gap inside
+        a(5, 1, 0, "t"), a(6, 1, 1, "t"), a(5, 2, 2, "t"), a(6, 2, 3, "t"),  # two people
+        a(None, 1, 0, "n"), a(None, 2, 1, "n"),  # nobody
+        a(5, 1, 0, "t#p0u6"), a(5, 2, 1, "t#p0u6"),  # an id that looks like the part of a user
+        a(5, 8, 0, None), a(5, 9, 1, None), a(5, 8, 9000, None), a(5, 9, 9001, None), a(None, 9, 1, None),
+    ]  # fmt: skip
+    found, counts = run(spark, events, SessionsConfig(by="session_id"))
+    assert {key: (row[0], row[3]) for key, row in found.items()} == {
+        "s": (5, [1, 2, 3]),
+        "t": (5, [1, 2]),
+        "t#p0u6": (6, [1, 2]),
+        "n": (None, [1, 2]),
+        "t#p0u6#p0": (5, [1, 2]),
+        "5-1320000000000000#0": (5, [8, 9]),
+        "5-1320009000000000#0": (5, [8, 9]),
+    }
+    assert counts["anonymous"] == 1
+
+
+def test_times_are_utc_around_midnight_and_the_change_of_clocks(spark):
+    def at(text):
+        return int(spark.sql(f"select unix_seconds(timestamp'{text}Z')").head()[0]) - 1_320_000_000
+
+    # 2011-10-30 01:00 UTC: clocks go back an hour in London; 2023-03-12 10:00 UTC: forward in California.
+    texts = ["2011-10-30 00:59:00", "2011-10-30 01:01:00", "2023-03-12 09:59:00", "2023-03-12 10:01:00",
+             "2011-12-08 23:59:59", "2011-12-09 00:00:00"]  # fmt: skip
+    events = [Event(0, i, at(t)) for i, t in enumerate(texts)]
+    frame_ = sessions(frame(spark, events), SessionsConfig(gap_minutes=3), ("view",))
+    starts = frame_.select("items", "start_date", F.date_format("start_ts", "yyyy-MM-dd HH:mm:ss").alias("s")).collect()
+    assert sorted((r["items"], r["start_date"], r["s"]) for r in starts) == [
+        ([0, 1], date(2011, 10, 30), "2011-10-30 00:59:00"),
+        ([2, 3], date(2023, 3, 12), "2023-03-12 09:59:00"),
+        ([4, 5], date(2011, 12, 8), "2011-12-08 23:59:59"),
+    ]
+
+
+def test_columns_and_types(spark):
+    got = sessions(frame(spark, []), SessionsConfig(by="session_id"), ("view",))
+    assert [(f.name, f.dataType.simpleString()) for f in got.schema] == [(c.name, c.type) for c in SESSIONS.columns]
+
+
+@pytest.mark.parametrize("kinds", [(), ("absent",)])
+def test_no_events_give_no_sessions_and_counts_of_zero(spark, kinds):
+    found, counts = run(spark, [Event(0, 1, 0), Event(0, 2, 1)], SessionsConfig(), kinds)
+    assert found == {}
+    assert set(counts.values()) == {0}
+
+
+def test_earlier_sessions_keep_their_ids_when_later_events_arrive(spark):
+    events = [Event(0, i, i * 600, session=f"s{i // 4}") for i in range(12)]
+    for by in ("gap", "session_id"):
+        config = SessionsConfig(by=by, gap_minutes=5 if by == "gap" else 30, min_length=1)
+        before, _ = run(spark, events[:6], config)
+        after, _ = run(spark, [*events, Event(9, 1, 50_000, session="s0")], config)
+        assert set(before) <= set(after)
+
+
+KINDS = st.sampled_from(["view", "view", "view", "other"])
+LOG_IDS = st.sampled_from([None, "a", "b", "a#p1", "#", "0-1320000000000000#0"])
+
+
+@st.composite
+def histories(draw):
+    """Events of many cases, each with two users of its own, anonymous events, and log ids of its own."""
+    events = []
+    for case in range(25):
+        for _ in range(draw(st.integers(0, 14))):
+            user = draw(st.sampled_from([None, 2 * case, 2 * case, 2 * case + 1]))
+            log_id = draw(LOG_IDS)
+            session = None if log_id is None else f"{case}{log_id}"
+            at = draw(st.integers(0, 12)) * 100
+            events.append(Event(user, draw(st.integers(0, 3)), at, kind=draw(KINDS), session=session))
+    return events
+
+
+@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=True,
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(
+    events=histories(),
+    by=st.sampled_from(["gap", "session_id"]),
+    minutes=st.sampled_from([1.0, 2.5, 5.0]),
+    min_length=st.integers(1, 3),
+    max_length=st.integers(2, 5),
+    collapse=st.booleans(),
+)
+def test_same_as_one_event_after_another(spark, events, by, minutes, min_length, max_length, collapse):
+    config = SessionsConfig(by, minutes, min_length, max_length, collapse)
+    found, counts = run(spark, events, config)
+    expected, expected_counts = expected_sessions(events, config, ("view",))
+    assert found == expected
+    assert counts == {key: expected_counts[key] for key in counts}
+    assert counts["events"] == sum(counts[k] for k in ("anonymous", "repeats", "short_events", "session_events"))

@@ -1,0 +1,70 @@
+"""Support: the fixed point, and what it removed."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from prepare_cases import Event, expected_support, frame
+
+from sparkrec.config import SupportConfig
+from sparkrec.prepare.support import SupportReport, filter_support
+
+
+def pairs(rows):
+    return Counter(tuple(r) for r in rows.select("user_idx", "item_idx").collect())
+
+
+def test_removal_goes_on_until_nothing_is_weak(spark):
+    # Item 3 has one event, so user 2 has one left, so item 2 has one left, so user 1 has one left; then all is strong.
+    chain = [(2, 3), (2, 2), (1, 2), (1, 1), (0, 0), (0, 0), (0, 1), (3, 1), (3, 0)]
+    events = [Event(u, i, 0) for u, i in chain]
+    kept, report = filter_support(frame(spark, events), SupportConfig(min_item_events=2, min_user_events=2))
+    assert pairs(kept) == Counter([(0, 0), (0, 0), (0, 1), (3, 1), (3, 0)])
+    assert report == SupportReport(rounds=4, rows_removed=4, items_removed=2, users_removed=2)
+
+
+def test_anonymous_events_count_for_items_alone(spark):
+    events = [Event(None, 1, 0), Event(0, 1, 0), Event(None, 2, 0), Event(1, 3, 0)]
+    kept, report = filter_support(frame(spark, events), SupportConfig(min_item_events=2, min_user_events=1))
+    assert pairs(kept) == Counter([(None, 1), (0, 1)])
+    assert report == SupportReport(rounds=1, rows_removed=2, items_removed=2, users_removed=1)
+    kept, _ = filter_support(frame(spark, events), SupportConfig(min_item_events=1, min_user_events=2))
+    assert pairs(kept) == Counter([(None, 1), (None, 2)])
+
+
+def test_without_thresholds_nothing_is_read(spark):
+    broken = frame(spark, [Event(0, 1, 0)]).selectExpr("user_idx", "raise_error('read')")
+    kept, report = filter_support(broken, SupportConfig(min_item_events=1, min_user_events=0))
+    assert kept is broken
+    assert report == SupportReport()
+
+
+@pytest.mark.parametrize("least", [2, 10])
+def test_columns_stay_and_all_may_go(spark, least):
+    events = frame(spark, [Event(0, 1, 0), Event(0, 1, 0)])
+    kept, report = filter_support(events, SupportConfig(least, least))
+    assert kept.columns == events.columns
+    assert kept.count() == (2 if least == 2 else 0)
+    assert report.rows_removed == 2 - kept.count()
+
+
+@settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=True,
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(data=st.data(), min_item=st.integers(1, 3), min_user=st.integers(1, 3))
+def test_same_as_one_removal_after_another(spark, data, min_item, min_user):
+    who = st.sampled_from([None, 0, 1, 2, 3, 4])
+    events = []
+    for case in range(20):
+        drawn = data.draw(st.lists(st.tuples(who, st.integers(0, 5)), max_size=16))
+        events += [Event(None if u is None else case * 10 + u, case * 10 + i, 0) for u, i in drawn]
+    kept, report = filter_support(frame(spark, events), SupportConfig(min_item, min_user))
+    expected = expected_support(events, min_item, min_user)
+    assert pairs(kept) == Counter((e.user, e.item) for e in expected)
+
+    def different(rows, column):
+        return len({getattr(e, column) for e in rows} - {None})
+
+    assert report.rows_removed == len(events) - len(expected)
+    assert report.items_removed == different(events, "item") - different(expected, "item")
+    assert report.users_removed == different(events, "user") - different(expected, "user")
