@@ -101,8 +101,9 @@ def load_als(spark: SparkSession, path: str) -> AlsModel:
 
 def blas_name(spark: SparkSession) -> str:
     """The BLAS class that MLlib uses: JNIBLAS is native, VectorBLAS and the like are Java."""
-    name: str = spark._jvm.org.apache.spark.ml.linalg.BLAS.nativeBLAS().getClass().getSimpleName()  # type: ignore
-    return name
+    linalg: Any = spark._jvm.org.apache.spark.ml.linalg  # type: ignore[union-attr]
+    scala_object = getattr(getattr(linalg, "BLAS$"), "MODULE$")
+    return str(scala_object.nativeBLAS().getClass().getSimpleName())
 
 
 @contextmanager

@@ -1,0 +1,80 @@
+import math
+
+import numpy as np
+import pytest
+
+from sparkrec.errors import InvariantError
+from sparkrec.evaluation.ranking import list_spread, ranking_metrics
+
+
+def frames(spark, lists, truth):
+    rows = [(u, i, r) for u, items in lists.items() for r, i in enumerate(items, 1)]
+    pairs = [(u, i) for u, items in truth.items() for i in items]
+    return (
+        spark.createDataFrame(rows, "user_idx int, item_idx int, rank int"),
+        spark.createDataFrame(pairs, "user_idx int, item_idx int"),
+    )
+
+
+def test_hand_computed_values(spark):
+    lists = {1: [10, 11, 12], 2: [13, 10, 14], 4: [10, 11, 12]}
+    truth = {1: {11, 12, 20, 21}, 2: {13}, 3: {10}}
+    values = {(v.metric, v.k): v for v in ranking_metrics(*frames(spark, lists, truth), [1, 3], 10)}
+    third = 1 / 3
+    log3 = 1 / math.log2(3)
+    expected = {
+        ("recall", 1): (0 + 1 + 0) * third,
+        ("recall", 3): (2 / 3 + 1 + 0) * third,
+        ("hit_rate", 1): third,
+        ("hit_rate", 3): 2 * third,
+        ("mrr", 1): third,
+        ("mrr", 3): (0.5 + 1) * third,
+        ("map", 3): ((1 / 2 + 2 / 3) / 3 + 1) * third,
+        ("ndcg", 3): ((log3 + 0.5) / (1 + log3 + 0.5) + 1) * third,
+        ("coverage", 1): 0.2,
+        ("coverage", 3): 0.5,
+        ("users_without_list", None): 1.0,
+    }
+    for name, value in expected.items():
+        assert values[name].value == pytest.approx(value), name
+    assert {v.n for v in values.values()} == {3}
+
+
+def test_spread_is_that_of_the_definition(spark):
+    rng = np.random.default_rng(5)
+    shown = np.minimum(rng.zipf(1.5, 40), 60) - 1
+    rows = [(item,) for item, times in enumerate(shown.tolist()) for _ in range(times)]
+    covered, gini = list_spread(spark.createDataFrame(rows, "item_idx int"), len(shown))
+    x = np.sort(shown)
+    n = len(x)
+    pairwise = np.abs(x[:, None] - x[None, :]).sum() / (2 * n * x.sum())  # mean absolute difference / 2 mean
+    assert gini == pytest.approx(pairwise)
+    assert covered == (shown > 0).mean()
+    equal = spark.range(12).selectExpr("CAST(id AS int) AS item_idx")
+    assert list_spread(equal, 12) == (1.0, pytest.approx(0.0))
+    assert list_spread(equal.where("false"), 12) == (0.0, 0.0)
+    with pytest.raises(InvariantError, match="catalogue of 5"):
+        list_spread(equal, 5)
+
+
+def test_nothing_to_judge_and_doubled_items_are_refused(spark):
+    with pytest.raises(InvariantError, match="nothing to judge by"):
+        ranking_metrics(*frames(spark, {1: [2]}, {}), [3], 10)
+    with pytest.raises(InvariantError, match="twice"):
+        ranking_metrics(*frames(spark, {1: [2, 3, 2]}, {1: [2]}), [3], 10)
+
+
+@pytest.mark.slow  # ranx compiles each of its metrics
+def test_agrees_with_ranx(spark):
+    ranx = pytest.importorskip("ranx")
+    rng = np.random.default_rng(1)
+    k, n_items = 10, 60
+    truth = {u: set(rng.choice(n_items, rng.integers(1, k + 1), replace=False).tolist()) for u in range(60)}
+    lists = {u: rng.choice(n_items, rng.integers(1, 21), replace=False).tolist() for u in range(50)}
+    got = {v.metric: v.value for v in ranking_metrics(*frames(spark, lists, truth), [k], n_items) if v.k == k}
+    qrels = ranx.Qrels({str(u): {str(i): 1 for i in items} for u, items in truth.items()})
+    run = {str(u): {str(i): 100.0 - r for r, i in enumerate(lists.get(u, []))} for u in truth}
+    names = {"recall": "recall", "ndcg": "ndcg", "map": "map", "mrr": "mrr", "hit_rate": "hit_rate"}
+    peer = ranx.evaluate(qrels, ranx.Run(run), [f"{name}@{k}" for name in names.values()])
+    for ours, theirs in names.items():
+        assert got[ours] == pytest.approx(peer[f"{theirs}@{k}"]), ours

@@ -1,0 +1,30 @@
+import pytest
+
+from sparkrec.errors import InvariantError
+from sparkrec.evaluation.sessions import popularity_ranks, session_metrics
+
+
+def test_hand_computed_values(spark):
+    ranks = spark.createDataFrame([(1,), (2,), (21,), (20,)], "rank int")
+    values = {(v.metric, v.k): v.value for v in session_metrics(ranks, [1, 20])}
+    assert values == {
+        ("recall", 1): 0.25,
+        ("mrr", 1): 0.25,
+        ("recall", 20): 0.75,
+        ("mrr", 20): pytest.approx((1 + 1 / 2 + 1 / 20) / 4),
+    }
+    assert {v.n for v in session_metrics(ranks, [5])} == {4}
+
+
+@pytest.mark.parametrize(("rows", "line"), [([], "no event"), ([(1,), (0,)], "1 of 2"), ([(None,)], "1 of 1")])
+def test_ranks_that_cannot_be_are_refused(spark, rows, line):
+    with pytest.raises(InvariantError, match=line):
+        session_metrics(spark.createDataFrame(rows, "rank int"), [20])
+
+
+def test_popularity_counts_ties_against_itself(spark):
+    scores = spark.createDataFrame([(1, 5.0), (2, 3.0), (3, 3.0), (9, 8.0)], "item_idx int, score double")
+    catalogue = spark.createDataFrame([(i,) for i in (1, 2, 3, 4, 5)], "item_idx int")  # 9 is not in it
+    sessions = spark.createDataFrame([([2, 1, 3],), ([1, 5],), ([4],), ([],), ([1, 77],)], "items array<int>")
+    ranks = sorted(row["rank"] for row in popularity_ranks(sessions, scores, catalogue).collect())
+    assert ranks == [1, 3, 5, 6]

@@ -1,0 +1,48 @@
+from datetime import UTC, datetime
+
+from sparkrec.models.popularity import popularity, popularity_matrix, popularity_queries
+from sparkrec.retrieval.topk import top_k
+
+AS_OF = datetime(2020, 1, 31, tzinfo=UTC)
+WEIGHTS = {"view": 0.5, "buy": 2.0, "return": 0.0}
+
+
+def interactions(spark):
+    rows = [
+        (1, 0, "buy", datetime(2020, 1, 1)),
+        (1, 0, "buy", datetime(2020, 1, 2)),
+        (2, 0, "view", datetime(2020, 1, 30)),
+        (1, 1, "view", datetime(2020, 1, 24)),  # exactly at the start of a window of 7 days
+        (1, 2, "return", datetime(2020, 1, 25)),
+        (1, 2, "unknown", datetime(2020, 1, 25)),
+        (3, 3, "buy", datetime(2020, 1, 31)),  # exactly as of: not yet
+        (None, 4, "buy", datetime(2020, 1, 30)),
+        (None, 4, "buy", datetime(2020, 1, 30)),
+        (5, 4, "buy", datetime(2020, 1, 23, 23, 59, 59)),
+    ]
+    return spark.createDataFrame(rows, "user_idx int, item_idx int, event_type string, ts timestamp")
+
+
+def table(frame):
+    return {row["item_idx"]: (row["n_events"], row["score"]) for row in frame.collect()}
+
+
+def test_popularity_by_users_and_by_events_over_all_time_and_a_window(spark):
+    rows = interactions(spark)
+    assert table(popularity(rows, WEIGHTS, AS_OF, None)) == {0: (3, 2.0), 1: (1, 1.0), 4: (3, 3.0)}
+    assert table(popularity(rows, WEIGHTS, AS_OF, 7.0)) == {0: (1, 1.0), 1: (1, 1.0), 4: (2, 2.0)}
+    assert table(popularity(rows, WEIGHTS, AS_OF, None, by="events")) == {0: (3, 4.5), 1: (1, 0.5), 4: (3, 6.0)}
+
+
+def test_popularity_lists_come_from_the_engine(spark):
+    scores = spark.createDataFrame([(4, 3.0), (1, 5.0), (2, 3.0)], "item_idx int, score double")
+    catalogue = spark.createDataFrame([(i,) for i in (0, 1, 2, 4)], "item_idx int")
+    items = popularity_matrix(scores, 6, catalogue)
+    assert items.eligible.tolist() == [True, True, True, False, True, False]
+    assert popularity_matrix(scores, 6).eligible.tolist() == [False, True, True, False, True, False]
+    queries = popularity_queries(spark.createDataFrame([(0,), (1,)], "user_idx int"))
+    seen = spark.createDataFrame([(1, 1), (1, 0)], "user_idx int, item_idx int")
+    lists = top_k(queries, items, key="user_idx", k=4, seen=seen, partitions=1).orderBy("user_idx", "rank").collect()
+    assert [(r["user_idx"], r["item_idx"], r["score"]) for r in lists] == [
+        (0, 1, 5.0), (0, 2, 3.0), (0, 4, 3.0), (0, 0, 0.0), (1, 2, 3.0), (1, 4, 3.0),
+    ]  # fmt: skip
