@@ -150,15 +150,16 @@ class TwoTowerConfig:
     history_length: int = 20
     batch_size: int = 1024  # over all ranks together
     epochs: int = 5
-    learning_rate: float = 0.05
-    temperature: float = 0.05
+    learning_rate: float = 0.03  # of Adagrad
+    temperature: float = 0.2  # divides the dot product
     normalize: bool = True
     dropout: float = 0.0
     logq: float = 1.0  # weight of the log Q correction
-    n_sample: int = 0  # additional uniform negatives a step; from the number of items on: all items, exactly
+    n_sample: int = 1000  # additional uniform negatives a step; from the number of items on: all items, exactly
     windows_days: List[float] = field(default_factory=lambda: [1.0, 7.0, 30.0, 365.0])  # of the items' momentum
     horizon_days: float = 1.0  # how long a list is used: examples are looked at up to this long before their event
     half_life_days: Optional[float] = None  # the weight of an example halves with each
+    repeats: bool = True  # every event is an example, not only a user's first one with an item
     seed: int = 1
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class TowerTask:
     item_features: tuple[Feature, ...]
     item_codes: np.ndarray  # int32 [n_items, sum of widths], from item_feature_matrix
     as_of: int  # seconds since 1970: the examples lie before it, and the lists are for what comes after
-    repeats: bool  # whether an item that the user has already is an example (and may be recommended) again
+    repeats: bool  # whether an item that the user has already may be recommended again: then it is an example too
     meta: dict[str, Any]  # JSON-able, into model.json
 
     @property
@@ -460,7 +461,7 @@ def train(comm: Comm, task: TowerTask) -> list[dict[str, Any]]:
     files, n_files = read_sequences(comm, task.snapshot_path, shape)
     data = prepare(
         comm, files, n_files, shape, config,
-        item_codes=task.item_codes, as_of=task.as_of, repeats=task.repeats, device=device,
+        item_codes=task.item_codes, as_of=task.as_of, repeats=task.repeats or config.repeats, device=device,
     )  # fmt: skip
     towers = new_towers(shape, config.seed, device)
     done, history = _resume(comm, task, towers)
@@ -585,14 +586,19 @@ def counted_events(interactions: DataFrame, event_weights: Mapping[str, float], 
     weight = F.lit(None).cast("float")
     for kind, value in sorted(event_weights.items()):
         weight = F.when(F.col(EVENT_TYPE) == kind, F.lit(float(value))).otherwise(weight)
-    known = F.col(USER_IDX).isNotNull() & (F.col(WEIGHT) > 0) & (F.col(SECONDS) < seconds(as_of))
-    time = F.unix_seconds(TS).alias(SECONDS)
-    return interactions.select(USER_IDX, ITEM_IDX, time, weight.cast("float").alias(WEIGHT)).where(known)
+    known = F.col(USER_IDX).isNotNull() & (F.col(WEIGHT) > 0)
+    columns: list[Any] = [USER_IDX, ITEM_IDX, F.unix_seconds(TS).alias(SECONDS), weight.cast("float").alias(WEIGHT)]
+    return interactions.where(F.col(TS) < F.lit(utc(as_of))).select(*columns).where(known)
 
 
 def seconds(when: datetime) -> int:
-    """Seconds since 1970; a time without a zone is UTC."""
-    return int(when.replace(tzinfo=when.tzinfo or UTC).timestamp())
+    """Seconds since 1970, rounded up, so that what came before is in an earlier second; see ``utc``."""
+    return math.ceil(utc(when).timestamp())
+
+
+def utc(when: datetime) -> datetime:
+    """The time with its zone; one without a zone is UTC."""
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def item_feature_matrix(item_features: DataFrame, features: Sequence[Feature], n_items: int) -> np.ndarray:
