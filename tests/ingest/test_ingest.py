@@ -1,0 +1,279 @@
+"""Whole ingests into real tables. Every refusal must leave the warehouse as it was."""
+
+import gzip
+import os
+import shutil
+from datetime import date, datetime
+from pathlib import Path
+
+import pytest
+
+from sparkrec import store
+from sparkrec.config import Config, IngestConfig, LogsConfig, WarehouseConfig
+from sparkrec.errors import InvariantError, UserError
+from sparkrec.formats import load_format
+from sparkrec.ingest import IngestResult, ingest
+from sparkrec.ingest import run as ingest_run
+from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
+
+HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
+DAY1, DAY2, DAY3 = date(2011, 1, 1), date(2011, 1, 2), date(2011, 1, 3)
+FIRST = [
+    "1,A,lamp,2,2011-01-01 10:00:00,1.5,17850.0,France",
+    "1,A,lamp,2,2011-01-01 10:00:00,1.5,17850.0,France",  # twice
+    '2,"B ""x"",\n😀",bed,1,2011-01-01 11:00:00,9,,Spain',  # anonymous
+    "C3,A,lamp,-1,2011-01-01 12:00:00,1.5,17850.0,France",
+    "4,A,lamp,-1,2011-01-01 12:00:00,1.5,17850.0,France",  # invalid
+    "5,A,lamp,1,2011-01-02 00:00:00,2.5,13.0,France",  # after the night's day
+]
+SECOND = [
+    "5,A,lamp,1,2011-01-02 00:00:00,2.5,13.0,France",  # in the table already
+    "6,D,door,1,2011-01-02 10:00:00,4,13.0,Italy",
+    "6,,door,1,2011-01-02 10:00:00,4,13.0,Italy",  # invalid
+]
+
+
+def write(folder, name, lines, header=HEADER):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+
+
+def take_in(spark, logs, warehouse, run_date, fmt="invoices", items_path=None, **settings):
+    config = Config(
+        logs=LogsConfig(path=str(logs), format=fmt, items_path=items_path and str(items_path)),
+        warehouse=WarehouseConfig(path=str(warehouse)),
+        ingest=IngestConfig(**settings),
+    )
+    return ingest(spark, config, load_format(fmt), "attempt", run_date)
+
+
+def rows(spark, warehouse, table, *columns):
+    found = store.read(spark, store.Warehouse(str(warehouse)), table).select(*columns).collect()
+    return sorted((tuple(r) for r in found), key=repr)
+
+
+def tree(folder):
+    """Every file below a folder with its size and time of change."""
+    return {str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns) for p in Path(folder).rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def night(spark, tmp_path_factory):
+    """Logs and warehouse after the first night, and its account. Not to be changed."""
+    base = tmp_path_factory.mktemp("night")
+    write(base / "logs", "2011-01-01.csv", FIRST)
+    write(base / "logs", "2011-01-02.csv", SECOND)
+    (base / "logs" / "README.md").write_text("not a log")
+    (base / "logs" / ".hidden.csv").write_text("not a log either")
+    result = take_in(spark, base / "logs", base / "warehouse", DAY1)
+    return base, result
+
+
+@pytest.fixture
+def copy(night, tmp_path):
+    """A copy of that night to go on from."""
+    shutil.copytree(night[0], tmp_path / "copy", copy_function=shutil.copy2)
+    return tmp_path / "copy"
+
+
+def test_the_rows_account_of_a_night(night):
+    _, result = night
+    assert (result.files_new, result.rows_read, result.rows_kept) == (1, 6, 4)
+    assert (result.rows_quarantined, result.rows_duplicate) == (1, 1)
+    assert result.reasons == {"quantity not above 0": 1}
+    assert set(result.outputs) == {"events", "items", "users", "quarantine", "files"}
+
+
+def test_the_tables_of_a_night(spark, night):
+    warehouse = night[0] / "warehouse"
+    columns = ("user_id", "item_id", "event_type", "ts", "quantity", "price", "basket_id", "source", "event_date")
+    source = "2011-01-01.csv"
+    assert rows(spark, warehouse, EVENTS, *columns) == sorted(
+        [
+            ("17850", "A", "purchase", datetime(2011, 1, 1, 10), 2.0, 1.5, "1", source, DAY1),
+            (None, 'B "x",\n😀', "purchase", datetime(2011, 1, 1, 11), 1.0, 9.0, "2", source, DAY1),
+            ("17850", "A", "cancellation", datetime(2011, 1, 1, 12), -1.0, 1.5, "C3", source, DAY1),
+            ("13", "A", "purchase", datetime(2011, 1, 2), 1.0, 2.5, "5", source, DAY2),
+        ],
+        key=repr,
+    )
+    assert rows(spark, warehouse, QUARANTINE, "raw", "reason", "source_file") == [
+        (FIRST[4], "quantity not above 0", source)
+    ]
+    items = rows(spark, warehouse, ITEMS_TABLE, "id", "title", "price")
+    assert items == [("A", "lamp", 2.5), ('B "x",\n😀', "bed", 9.0)]
+    assert rows(spark, warehouse, USERS_TABLE, "id", "country") == [("13", "France"), ("17850", "France")]
+    assert [r[0] for r in rows(spark, warehouse, FILES, "source", "sha256")] == [source]
+    assert not (warehouse / "_staging").exists()
+
+
+def test_the_same_night_again_writes_nothing(spark, night):
+    base, _ = night
+    before = tree(base)
+    assert take_in(spark, base / "logs", base / "warehouse", DAY1) == IngestResult()
+    assert tree(base) == before
+
+
+def _gzip_cut(folder):
+    line = b'{"reviewerID": "u", "asin": "%d", "overall": 5, "unixReviewTime": 1293840000}\n'
+    packed = gzip.compress(b"".join(line % (i * 7919) for i in range(20000)))
+    (folder / "cut.json.gz").write_bytes(packed[: len(packed) // 2])
+
+
+def _csv_gzip_cut(folder):
+    packed = gzip.compress("\n".join([HEADER, *(FIRST[0].replace(",2,", f",{i},") for i in range(1, 9999))]).encode())
+    (folder / "cut.csv.gz").write_bytes(packed[: len(packed) // 2])
+
+
+def _wrong_unit(folder):
+    (folder / "wrong_ratings.dat").write_text("".join(f"1::{i}::3::1293840000000\n" for i in range(9)))
+
+
+def _no_item(folder):
+    (folder / "noitem.json").write_text('{"reviewerID": "u", "overall": 5, "unixReviewTime": 1293840000}\n' * 3)
+
+
+REFUSALS = {
+    "missing path": ("invoices", lambda f: f.rmdir(), DAY1, r"no such log path: .*bad"),
+    "no file": ("invoices", lambda f: (f / "LICENSE").write_text("x"), DAY1, None),
+    "empty file": ("invoices", lambda f: write(f, "e.csv", [], header="").__class__, DAY1, r"is empty: .*e\.csv"),
+    "header only": ("invoices", lambda f: write(f, "h.csv", []), DAY1, r"has no rows: .*h\.csv"),
+    "missing column": (
+        "invoices",
+        lambda f: write(f, "m.csv", ["1,2"], header="InvoiceNo,Quantity"),
+        DAY1,
+        r"lacks column CustomerID: .*m\.csv",
+    ),
+    "truncated gzip": ("reviews", _gzip_cut, DAY1, r"cannot be read: .*cut\.json\.gz"),
+    "truncated gzip of CSV": ("invoices", _csv_gzip_cut, DAY1, r"cannot be read: .*cut\.csv\.gz"),
+    "no gzip at all": (
+        "invoices",
+        lambda f: (f / "n.csv.gz").write_text("a,b\n"),
+        DAY1,
+        r"cannot be read: .*n\.csv\.gz",
+    ),
+    "wrong unit": ("ratings", _wrong_unit, DAY1, r"9 of 9 rows are invalid, mostly: ts in the future \(wrong unit\?\)"),
+    "no row has the field": ("reviews", _no_item, DAY1, r"no row of the log file has asin: .*noitem\.json"),
+    "empty day": ("invoices", lambda f: write(f, "a.csv", FIRST), DAY3, r"a day without events: 2011-01-03"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refusal_is_one_line_and_leaves_the_tables_as_they_were(spark, night, tmp_path, case):
+    fmt, make, day, message = REFUSALS[case]
+    (tmp_path / "bad").mkdir()
+    make(tmp_path / "bad")
+    before = tree(night[0] / "warehouse")
+    if message is None:  # nothing to take in any more: not an error after the first night
+        assert take_in(spark, tmp_path / "bad", night[0] / "warehouse", day, fmt=fmt) == IngestResult()
+        message, warehouse = "no log file for this night", tmp_path / "none"
+    else:
+        warehouse = night[0] / "warehouse"
+    with pytest.raises(UserError, match=message) as caught:
+        take_in(spark, tmp_path / "bad", warehouse, day, fmt=fmt)
+    assert "\n" not in str(caught.value)
+    assert tree(night[0] / "warehouse") == before
+
+
+def test_a_warehouse_that_cannot_be_written(spark, night, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="warehouse cannot be written"):
+        take_in(spark, night[0] / "logs", tmp_path / "file" / "warehouse", DAY1)
+
+
+def test_a_night_without_events_may_be_allowed(spark, night):
+    base, _ = night
+    none = take_in(spark, base / "logs" / "2011-01-01.csv", base / "warehouse", DAY3, allow_empty_day=True)
+    assert none.files_new == 0
+
+
+def test_the_next_night_reads_only_the_new_file(spark, copy):
+    result = take_in(spark, copy / "logs", copy / "warehouse", DAY2)
+    assert (result.files_new, result.rows_read, result.rows_kept) == (1, 3, 1)
+    assert (result.rows_quarantined, result.rows_duplicate) == (1, 1)
+    assert [r[0] for r in rows(spark, copy / "warehouse", FILES, "source")] == ["2011-01-01.csv", "2011-01-02.csv"]
+    events = rows(spark, copy / "warehouse", EVENTS, "basket_id", "source")
+    assert events == [(b, f"2011-01-0{d}.csv") for b, d in (("1", 1), ("2", 1), ("5", 1), ("6", 2), ("C3", 1))]
+    users = rows(spark, copy / "warehouse", USERS_TABLE, "id", "country")
+    assert users == [("13", "Italy"), ("17850", "France")]
+
+
+def test_a_touched_file_is_not_read_again_and_a_changed_one_is_refused_or_replaced(spark, copy):
+    log = copy / "logs" / "2011-01-01.csv"
+    os.utime(log, (1, 1))
+    assert take_in(spark, copy / "logs", copy / "warehouse", DAY1) == IngestResult()
+    log.write_text(log.read_text().replace("17850.0", "17851.0"))
+    before = tree(copy / "warehouse")
+    with pytest.raises(UserError, match=r"changed since it was taken in: .*2011-01-01\.csv"):
+        take_in(spark, copy / "logs", copy / "warehouse", DAY1)
+    assert tree(copy / "warehouse") == before
+    again = take_in(spark, copy / "logs", copy / "warehouse", DAY1, on_changed_file="replace")
+    assert (again.files_new, again.rows_read, again.rows_kept, again.rows_duplicate) == (1, 6, 4, 1)
+    assert [r[0] for r in rows(spark, copy / "warehouse", EVENTS, "user_id")] == ["13", "17851", "17851", None]
+    assert len(rows(spark, copy / "warehouse", QUARANTINE, "raw")) == 1
+    assert take_in(spark, copy / "logs", copy / "warehouse", DAY1) == IngestResult()
+
+
+@pytest.mark.parametrize("crash", ["write_attributes", "write_files"])
+def test_a_night_that_broke_off_and_ran_again_has_every_row_once(spark, copy, monkeypatch, crash):
+    def broken(*_):
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_run, crash, broken)
+        with pytest.raises(OSError, match="power cut"):
+            take_in(spark, copy / "logs", copy / "warehouse", DAY2)
+    assert not (copy / "warehouse" / "_staging").exists()
+    result = take_in(spark, copy / "logs", copy / "warehouse", DAY2)
+    assert (result.rows_read, result.rows_kept, result.rows_quarantined, result.rows_duplicate) == (3, 1, 1, 1)
+    events = rows(spark, copy / "warehouse", EVENTS, "basket_id", "source")
+    assert events == [(b, f"2011-01-0{d}.csv") for b, d in (("1", 1), ("2", 1), ("5", 1), ("6", 2), ("C3", 1))]
+    assert len(rows(spark, copy / "warehouse", QUARANTINE, "raw")) == 2
+
+
+def test_rows_lost_between_reading_and_judging_are_noticed(night):
+    kept = ingest_run.Kept(None, 3, 1)
+    with pytest.raises(InvariantError, match=r"6 rows read, but 3 kept . 1 quarantined . 1 duplicates"):
+        ingest_run.account(ingest_run.Staged(None, ("f",), 6), ingest_run.Verdict({}, {"x": 1}), kept, 1)
+
+
+def test_attribute_files_names_with_odd_characters_and_duplicates_across_files(spark, tmp_path):
+    logs = tmp_path / "lo gs é%20😀"
+    logs.mkdir()
+    (logs / "ratings [a]{1}.dat").write_text("1::7::8::1293876000\n2::7::8::1293876000\n")
+    (logs / "ratings+b%25 *.dat").write_text("1::7::8::1293876000\n1::7::9::1293876000\n1::7::9::1293876000\n")
+    (tmp_path / "movies.dat").write_text("7::Z (1999)::Drama\n9::Never rated (2001)::War\n::x::y\n")
+    movies = tmp_path / "movies.dat"
+    result = take_in(spark, logs, tmp_path / "w", DAY1, fmt="ratings", items_path=movies)
+    assert (result.files_new, result.rows_read, result.rows_kept, result.rows_duplicate) == (2, 5, 3, 2)
+    items = rows(spark, tmp_path / "w", ITEMS_TABLE, "id", "title", "year", "genres")
+    assert items == [("7", "Z (1999)", 1999, "Drama"), ("9", "Never rated (2001)", 2001, "War")]
+    assert rows(spark, tmp_path / "w", QUARANTINE, "raw", "source_file") == [("::x::y", "@items/movies.dat")]
+    sources = {"ratings [a]{1}.dat", "ratings+b%25 *.dat", "@items/movies.dat"}
+    assert {r[0] for r in rows(spark, tmp_path / "w", FILES, "source")} == sources
+    (tmp_path / "movies.dat").write_text("7::Better (1999)::Drama\n")
+    again = take_in(spark, logs, tmp_path / "w", DAY1, fmt="ratings", items_path=movies)
+    assert (again.files_new, again.rows_read) == (0, 0)
+    assert rows(spark, tmp_path / "w", ITEMS_TABLE, "id", "title")[0] == ("7", "Better (1999)")
+    assert rows(spark, tmp_path / "w", QUARANTINE, "raw") == []
+
+
+def test_a_delta_table_as_a_log(spark, tmp_path):
+    table = str(tmp_path / "log")
+    first = spark.sql("select 1 as user_id, 2 as item_id, 1293876000 as ts, 's' as session_id")
+    first.write.format("delta").save(table)
+    assert take_in(spark, table, tmp_path / "w", DAY1, fmt="sessions").rows_kept == 1
+    first.withColumn("item_id", first.item_id + 1).write.format("delta").mode("append").save(table)
+    result = take_in(spark, table, tmp_path / "w", DAY1, fmt="sessions")
+    assert (result.files_new, result.rows_read, result.rows_kept) == (1, 1, 1)
+    assert rows(spark, tmp_path / "w", EVENTS, "item_id", "log_session_id") == [("2", "s"), ("3", "s")]
+
+
+@pytest.mark.slow
+def test_the_real_invoices(spark, real_data, tmp_path):
+    result = take_in(spark, real_data / "online_retail", tmp_path / "w", date(2011, 12, 9))
+    assert (result.files_new, result.rows_read, result.rows_quarantined) == (305, 541_909, 2_517)
+    events = store.read(spark, store.Warehouse(str(tmp_path / "w")), EVENTS)
+    protocol = events.where("user_id is not null and event_type = 'purchase' and event_date < '2011-11-09'")
+    counts = protocol.selectExpr("count(*)", "count(distinct user_id)", "count(distinct item_id)").head()
+    assert tuple(counts) == (327_561, 4_067, 3_624)
