@@ -208,6 +208,11 @@ class _Index:
         tiles = tuple(_tile(matrix, start, size, k) for start in range(0, len(matrix), size))
         return _Index(k, rows, items.bias is not None, items.vectors.shape[1], item_of, position_of, tiles)
 
+    def scratch(self) -> FloatArray:
+        """Memory for a block of scores, to be used again: fresh pages would cost a quarter of the product."""
+        widest = max((len(tile.matrix) for tile in self.tiles), default=0)
+        return np.empty(_aligned(self.rows) * widest, dtype=np.float32)
+
 
 def _aligned(n: int) -> int:
     return -(-n // ALIGN) * ALIGN
@@ -233,13 +238,16 @@ def _searcher(index: Any, keys: list[str]) -> Callable[[Iterable[pa.RecordBatch]
 
         context = TaskContext.get()
         with threadpool_limits(limits=context.cpus() if context else 1):  # workers x threads <= cores
+            scratch = index.value.scratch()
             for batch in batches:
-                yield from _search_batch(index.value, batch, keys)
+                yield from _search_batch(index.value, batch, keys, scratch)
 
     return search
 
 
-def _search_batch(index: _Index, batch: pa.RecordBatch, keys: list[str]) -> Iterator[pa.RecordBatch]:
+def _search_batch(
+    index: _Index, batch: pa.RecordBatch, keys: list[str], scratch: FloatArray
+) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     vectors = _vectors(batch.column(VECTOR), index.dim)
@@ -251,7 +259,7 @@ def _search_batch(index: _Index, batch: pa.RecordBatch, keys: list[str]) -> Iter
     for low in range(0, len(vectors), index.rows):
         block = vectors[low : low + index.rows]
         first, last = np.searchsorted(rows, [low, low + len(block)])
-        scores, found = search_block(index, block, rows[first:last] - low, positions[first:last])
+        scores, found = search_block(index, block, rows[first:last] - low, positions[first:last], scratch)
         row, rank = np.nonzero(scores > -np.inf)
         columns = [batch.column(name).take(pa.array(row + low)) for name in keys]
         columns += [pa.array(index.item_of[found[row, rank]].astype(np.int32)), pa.array((rank + 1).astype(np.int32))]
@@ -289,7 +297,7 @@ def _seen(column: pa.Array, index: _Index) -> tuple[IntArray, IntArray]:
 
 
 def search_block(
-    index: _Index, vectors: FloatArray, rows: IntArray, positions: IntArray
+    index: _Index, vectors: FloatArray, rows: IntArray, positions: IntArray, scratch: FloatArray
 ) -> tuple[FloatArray, IntArray]:
     """The best positions for a block of queries.
 
@@ -298,6 +306,7 @@ def search_block(
         vectors: float32 ``[b, d]``, with the column of ones where the index is biased.
         rows: Rows of the pairs to leave out.
         positions: Positions of the pairs to leave out.
+        scratch: ``index.scratch()``.
 
     Returns:
         Scores float32 and positions int64 ``[b, <= k]``, ordered by ``(-score, position)``; ``-inf`` where a query
@@ -308,7 +317,8 @@ def search_block(
     best_scores = [np.empty((len(vectors), 0), dtype=np.float32)]
     best = [np.empty((len(vectors), 0), dtype=np.int64)]
     for tile in index.tiles:
-        scores = (aligned @ tile.matrix.T)[: len(vectors)]
+        scores = scratch[: len(aligned) * len(tile.matrix)].reshape(len(aligned), -1)
+        scores = np.matmul(aligned, tile.matrix.T, out=scores)[: len(vectors)]
         padding = np.arange(tile.stop, tile.start + tile.width * tile.chunks)
         scores[:, tile.column(padding)] = -np.inf
         inside = (positions >= tile.start) & (positions < tile.stop)

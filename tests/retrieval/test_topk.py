@@ -40,7 +40,7 @@ def search(queries, items, seen, k, *, block_mb=1, tile=None):
         [pa.array(range(len(queries)), pa.int32()), vectors, pa.array([list(s) for s in seen], pa.list_(pa.int32()))],
         names=["key", "vector", "seen"],
     )
-    return by_key(row for out in topk._search_batch(index, batch, ["key"]) for row in out.to_pylist())
+    return by_key(row for out in topk._search_batch(index, batch, ["key"], index.scratch()) for row in out.to_pylist())
 
 
 def by_key(rows):
