@@ -304,13 +304,12 @@ def _merge(base: Any, layer: DictConfig, where: str) -> Any:
     try:
         return OmegaConf.merge(base, layer)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or ""
+        key = getattr(error, "full_key", None)
+        where = f"{key} in {where}" if key else where
         if "not in" in str(error):
-            raise UserError(
-                "unknown configuration key", where=f"{key} in {where}", fix="see conf/base.yaml for the keys"
-            ) from error
+            raise UserError("unknown configuration key", where=where, fix="see conf/base.yaml for the keys") from error
         reason = str(error).splitlines()[0]
-        raise UserError("wrong configuration value", where=f"{key} in {where}", fix=reason) from error
+        raise UserError("wrong configuration value", where=where, fix=reason) from error
 
 
 def _check(config: Config) -> None:

@@ -1,0 +1,128 @@
+"""Configuration: what is shipped, which layer wins, what a mistake says."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from sparkrec.config import CHOICES, Config, conf_dir, config_dict, config_hash, load_config
+from sparkrec.errors import UserError
+
+
+def leaves(node, prefix=""):
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_base_yaml_has_every_key_with_its_default():
+    base = yaml.safe_load((conf_dir() / "base.yaml").read_text(encoding="utf-8"))
+    assert dict(leaves(base)) == dict(leaves(config_dict(Config())))
+    assert [type(v) for _, v in leaves(base)] == [type(v) for _, v in leaves(config_dict(Config()))]
+    assert list(leaves(base)) == list(leaves(config_dict(Config())))  # in the same order, so that one finds them
+
+
+def test_base_yaml_explains_every_setting():
+    lines = (conf_dir() / "base.yaml").read_text(encoding="utf-8").splitlines()
+    settings = [line for line in lines if ":" in line and not line.lstrip().startswith("#")]
+    bare = [line for line in settings if not line.rstrip().endswith(":") and "#" not in line and "seed:" not in line]
+    assert bare == []
+
+
+def test_choices_are_named_beside_their_setting():
+    lines = {}
+    path = []
+    for line in (conf_dir() / "base.yaml").read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            depth = (len(line) - len(line.lstrip())) // 2
+            path = [*path[:depth], line.split(":")[0].strip()]
+            lines[".".join(path)] = line
+    missing = [(key, c) for key, choices in CHOICES.items() for c in choices if c not in lines[key]]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["local", "cluster", "gpu"])
+def test_environments_load(name):
+    load_config(str(conf_dir() / f"{name}.yaml"))
+
+
+def test_later_layers_win(tmp_path):
+    environment = tmp_path / "mine.yaml"
+    environment.write_text("gru: {epochs: 7, lanes: 9}\nlogs: {format: invoices}\n")
+    config = load_config(str(environment), ["gru.lanes=11", "models=[als]"])
+    assert config.gru.epochs == 7  # the environment over the base
+    assert config.gru.lanes == 11  # the command line over the environment
+    assert config.models == ["als"]
+    assert config.gru.learning_rate == Config().gru.learning_rate
+    assert config.prepare.baskets.by == "basket_id"  # the format over the base
+    config = load_config(str(environment), ["prepare.baskets.by=window"])
+    assert config.prepare.baskets.by == "window"  # the command line over the format
+    environment.write_text("logs: {format: invoices}\nprepare: {baskets: {by: window}}\n")
+    assert load_config(str(environment)).prepare.baskets.by == "window"  # the environment over the format
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("gru.epoch=3", "unknown configuration key: gru.epoch in command line"),
+        ("nothing.here=1", "unknown configuration key: nothing"),
+        ("gru.epochs=many", "wrong configuration value: gru.epochs in command line"),
+        ("gru.epochs=0", "wrong configuration value: gru.epochs=0 (at least 1)"),
+        ("gru.layers=3", "wrong configuration value: gru.layers"),
+        ("als.feedback=loud", "wrong configuration value: als.feedback=loud (one of explicit, implicit)"),
+        ("models=[als,knn]", "unknown model: models=['als', 'knn'] (choose among als, gru, two_tower)"),
+        ("train.ranks=5", "train.snapshot_files must be a multiple of train.ranks"),
+        ("logs.format=nope", "unknown log format: logs.format=nope"),
+        ("epochs", "setting is not key=value: epochs"),
+        ("--epochs=3", "setting is not key=value: --epochs=3"),
+        ("gru.layers=[1", "setting cannot be read: gru.layers=[1"),
+    ],
+)
+def test_mistake_is_one_clear_line(setting, says):
+    with pytest.raises(UserError) as caught:
+        load_config(None, [setting])
+    line = str(caught.value)
+    assert line.startswith(says)
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("gru: {epochs: 5", "configuration file is not valid YAML"),
+        ("- a\n- b\n", "configuration file must be a mapping"),
+        ("gru: 3\n", "wrong configuration value: /"),
+        ("gru: {epoch: 5}\n", "unknown configuration key: gru.epoch"),
+        (b"\xff\xfe\x00g", "configuration file is not valid YAML"),
+    ],
+)
+def test_bad_file_is_one_clear_line(tmp_path, text, says):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError) as caught:
+        load_config(str(path))
+    assert str(caught.value).startswith(says)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match="no such configuration file"):
+        load_config(str(tmp_path / "none.yaml"))
+
+
+def test_configuration_is_frozen_and_hash_follows_values():
+    config = load_config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.gru.epochs = 9
+    assert config_hash(config.gru) == config_hash(load_config().gru)
+    assert config_hash(config.gru) != config_hash(load_config(None, ["gru.epochs=6"]).gru)
+    assert config_hash(config.gru, "x") != config_hash(config.gru, "y")
+
+
+def test_empty_file_changes_nothing(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("")
+    assert load_config(str(path)) == load_config()

@@ -1,0 +1,122 @@
+"""Reading and writing of the warehouse's tables, against real Delta."""
+
+from datetime import date
+
+import pytest
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
+
+from sparkrec import store, tables
+from sparkrec.errors import InvariantError, UserError
+from sparkrec.store import Warehouse
+from sparkrec.tables import TABLES
+
+
+@pytest.fixture
+def warehouse(tmp_path):
+    return Warehouse(f"{tmp_path}/warehouse/")
+
+
+def index(spark, *rows):
+    return spark.createDataFrame(list(rows), "id string, idx int")
+
+
+def lists(spark, night, *rows):
+    values = [(night, user, rank, item, float(score), "v1") for user, rank, item, score in rows]
+    return spark.createDataFrame(values, TABLES["topk_als"].ddl)
+
+
+def rows(df):
+    return sorted(tuple(row) for row in df.collect())
+
+
+def test_places(warehouse):
+    assert warehouse.table_path(tables.EVENTS).endswith("/warehouse/events")
+    assert warehouse.model_path("gru", date(2011, 12, 9)).endswith("/warehouse/models/gru/2011-12-09")
+    assert warehouse.snapshot_path("gru", date(2011, 12, 9)).endswith("/warehouse/snapshots/gru/2011-12-09")
+
+
+def test_missing_table(spark, warehouse):
+    assert not store.exists(spark, warehouse, tables.USER_INDEX)
+    assert store.version(spark, warehouse, tables.USER_INDEX) is None
+    with pytest.raises(UserError, match="no such table"):
+        store.read(spark, warehouse, tables.USER_INDEX)
+
+
+def test_insert_new_keeps_old_rows_and_reads_at_a_version(spark, warehouse):
+    first = store.insert_new(index(spark, ("a", 0), ("b", 1)), warehouse, tables.USER_INDEX)
+    second = store.insert_new(index(spark, ("b", 7), ("c", 2)), warehouse, tables.USER_INDEX)
+    assert second > first
+    assert rows(store.read(spark, warehouse, tables.USER_INDEX)) == [("a", 0), ("b", 1), ("c", 2)]
+    assert rows(store.read(spark, warehouse, tables.USER_INDEX, at=first)) == [("a", 0), ("b", 1)]
+    assert store.version(spark, warehouse, tables.USER_INDEX) == second
+    with pytest.raises(InvariantError, match="not unique"):
+        store.insert_new(index(spark, ("d", 3), ("d", 4)), warehouse, tables.USER_INDEX)
+    assert store.version(spark, warehouse, tables.USER_INDEX) == second
+
+
+def test_replace_night_replaces_that_night_alone(spark, warehouse):
+    table, eighth, ninth = TABLES["topk_als"], date(2011, 12, 8), date(2011, 12, 9)
+    store.replace_night(lists(spark, eighth, ("u", 1, "x", 0.5)), warehouse, table, eighth)
+    store.replace_night(lists(spark, ninth, ("u", 1, "y", 0.5), ("u", 2, "x", 0.25)), warehouse, table, ninth)
+    before = store.replace_night(lists(spark, ninth, ("u", 1, "z", 1.0)), warehouse, table, ninth)
+    expected = [(eighth, "u", 1, "x", 0.5, "v1"), (ninth, "u", 1, "z", 1.0, "v1")]
+    assert rows(store.read(spark, warehouse, table)) == expected
+    with pytest.raises(PySparkException):  # a row of another night is refused, not filed away
+        store.replace_night(lists(spark, eighth, ("v", 1, "x", 0.5)), warehouse, table, ninth)
+    assert store.version(spark, warehouse, table) == before
+    assert rows(store.read(spark, warehouse, table)) == expected
+
+
+def test_fixed_tables_take_their_columns_only(spark, warehouse):
+    extra = index(spark, ("a", 0)).withColumn("more", F.lit(1)).select("more", "idx", "id")
+    store.append(extra, warehouse, tables.USER_INDEX)
+    assert store.read(spark, warehouse, tables.USER_INDEX).columns == ["id", "idx"]
+    with pytest.raises(Exception, match="NOT_NULL_CONSTRAINT_VIOLATED"):
+        store.append(index(spark, (None, 1)), warehouse, tables.USER_INDEX)  # id is never null
+
+
+def test_open_tables_grow_columns(spark, warehouse):
+    table = tables.ITEMS_TABLE
+    store.upsert(spark.createDataFrame([("a", "old"), ("b", "B")], "id string, title string"), warehouse, table)
+    newer = spark.createDataFrame([("a", "new", 2.5), ("c", "C", None)], "id string, title string, price double")
+    store.upsert(newer, warehouse, table)
+    found = store.read(spark, warehouse, table).orderBy("id").collect()
+    assert [tuple(r) for r in found] == [("a", "new", 2.5), ("b", "B", None), ("c", "C", None)]
+    store.overwrite(spark.createDataFrame([("z", 1)], "id string, size int"), warehouse, table)
+    assert store.read(spark, warehouse, table).columns == ["id", "size"]
+
+
+def test_delete_where(spark, warehouse):
+    store.append(index(spark, ("a", 0), ("b", 1)), warehouse, tables.USER_INDEX)
+    store.delete_where(spark, warehouse, tables.USER_INDEX, F.col("id") == "a")
+    assert rows(store.read(spark, warehouse, tables.USER_INDEX)) == [("b", 1)]
+
+
+def test_tables_say_what_they_are_and_every_reader_opens_them(spark, warehouse):
+    import polars as pl
+    from deltalake import DeltaTable, QueryBuilder
+
+    night = date(2011, 12, 9)
+    for _ in range(2):  # the second write removes rows: no deletion vectors may come of it
+        store.replace_night(lists(spark, night, ("u", 1, "x", 0.5)), warehouse, TABLES["topk_als"], night)
+    path = warehouse.table_path(TABLES["topk_als"])
+    fields = {f.name: f for f in spark.read.format("delta").load(path).schema.fields}
+    assert {name: f.metadata["comment"] for name, f in fields.items()} == {
+        c.name: c.comment for c in TABLES["topk_als"].columns
+    }
+    detail = spark.sql(f"DESCRIBE DETAIL delta.`{path}`").head()
+    assert detail["description"] == TABLES["topk_als"].comment
+    assert detail["partitionColumns"] == ["run_date"]
+    assert (detail["minReaderVersion"], detail["tableFeatures"]) == (1, ["appendOnly", "invariants"])
+    assert pl.read_delta(path).select("item_id", "rank").rows() == [("x", 1)]
+    answer = QueryBuilder().register("lists", DeltaTable(path)).execute("select item_id from lists where rank = 1")
+    assert answer.read_all()["item_id"].to_pylist() == ["x"]
+
+
+def test_every_declared_table_can_be_made(spark, warehouse):
+    for table in TABLES.values():
+        store.create(spark, warehouse, table)
+    found = {name: store.read(spark, warehouse, table).columns for name, table in TABLES.items()}
+    assert found == {name: table.column_names for name, table in TABLES.items()}
+    assert all(set(t.key) | set(t.partition) <= set(t.column_names) for t in TABLES.values())
