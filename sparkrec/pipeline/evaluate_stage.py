@@ -12,10 +12,12 @@ from pyspark.sql import functions as F
 from sparkrec import store
 from sparkrec.errors import UserError
 from sparkrec.evaluation.ranking import ranking_metrics
+from sparkrec.evaluation.ratings import rating_metrics
 from sparkrec.evaluation.sessions import popularity_ranks, session_metrics
 from sparkrec.evaluation.split import holdout_users, known_items_only
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.log import log_event
+from sparkrec.models.als import load_als
 from sparkrec.models.popularity import popularity, popularity_matrix, popularity_queries
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
@@ -23,9 +25,10 @@ from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.scorers import USER_MODELS, Scorer, counted, seen_pairs, user_scorer
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
+from sparkrec.prepare.user_item import user_item
 from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
 from sparkrec.retrieval.topk import top_k
-from sparkrec.tables import INTERACTIONS, ITEM_IDX, METRICS, START_TS, TS, USER_IDX
+from sparkrec.tables import INTERACTIONS, ITEM_IDX, METRICS, RATING, START_TS, TS, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -41,6 +44,8 @@ def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
     user_cards = [cards[model] for model in USER_MODELS if model in cards]
     if user_cards:
         judged += _judge_users(night, inputs, user_cards)
+    if "als" in cards and night.config.als.feedback == "explicit":
+        judged += _judge_ratings(night, inputs, cards["als"])
     if "gru" in cards:
         judged += _judge_sessions(night, inputs, cards["gru"])
     rows = [
@@ -83,6 +88,17 @@ def _popularity(
         (name, Scorer(queries, popularity_matrix(popularity(rows, weights, cutoff, days), n_items, catalogue)))
         for name, days in _windows(night).items()
     ]
+
+
+def _judge_ratings(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]:
+    """Errors of the predicted ratings of what was rated from the cutoff on; a cold pair is predicted by the mean."""
+    settings, weights, rows = night.config.prepare.user_item, night.fmt.event_weights, inputs.read(INTERACTIONS)
+    earlier, later = rows.where(F.col(TS) < utc(card.cutoff)), rows.where(F.col(TS) >= utc(card.cutoff))
+    held_out = user_item(later, settings, weights, night.as_of)
+    mean = user_item(earlier, settings, weights, card.cutoff).agg(F.avg(RATING)).head()
+    model = load_als(night.spark, part_path(night.warehouse, card.model, night.run_date, HOLDOUT))
+    values = rating_metrics(held_out, model.user_factors, model.item_factors, float(mean[0]))  # type: ignore[index]
+    return [(card.model, card.model_version, RATINGS, value) for value in values]
 
 
 def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
+from sparkrec.cli import main_guard
 from sparkrec.config import load_config
-from sparkrec.errors import UserError
 from sparkrec.log import setup_logging
-
-USER_ERROR = 2
 
 
 def run_job(stages: Sequence[str] | None, description: str | None, argv: Sequence[str] | None = None) -> int:
@@ -25,11 +22,11 @@ def run_job(stages: Sequence[str] | None, description: str | None, argv: Sequenc
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the files")
     arguments = parser.parse_intermixed_args(argv)
     setup_logging()
-    try:
+
+    def run() -> int:
         from sparkrec.pipeline.nightly import run_nightly
 
         config = load_config(arguments.conf, arguments.settings)
         return run_nightly(config, arguments.run_date, only=stages)
-    except UserError as error:
-        print(f"sparkrec: {error}", file=sys.stderr)
-        return USER_ERROR
+
+    return main_guard(run)
