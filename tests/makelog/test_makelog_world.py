@@ -82,10 +82,18 @@ def test_what_a_user_took_tells_what_they_take_next(world, style):
     assert personal > 1.8 * np.isin(categories, all_users)[known].mean()
 
 
-def test_popularity_drifts(days):
-    first, last = (np.bincount(e.item, minlength=2000) for e in (days[0], days[-1]))
-    same_day = np.bincount(days[1].item, minlength=2000)
-    assert np.corrcoef(first, same_day)[0, 1] > np.corrcoef(first, last)[0, 1] + 0.05
+def test_popularity_drifts_and_new_items_draw_attention(world):
+    weight = [np.diff(world.popularity_cum(day)) for day in range(DAYS)]
+    old = world.born == 0
+    share = [w[old] / w[old].sum() for w in weight]
+    moved_in_a_day, moved_in_all = (np.abs(share[0] - share[n]).sum() / 2 for n in (1, DAYS - 1))
+    assert 0 < 3 * moved_in_a_day < moved_in_all
+    assert 0.1 < moved_in_all < 0.6
+    day = 3
+    new = world.born == day
+    assert (weight[day][new].sum() / world.popularity[new].sum()) > 2 * (
+        weight[day][old].sum() / world.popularity[old].sum()
+    )
 
 
 def test_nothing_happens_before_it_exists(world, days):
