@@ -10,6 +10,7 @@ import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from sparkrec.errors import UserError
 
@@ -25,11 +26,11 @@ def resolve(path: str) -> tuple[FileSystem, str]:
     """
     from pyarrow import fs
 
-    if "://" not in path and not path.startswith("file:"):
+    if path.startswith("file:"):
+        return fs.LocalFileSystem(), unquote(urlsplit(path).path)
+    if "://" not in path:
         return fs.LocalFileSystem(), os.path.abspath(path)
-    uri = path.replace("s3a://", "s3://", 1) if path.startswith("s3a://") else path
-    if uri.startswith("file:") and not uri.startswith("file://"):
-        uri = "file://" + uri[len("file:") :]  # Hadoop's spelling
+    uri = path.replace("s3a://", "s3://", 1)  # Hadoop's spelling
     try:
         filesystem, inside = fs.FileSystem.from_uri(uri)
     except Exception as error:  # pyarrow raises several kinds
@@ -39,9 +40,9 @@ def resolve(path: str) -> tuple[FileSystem, str]:
 
 def uri(path: str) -> str:
     """The path as a URI: plain paths become ``file:///…``."""
-    if "://" in path:
-        return path
-    return Path(os.path.abspath(path.removeprefix("file:"))).as_uri()
+    if "://" in path and not path.startswith("file:"):
+        return path.replace("s3a://", "s3://", 1)
+    return Path(resolve(path)[1]).as_uri()
 
 
 def join(folder: str, *names: str) -> str:

@@ -18,7 +18,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
 MANIFEST = "manifest.json"
 FILE_NO = "file_no"  # column of each row: the number of the file it is in
@@ -128,10 +128,11 @@ def write_snapshot(
         log_event("snapshot_reused", path=path, rows=found.rows)
         return found
     _check_columns(df)
-    numbered = _number_files(df, group, n_files, slots)
-    counts = _count_files(numbered, group, df.columns, n_files, rows_per_file_limit)
-    data = _write_files(numbered, path, order, n_files)
-    entries = _check_files(data, counts)
+    dealt = _deal_groups(df, group, n_files, slots)
+    counts = _count_files(dealt, n_files, rows_per_file_limit)
+    numbered = df.join(dealt.drop("_n"), df[group] == dealt["_group"], how="inner").select(*df.columns, FILE_NO)
+    _write_files(numbered, path, order, n_files)
+    entries = _check_files(path, counts)
     manifest = Manifest(path, tuple(entries), columns, group, tuple(order), slots, dict(inputs))
     plain = dataclasses.asdict(manifest)
     plain.pop("path")
@@ -157,58 +158,52 @@ def _reusable(
 
 
 def _check_columns(df: DataFrame) -> None:
+    from pyspark.sql import functions as F
+
     for name, kind in df.dtypes:
         if kind not in _NUMBERS:
             raise UserError("a snapshot holds numbers only", where=f"column {name} is {kind}", fix="index it first")
     if FILE_NO in df.columns:
         raise UserError("column name is taken", where=FILE_NO, fix="rename the column")
+    nulls = df.agg(*[F.count_if(F.col(c).isNull()).alias(c) for c in df.columns]).head()
+    for name in df.columns:
+        if nulls is not None and nulls[name]:
+            raise UserError("a snapshot cannot hold nulls", where=f"column {name}", fix="fill or drop them first")
 
 
-def _number_files(df: DataFrame, group: str, n_files: int, slots: int) -> DataFrame:
-    """Adds ``file_no``: groups in order of size (rows, descending) are dealt out back and forth over the slots."""
+def _deal_groups(df: DataFrame, group: str, n_files: int, slots: int) -> DataFrame:
+    """(_group, _n, file_no): groups in order of their rows, descending, are dealt out back and forth over the slots."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    sizes = df.groupBy(group).agg(F.count(F.lit(1)).alias("_n"))
+    sizes = df.groupBy(F.col(group).alias("_group")).agg(F.count(F.lit(1)).alias("_n"))
     # The place of each size in the whole order needs only the (few) distinct sizes in one task.
     larger = Window.orderBy(F.desc("_n")).rowsBetween(Window.unboundedPreceding, -1)
     offsets = sizes.groupBy("_n").agg(F.count(F.lit(1)).alias("_groups"))
     offsets = offsets.select("_n", F.coalesce(F.sum("_groups").over(larger), F.lit(0)).alias("_offset"))
-    within = Window.partitionBy("_n").orderBy(F.xxhash64(group), group)
+    within = Window.partitionBy("_n").orderBy(F.xxhash64("_group"), "_group")
     place = F.col("_offset") + F.row_number().over(within) - 1
-    dealt = sizes.join(F.broadcast(offsets), "_n", how="inner").select(group, place.alias("_place"))
+    placed = sizes.join(F.broadcast(offsets), "_n", how="inner").select("_group", "_n", place.alias("_place"))
     turn, position = F.floor(F.col("_place") / slots), F.col("_place") % slots
     slot = F.when(turn % 2 == 0, position).otherwise(slots - 1 - position)
-    numbers = dealt.select(F.col(group).alias("_group"), (slot % n_files).cast("int").alias(FILE_NO))
-    return df.join(numbers, df[group].eqNullSafe(numbers["_group"]), how="inner").select(*df.columns, FILE_NO)
+    return placed.select("_group", "_n", (slot % n_files).cast("int").alias(FILE_NO))
 
 
-def _count_files(
-    numbered: DataFrame, group: str, columns: Sequence[str], n_files: int, limit: int
-) -> list[tuple[int, int]]:
+def _count_files(dealt: DataFrame, n_files: int, limit: int) -> list[tuple[int, int]]:
     """(rows, groups) of each file."""
     from pyspark.sql import functions as F
 
-    nulls: list[Column] = [F.count_if(F.col(c).isNull()).alias(f"_null_{c}") for c in columns]
-    counted = numbered.groupBy(FILE_NO).agg(F.count(F.lit(1)).alias("_rows"), *nulls)
-    groups = numbered.select(FILE_NO, group).distinct().groupBy(FILE_NO).agg(F.count(F.lit(1)).alias("_groups"))
-    rows = counted.join(groups, FILE_NO, how="inner").collect()  # one row a file
-    for name in columns:
-        if any(row[f"_null_{name}"] for row in rows):
-            raise UserError("a snapshot cannot hold nulls", where=f"column {name}", fix="fill or drop them first")
-    largest = max((row["_rows"] for row in rows), default=0)
+    counted = dealt.groupBy(FILE_NO).agg(F.sum("_n").alias("rows"), F.count(F.lit(1)).alias("groups")).collect()
+    largest = max((row["rows"] for row in counted), default=0)
     if largest > limit:
-        raise UserError(
-            "too many rows in a snapshot file",
-            where=f"{largest} rows, at most {limit}",
-            fix="raise train.snapshot_files",
-        )
-    by_file = {row[FILE_NO]: (row["_rows"], row["_groups"]) for row in rows}
+        where = f"{largest} rows, at most {limit}"
+        raise UserError("too many rows in a snapshot file", where=where, fix="raise train.snapshot_files")
+    by_file = {row[FILE_NO]: (row["rows"], row["groups"]) for row in counted}
     return [by_file.get(i, (0, 0)) for i in range(n_files)]
 
 
-def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: int) -> str:
-    """Writes each file number from the task of the same number, and returns the folder of the files."""
+def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: int) -> None:
+    """Writes each file number from the task of the same number."""
     from pyspark.sql import functions as F
 
     files.remove(files.join(path, MANIFEST))  # from here on the old snapshot is incomplete
@@ -218,17 +213,15 @@ def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: 
     writer = sorted_rows.write.mode("overwrite").option("parquet.block.size", str(2**31 - 1))
     writer = writer.option("maxRecordsPerFile", 0).option("compression", "snappy")
     writer.parquet(files.join(path, "data"))
-    return path
 
 
 def _partition_keys(df: DataFrame, n_files: int) -> list[int]:
     """For each partition number 0 … n_files-1 a key that Spark's hash partitioning sends there."""
     from pyspark.sql import functions as F
 
-    tried = df.sparkSession.range(200 * n_files).select(
-        F.col("id").cast("int").alias("key"), F.pmod(F.hash(F.col("id").cast("int")), F.lit(n_files)).alias("part")
-    )
-    found = {row["part"]: row["key"] for row in tried.groupBy("part").agg(F.min("key").alias("key")).collect()}
+    key = F.col("id").cast("int")
+    tried = df.sparkSession.range(200 * n_files).select(key, F.pmod(F.hash(key), F.lit(n_files))).collect()
+    found = {part: key for key, part in tried}
     return [found[i] for i in range(n_files)]
 
 

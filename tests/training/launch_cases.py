@@ -1,0 +1,94 @@
+"""Functions that test_launch runs on real Horovod workers, and the program that starts them in local[3]."""
+
+import json
+import os
+import sys
+import time
+
+import torch
+
+from sparkrec.config import GruConfig, SparkConfig, TrainConfig
+from sparkrec.errors import InvariantError
+from sparkrec.log import setup_logging
+from sparkrec.training import gru
+from sparkrec.training.comm import gather_rows
+from sparkrec.training.launch import run_ranks
+from sparkrec.training.snapshot import write_snapshot
+
+CONFIG = GruConfig(layers=[6], lanes=7, n_sample=9, epochs=2, dropout_embedding=0.3, dropout_hidden=0.2)
+
+
+def collectives(comm, scale):
+    """Each operation once; the gradient of Σ over ranks of Σ_j (rank + 1) (scale x_j)² with x gathered."""
+    mine = torch.full((2,), float(comm.rank + 1), requires_grad=True)
+    ((scale * gather_rows(mine, comm)) ** 2 * (comm.rank + 1)).sum().backward()
+    comm.barrier()
+    return {
+        "rank": [comm.rank, comm.size, comm.local_rank, comm.local_size],
+        "sum": comm.allreduce_sum(torch.tensor([1, comm.rank])).tolist(),
+        "gathered": comm.allgather(torch.tensor([comm.rank])).tolist(),
+        "broadcast": comm.broadcast(torch.tensor([comm.rank]), root=comm.size - 1).tolist(),
+        "gradient": mine.grad.tolist(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def unequal(comm):
+    comm.allgather(torch.zeros(1 + comm.rank))
+    wait_for_the_others(comm)
+
+
+def fails_on_rank_1(comm):
+    if comm.rank == 1:
+        raise InvariantError("rank 1 lost rows")
+    wait_for_the_others(comm)
+
+
+def dies_on_rank_1(comm):
+    if comm.rank == 1:
+        os.kill(os.getpid(), 9)
+    wait_for_the_others(comm)
+
+
+def wait_for_the_others(comm):
+    for _ in range(6000):
+        comm.allreduce_sum(torch.zeros(1))
+        time.sleep(0.01)
+
+
+def outcome(spark, fn, ranks):
+    began = time.monotonic()
+    try:
+        run_ranks(spark, fn, (), TrainConfig(ranks=ranks, device="cpu"))
+    except Exception as error:
+        return {"kind": type(error).__name__, "text": str(error), "seconds": time.monotonic() - began}
+    return {"kind": "none"}
+
+
+def main(folder):
+    from sparkrec.spark import build_session
+
+    setup_logging()
+    conf = {"spark.driver.memory": "1g", "spark.sql.shuffle.partitions": "2", "spark.driver.host": "127.0.0.1"}
+    conf["spark.driver.bindAddress"] = "127.0.0.1"
+    spark = build_session(SparkConfig(master="local[3]", conf=conf))
+    found = {"errors": {f.__name__: outcome(spark, f, 2) for f in (unequal, fails_on_rank_1, dies_on_rank_1)}}
+    found["slots"] = outcome(spark, collectives, 4)
+    sessions = spark.range(40).selectExpr(
+        "cast(id as string) session_id",
+        "timestamp_seconds(1000 * id) start_ts",
+        "transform(sequence(0, cast(id % 6 as int)), i -> cast(pmod(id * 7 + i * i, 23) as int)) items",
+    )
+    rows = gru.snapshot_rows(sessions)
+    write_snapshot(rows, f"{folder}/s", group=gru.GROUP, order=gru.ORDER, n_files=6, inputs={"s": 1}, n_slots=7)
+    for ranks in (1, 2, 3):
+        config = TrainConfig(ranks=ranks, device="cpu")
+        found[f"collectives{ranks}"] = run_ranks(spark, collectives, (3.0,), config)
+        args = (f"{folder}/s", f"{folder}/m{ranks}", CONFIG, config, 23, {})
+        found[f"train{ranks}"] = run_ranks(spark, gru.train, args, config)
+    spark.stop()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
