@@ -34,3 +34,13 @@ def real_data():
     if not folder or not Path(folder).is_dir():
         pytest.skip("no real logs: set SPARKREC_REAL_LOGS")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def night(spark, tmp_path_factory):
+    """A whole night of three models on invoices, as a ``tests.nights.Place``. Tests must not change it."""
+    from tests.nights import make_place
+
+    place = make_place(tmp_path_factory.mktemp("night"))
+    assert place.run(spark, place.last) == 0
+    return place

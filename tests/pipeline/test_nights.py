@@ -6,7 +6,7 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from tests.pipeline.conftest import make_place
+from tests.nights import make_place
 
 pytestmark = pytest.mark.slow
 

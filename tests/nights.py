@@ -1,11 +1,10 @@
-"""A small night, run once for the tests that look at its tables."""
+"""Small logs and the nights that tests run on them."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
-import pytest
 
 from sparkrec.config import load_config
 from sparkrec.makelog import LogOptions, make_log
@@ -69,11 +68,3 @@ def make_place(folder: Path, fmt: str = "invoices", days: int = 12, events: int 
     first = date(2024, 1, 1)
     make_log(LogOptions(fmt, events, users=120, items=60, days=days, start=first), folder / "made")
     return Place(folder / "made" / "log", folder / "warehouse", fmt, first, days)
-
-
-@pytest.fixture(scope="session")
-def night(spark, tmp_path_factory) -> Place:
-    """A whole night of three models on invoices. Tests must not change it."""
-    place = make_place(tmp_path_factory.mktemp("night"))
-    assert place.run(spark, place.last) == 0
-    return place
