@@ -45,7 +45,7 @@ def test_deltalake_runs_sql(night):
         "from deltalake import DeltaTable, QueryBuilder\n"
         "lists = DeltaTable(sys.argv[1] + '/topk_als')\n"
         "q = 'select count(distinct user_id) n from lists where rank = 1'\n"
-        "print(QueryBuilder().register('lists', lists).execute(q).read_all()['n'][0])\n"
+        "print(QueryBuilder().register('lists', lists).execute(q).read_all()['n'][0].as_py())\n"
     )
     assert int(python(code, str(night.warehouse))) == night.table("topk_als")["user_id"].n_unique()
 
