@@ -22,6 +22,7 @@ import pandas as pd
 from _measure import last_line, machine, say
 from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
 
 from sparkrec.config import AlsConfig, SparkConfig
 from sparkrec.evaluation.ranking import ranking_metrics
@@ -65,7 +66,7 @@ def arguments() -> argparse.Namespace:
     whole = {"users": 6040, "items": 3706, "events": 1_000_000, "rank": 64, "iterations": 10, "runs": 1, "cores": 2}
     for name, value in {**whole, "blocks": 0, "seed": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    for name, number in {"reg": 0.1, "peer-reg": 10.0, "alpha": 1.0}.items():
+    for name, number in {"reg": 0.1, "peer-reg": 1.0, "alpha": 1.0}.items():
         parser.add_argument(f"--{name}", type=float, default=number)
     parser.add_argument("--memory", default="3g")
     return parser.parse_args()
@@ -108,7 +109,8 @@ def implicit_als(spark: SparkSession, train: pd.DataFrame, options: argparse.Nam
     model = AlternatingLeastSquares(factors=options.rank, regularization=options.peer_reg, alpha=options.alpha,
                                     iterations=options.iterations, num_threads=options.cores,
                                     random_state=options.seed)  # fmt: skip
-    model.fit(matrix, show_progress=False)
+    with threadpool_limits(1, "blas"):  # as implicit advises: its own threads are one per core
+        model.fit(matrix, show_progress=False)
     rows = pd.DataFrame({"idx": np.arange(options.users, dtype=np.int32), "vector": model.user_factors.tolist()})
     factors = spark.createDataFrame(rows, "idx int, vector array<float>")
     return factors, ItemMatrix(np.asarray(model.item_factors, dtype=np.float32))
