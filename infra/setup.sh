@@ -22,7 +22,7 @@ step() { echo "setup: $*" >&2; }
 check_python() {
     command -v "$PYTHON3" >/dev/null || fail "Python 3.11 is missing: install python3.11 (apt-get install python3.11 \
 python3.11-venv python3.11-dev, or pyenv install 3.11), or name it with PYTHON3=/path/to/python3.11"
-    "$PYTHON3" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null ||
+    "$PYTHON3" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 ||
         fail "Python 3.11 is needed, but $PYTHON3 is $("$PYTHON3" --version 2>&1 | head -1): install python3.11, or \
 name it with PYTHON3=/path/to/python3.11"
     "$PYTHON3" -c 'import ensurepip, venv' 2>/dev/null ||
@@ -102,6 +102,6 @@ install_horovod
 install_jars
 step "sparkrec"
 "$VENV/bin/pip" install --quiet --no-deps --no-build-isolation --editable .
-"$VENV/bin/pip" check || step "the conflicts above are known: Petastorm names packages that it does not need here"
+conflicts=$("$VENV/bin/pip" check) || fail "the packages do not fit together: $(head -1 <<<"$conflicts")"
 echo "$wanted" >"$STAMP"
 step "ready"
