@@ -30,7 +30,7 @@ def group_equal(batch: DataFrame, existing: DataFrame | None, largest_day: int) 
     """
     rows = batch.select(*EVENT_KEY, FILE_NO)
     if existing is not None:
-        rows = rows.unionByName(existing.select(*EVENT_KEY, F.lit(IN_TABLE).alias(FILE_NO)))
+        rows = rows.unionByName(existing.select(*EVENT_KEY, F.lit(IN_TABLE).cast("bigint").alias(FILE_NO)))
     tasks_per_day = max(1, -(-largest_day // ROWS_PER_TASK))
     spread = rows.withColumn("_part", F.pmod(F.xxhash64(ITEM_ID), F.lit(tasks_per_day)))
     spread = spread.repartition(EVENT_DATE, "_part")

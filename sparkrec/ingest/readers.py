@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +52,11 @@ def group_files(
     Raises:
         UserError: A file is empty or unreadable, or lacks a required column.
     """
+    files = list(files)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda pair: _columns(fs, *pair), files))
     groups: dict[tuple[Reader, tuple[str, ...]], list[FileStatus]] = {}
-    for file, reader in files:
-        columns = _columns(fs, file, reader)
+    for (file, reader), columns in zip(files, found, strict=True):
         if reader.kind == "csv":
             _require_columns(file, columns, required)
         groups.setdefault((reader, columns), []).append(file)

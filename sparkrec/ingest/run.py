@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import IntegerType
+from pyspark.sql.types import LongType
 
 from sparkrec import store
 from sparkrec.config import Config
@@ -58,10 +60,11 @@ class Staged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Counts of staged rows: valid ones by day, invalid ones by reason."""
+    """Counts of staged rows: valid ones by day, invalid ones by reason, (rows, rows without an id) by file."""
 
     valid: dict[date, int]
     reasons: dict[str, int]
+    files: dict[int, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -99,15 +102,14 @@ def take_in(
     context: Context, logs: files.Selection, beside: dict[str, files.Selection], stale: Sequence[str]
 ) -> IngestResult:
     """Reads and judges all new files, then writes the tables."""
-    batch = stage_logs(context, logs.to_read) if logs.to_read else None
+    batch, verdict = stage_logs(context, logs.to_read) if logs.to_read else (None, Verdict({}, {}, {}))
     extra = {name: stage_attributes(context, name, s.to_read) for name, s in beside.items() if s.to_read}
-    verdict = judge(batch) if batch else Verdict({}, {})
     if batch:
         check_share(batch, verdict, context.config.ingest.max_quarantine_share)
     check_day(context, verdict.valid, stale)
     read_files = [*logs.to_read, *(f for name in extra for f in beside[name].to_read)]
     check_unchanged(context, read_files)
-    hashes = {file.name: context.fs.sha256(file) for file, _ in read_files}
+    hashes = hash_files(context, [file for file, _ in read_files])
     kept = stage_new_events(context, batch, verdict, stale) if batch else None
     result = account(batch, verdict, kept, len(logs.to_read))
     outputs = undo(context, stale)
@@ -216,8 +218,8 @@ def stale_sources(
 # ---------------------------------------------------------------------------------------------- into staging
 
 
-def stage_logs(context: Context, selected: Sequence[FileReader]) -> Staged:
-    """Reads and parses the new log files into staging."""
+def stage_logs(context: Context, selected: Sequence[FileReader]) -> tuple[Staged, Verdict]:
+    """Reads and parses the new log files into staging, and counts what came of them."""
     ingest, fmt = context.config.ingest, context.fmt
     try:
         min_ts = date.fromisoformat(ingest.min_ts)
@@ -230,8 +232,9 @@ def stage_logs(context: Context, selected: Sequence[FileReader]) -> Staged:
         return parse.parse_rows(raw, fmt, bounds)
 
     staged = _stage(context, "rows", selected, parse.log_columns(fmt), required, parse_group)
-    _check_files(context, staged, selected, "missing item", fmt.item.columns)
-    return staged
+    verdict = judge(staged, "missing item")
+    _check_files(staged, verdict, selected, fmt.item.columns)
+    return staged, verdict
 
 
 def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]) -> Staged:
@@ -245,7 +248,9 @@ def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]
         return attributes.parse_attribute_file(raw, declared, context.fmt.nulls)
 
     staged = _stage(context, kind[1:], selected, names, [declared.id.columns], parse_group)
-    _check_files(context, staged, selected, "missing id", declared.id.columns)
+    verdict = judge(staged, "missing id")
+    _check_files(staged, verdict, selected, declared.id.columns)
+    log_event("attributes", kind=kind[1:], rows_read=staged.read, reasons=verdict.reasons)
     return staged
 
 
@@ -265,7 +270,7 @@ def _stage(
         parsed.append(parse_group(raw.observe(counters[-1], F.count(F.lit(1)).alias("rows"))))
     rows = reduce(DataFrame.unionByName, parsed)
     numbers = [(normal_uri(file.uri), i) for i, (file, _) in enumerate(selected)]
-    numbered = context.spark.createDataFrame(numbers, f"{URI} string, {FILE_NO} int")
+    numbered = _local(context, {URI: [u for u, _ in numbers], FILE_NO: [i for _, i in numbers]})
     path = f"{context.staging}/{folder}"
     try:
         rows.join(F.broadcast(numbered), URI, how="inner").drop(URI).write.parquet(path)
@@ -274,22 +279,17 @@ def _stage(
             raise unreadable(error, [file for file, _ in selected]) from error
         raise
     read = sum(int(counter.get["rows"]) for counter in counters)
-    return Staged(context.spark.read.schema(rows.drop(URI).schema.add(FILE_NO, IntegerType())).parquet(path),
+    return Staged(context.spark.read.schema(rows.drop(URI).schema.add(FILE_NO, LongType())).parquet(path),
                   tuple(file.name for file, _ in selected), read)  # fmt: skip
 
 
-def _check_files(
-    context: Context, staged: Staged, selected: Sequence[FileReader], missing: str, columns: Sequence[str]
-) -> None:
+def _check_files(staged: Staged, verdict: Verdict, selected: Sequence[FileReader], columns: Sequence[str]) -> None:
     """Every file has a row, and every file has the column that matters in some row."""
-    is_missing = F.count_if(F.col(REASON).eqNullSafe(missing)).alias("missing")
-    counts = staged.rows.groupBy(FILE_NO).agg(F.count(F.lit(1)).alias("n"), is_missing).collect()
-    by_file = {row[FILE_NO]: row for row in counts}
     for number, (file, _) in enumerate(selected):
-        row = by_file.get(number)
-        if row is None:
+        rows, missing = verdict.files.get(number, (0, 0))
+        if rows == 0:
             raise UserError("log file has no rows", where=file.path, fix="remove it, or write it again")
-        if row["missing"] == row["n"]:
+        if missing == rows:
             fix = "check logs.format and the file"
             raise UserError(f"no row of the log file has {' or '.join(columns)}", where=file.path, fix=fix)
 
@@ -325,13 +325,18 @@ def _is_one_of(column: str, values: Sequence[str]) -> Column:
 # ---------------------------------------------------------------------------------------------- judging
 
 
-def judge(batch: Staged) -> Verdict:
-    """Counts the staged rows, in one pass."""
-    sets = batch.rows.groupingSets([[REASON], [EVENT_DATE]], REASON, EVENT_DATE)
-    counts = sets.agg(F.grouping(REASON).alias("by_day"), F.count(F.lit(1)).alias("n")).collect()
-    valid = {r[EVENT_DATE]: r["n"] for r in counts if r["by_day"] and r[EVENT_DATE] is not None}
-    reasons = [(r[REASON], r["n"]) for r in counts if not r["by_day"] and r[REASON] is not None]
-    return Verdict(valid, dict(sorted(reasons, key=lambda pair: (-pair[1], pair[0]))))
+def judge(staged: Staged, missing: str) -> Verdict:
+    """Counts the staged rows in one pass; ``missing`` is the reason of a row without an id."""
+    days = F.col(EVENT_DATE) if EVENT_DATE in staged.rows.columns else F.lit(None).cast("date")
+    rows = staged.rows.select(FILE_NO, REASON, days.alias(EVENT_DATE))
+    sets = rows.groupingSets([[FILE_NO], [REASON], [EVENT_DATE]], FILE_NO, REASON, EVENT_DATE)
+    is_missing = F.count_if(F.col(REASON).eqNullSafe(missing)).alias("missing")
+    absent = [F.grouping(name).alias(f"no_{name}") for name in (FILE_NO, REASON, EVENT_DATE)]
+    counts = sets.agg(*absent, F.count(F.lit(1)).alias("n"), is_missing).collect()
+    valid = {r[EVENT_DATE]: r["n"] for r in counts if not r[f"no_{EVENT_DATE}"] and r[EVENT_DATE] is not None}
+    reasons = [(r[REASON], r["n"]) for r in counts if not r[f"no_{REASON}"] and r[REASON] is not None]
+    by_file = {r[FILE_NO]: (r["n"], r["missing"]) for r in counts if not r[f"no_{FILE_NO}"]}
+    return Verdict(valid, dict(sorted(reasons, key=lambda pair: (-pair[1], pair[0]))), by_file)
 
 
 def check_share(batch: Staged, verdict: Verdict, most: float) -> None:
@@ -362,6 +367,12 @@ def check_unchanged(context: Context, selected: Iterable[FileReader]) -> None:
     for file, _ in selected:
         if context.fs.stat(file.uri, file.name) != file:
             raise UserError("log file changed while it was read", where=file.path, fix="run again when it is complete")
+
+
+def hash_files(context: Context, read: Sequence[FileStatus]) -> dict[str, str]:
+    """SHA-256 of files by name, several at a time."""
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip((f.name for f in read), pool.map(context.fs.sha256, read), strict=True))
 
 
 def account(batch: Staged | None, verdict: Verdict, kept: Kept | None, n_files: int) -> IngestResult:
@@ -421,7 +432,14 @@ def _quarantine(context: Context, staged: Iterable[Staged]) -> DataFrame:
 
 
 def _sources(context: Context, staged: Staged) -> DataFrame:
-    return context.spark.createDataFrame(list(enumerate(staged.sources)), f"{FILE_NO} int, {SOURCE} string")
+    return _local(context, {FILE_NO: list(range(len(staged.sources))), SOURCE: list(staged.sources)})
+
+
+def _local(context: Context, columns: dict[str, list[Any]]) -> DataFrame:
+    """A small table of the driver's, by Arrow: no job and no Python worker is needed for it."""
+    import pyarrow as pa
+
+    return context.spark.createDataFrame(pa.table(columns))
 
 
 def write_attributes(context: Context, batch: Staged | None, extra: dict[str, Staged]) -> dict[str, int]:
@@ -451,15 +469,22 @@ def write_attributes(context: Context, batch: Staged | None, extra: dict[str, St
 
 def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str], replaced: bool) -> dict[str, int]:
     """Notes the files as taken in: the last write, which makes the others count."""
-    start = datetime(1970, 1, 1)
-    rows = [
-        (f.name, f.size, (f.modified_at - start) // timedelta(microseconds=1), hashes[f.name], context.run_id)
-        for f in read
-    ]
-    noted = context.spark.createDataFrame(rows, "source string, size long, micros long, sha256 string, run_id string")
-    noted = noted.select(
-        SOURCE, "size", F.timestamp_micros("micros").alias("modified_at"), "sha256", "run_id",
+    start, micro = datetime(1970, 1, 1), timedelta(microseconds=1)
+    noted = _local(
+        context,
+        {
+            SOURCE: [f.name for f in read],
+            "size": [f.size for f in read],
+            "micros": [(f.modified_at - start) // micro for f in read],
+            "sha256": [hashes[f.name] for f in read],
+        },
+    ).select(
+        SOURCE,
+        "size",
+        F.timestamp_micros("micros").alias("modified_at"),
+        "sha256",
+        F.lit(context.run_id).alias("run_id"),
         F.lit(context.now).alias("ingested_at"),
-    )  # fmt: skip
+    )
     write = store.upsert if replaced else store.append
     return {FILES.name: write(noted, context.warehouse, FILES)}

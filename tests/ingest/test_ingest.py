@@ -234,7 +234,7 @@ def test_a_night_that_broke_off_and_ran_again_has_every_row_once(spark, copy, mo
 def test_rows_lost_between_reading_and_judging_are_noticed(night):
     kept = ingest_run.Kept(None, 3, 1)
     with pytest.raises(InvariantError, match=r"6 rows read, but 3 kept . 1 quarantined . 1 duplicates"):
-        ingest_run.account(ingest_run.Staged(None, ("f",), 6), ingest_run.Verdict({}, {"x": 1}), kept, 1)
+        ingest_run.account(ingest_run.Staged(None, ("f",), 6), ingest_run.Verdict({}, {"x": 1}, {}), kept, 1)
 
 
 def test_attribute_files_names_with_odd_characters_and_duplicates_across_files(spark, tmp_path):
