@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -49,12 +50,14 @@ def exists(spark: SparkSession, warehouse: Warehouse, table: Table) -> bool:
 
 def version(spark: SparkSession, warehouse: Warehouse, table: Table) -> int | None:
     """The table's current version, or None where there is no table."""
-    from delta.tables import DeltaTable
-
-    if not exists(spark, warehouse, table):
+    # By Delta's protocol a version is there when its commit file is; the newest is never cleaned away.
+    jvm = spark._jvm
+    log = jvm.org.apache.hadoop.fs.Path(f"{warehouse.table_path(table)}/_delta_log")  # type: ignore[union-attr]
+    fs = log.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    if not fs.exists(log):
         return None
-    history = DeltaTable.forPath(spark, warehouse.table_path(table)).history(1)
-    return int(history.select("version").head()[0])  # type: ignore[index]
+    names = [str(status.getPath().getName()) for status in fs.listStatus(log)]
+    return max((int(n[:20]) for n in names if re.fullmatch(r"\d{20}\.json", n)), default=None)
 
 
 def read(spark: SparkSession, warehouse: Warehouse, table: Table, at: int | None = None) -> DataFrame:
