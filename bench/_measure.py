@@ -43,19 +43,20 @@ def run_measured(command: list[str], **environment: str) -> Finished:
 
 
 def tree_bytes(pid: int) -> int:
-    """Proportional resident memory of a process and all below it, in bytes."""
-    total = 0
+    """Proportional resident memory of a process and all below it, in bytes: shared pages count once."""
     try:
         root = psutil.Process(pid)
-        for process in [root, *root.children(recursive=True)]:
-            try:
-                info = process.memory_full_info()
-                total += getattr(info, "pss", info.rss)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
+        return sum(_proportional(process.pid) for process in [root, *root.children(recursive=True)])
     except psutil.NoSuchProcess:
-        return total
-    return total
+        return 0
+
+
+def _proportional(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 def sparkrec_command(*arguments: str) -> list[str]:
