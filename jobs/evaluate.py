@@ -4,6 +4,8 @@ r"""Judges the night's models and the popularity baselines on the hold-out.
         --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
         jobs/evaluate.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
+
+The settings are those of ``sparkrec nightly``; see docs/cluster.md.
 """
 
 import sys

@@ -4,6 +4,8 @@ r"""Dense, append-only numbers for new users, items and feature values.
         --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
         jobs/index.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
+
+The settings are those of ``sparkrec nightly``; see docs/cluster.md.
 """
 
 import sys

@@ -4,6 +4,8 @@ r"""New log files to events, items, users and quarantine.
         --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
         jobs/ingest.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
+
+The settings are those of ``sparkrec nightly``; see docs/cluster.md.
 """
 
 import sys

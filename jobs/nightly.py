@@ -4,6 +4,8 @@ r"""The whole night: ingest, index, prepare, train, evaluate, top-K.
         --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
         jobs/nightly.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
+
+The settings are those of ``sparkrec nightly``; see docs/cluster.md.
 """
 
 import sys

@@ -4,6 +4,8 @@ r"""Trains the two-tower model on Horovod workers.
         --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
         jobs/train_two_tower.py --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
+
+The settings are those of ``sparkrec nightly``; see docs/cluster.md.
 """
 
 import sys

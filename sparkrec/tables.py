@@ -259,8 +259,8 @@ def topk_table(model: str) -> Table:
 TABLES: dict[str, Table] = {
     t.name: t
     for t in (
-        EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS, SESSIONS,
-        COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, METRICS, RUNS,
+        EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
+        SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, METRICS, RUNS,
         topk_table("als"), topk_table("gru"), topk_table("two_tower"),
     )
 }  # fmt: skip

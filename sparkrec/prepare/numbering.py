@@ -35,7 +35,7 @@ def numbered(rows: DataFrame, *order: str) -> tuple[DataFrame, int]:
     ranges = rows.repartitionByRange(*order).sortWithinPartitions(*order)
     ranges = cut_lineage(ranges.withColumn(POSITION, F.monotonically_increasing_id()))
     partition = F.shiftright(POSITION, PARTITION_BITS).cast("int")
-    sizes = dict(ranges.groupBy(partition).count().collect())
+    sizes: dict[int, int] = dict(ranges.groupBy(partition).count().collect())
     offsets = [0, *accumulate(sizes.get(p, 0) for p in range(max(sizes, default=0) + 1))]
     offset = F.element_at(F.lit(offsets), partition + 1).cast("bigint")
     within = F.col(POSITION).bitwiseAND(F.lit((1 << PARTITION_BITS) - 1))
