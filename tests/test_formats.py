@@ -49,7 +49,9 @@ def test_a_multi_valued_feature_keeps_its_separator():
 
 
 def test_an_unknown_format_names_the_known_ones():
-    with pytest.raises(UserError, match="unknown log format: logs.format=clicks .*invoices, ratings, reviews, sessions"):
+    with pytest.raises(
+        UserError, match=r"unknown log format: logs.format=clicks .*invoices, ratings, reviews, sessions"
+    ):
         load_format("clicks")
 
 
