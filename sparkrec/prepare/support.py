@@ -14,6 +14,8 @@ from sparkrec.tables import ITEM_IDX, N_EVENTS, USER_IDX
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+WEAK = "weak"
+
 
 @dataclass(frozen=True)
 class SupportReport:
@@ -51,31 +53,30 @@ def filter_support(interactions: DataFrame, config: SupportConfig) -> tuple[Data
     kept, states = interactions, []
     weak_items, weak_users = (interactions.select(c).limit(0) for c in (ITEM_IDX, USER_IDX))
     while True:
-        items, users = _event_counts(kept, ITEM_IDX), _event_counts(kept, USER_IDX)
-        more_items, more_users = _below(items, config.min_item_events), _below(users, config.min_user_events)
-        states.append(_state(items, users, more_items, more_users))
+        items = _event_counts(kept, ITEM_IDX, config.min_item_events)
+        users = _event_counts(kept, USER_IDX, config.min_user_events)
+        states.append(_state(items, users))
         if not states[-1].weak:
             return kept, _report(states)
-        weak_items = cut_lineage(weak_items.union(more_items.select(ITEM_IDX)))
-        weak_users = cut_lineage(weak_users.union(more_users.select(USER_IDX)))
+        weak_items = cut_lineage(weak_items.union(items.where(WEAK).select(ITEM_IDX)))
+        weak_users = cut_lineage(weak_users.union(users.where(WEAK).select(USER_IDX)))
         kept = interactions.join(weak_items, on=ITEM_IDX, how="left_anti")
         kept = kept.join(weak_users, on=USER_IDX, how="left_anti").select(*interactions.columns)
 
 
-def _event_counts(rows: DataFrame, column: str) -> DataFrame:
-    return cut_lineage(rows.groupBy(column).agg(F.count(F.lit(1)).alias(N_EVENTS)))
+def _event_counts(rows: DataFrame, column: str, threshold: int) -> DataFrame:
+    counts = rows.groupBy(column).agg(F.count(F.lit(1)).alias(N_EVENTS))
+    weak = F.col(column).isNotNull() & (F.col(N_EVENTS) < threshold)
+    return cut_lineage(counts.withColumn(WEAK, weak))
 
 
-def _below(counts: DataFrame, threshold: int) -> DataFrame:
-    named = F.col(counts.columns[0]).isNotNull()
-    return counts.where(named & (F.col(N_EVENTS) < threshold))
-
-
-def _state(items: DataFrame, users: DataFrame, weak_items: DataFrame, weak_users: DataFrame) -> _State:
-    row = items.agg(F.coalesce(F.sum(N_EVENTS), F.lit(0)), F.count(ITEM_IDX)).first()
-    assert row is not None  # an aggregate without groups has one row
-    known = users.where(F.col(USER_IDX).isNotNull()).count()
-    return _State(int(row[0]), int(row[1]), known, weak_items.count() + weak_users.count())
+def _state(items: DataFrame, users: DataFrame) -> _State:
+    rows = F.coalesce(F.sum(N_EVENTS), F.lit(0))
+    of_items = items.agg(rows, F.count(ITEM_IDX), F.count_if(WEAK)).first()
+    of_users = users.agg(F.count(USER_IDX), F.count_if(WEAK)).first()
+    assert of_items is not None  # an aggregate without groups has one row
+    assert of_users is not None
+    return _State(int(of_items[0]), int(of_items[1]), int(of_users[0]), int(of_items[2]) + int(of_users[1]))
 
 
 def _report(states: list[_State]) -> SupportReport:
