@@ -45,7 +45,7 @@ def test_no_events_is_refused(spark):
         exact_quantile(frame(spark, [None]), "ts", 0.5)
 
 
-@pytest.mark.parametrize("q", [0.0, 0.37, 0.9, 1.0])
+@pytest.mark.parametrize("q", [0.37, 1.0])
 def test_the_quantile_splits_as_the_interpolated_one(spark, q):
     rng = random.Random(7)
     start = datetime(1969, 1, 1)

@@ -67,17 +67,14 @@ def test_the_checkpoint_directory_is_in_force_and_its_files_go(spark, tmp_path):
 def test_regularisation_scales_with_counts(spark, tmp_path):
     """Rank 1, one item, n equal ratings r: x = y·r / (y² + λ) for each user, y = n·x·r / (n·x² + n·λ).
 
-    With the count in the item's term the item's fixed point does not depend on n; without it, it would grow with n.
+    With the count in the item's term the fixed point does not depend on n; without it, it would grow with n.
     """
-    products = []
-    for n in (1, 8):
-        rows = [(user, 0, 2.0, 1.0) for user in range(n)]
-        config = AlsConfig(feedback="explicit", rank=1, iterations=15, reg=0.5, user_blocks=1, item_blocks=1)
-        model = fit_als(spark.createDataFrame(rows, SCHEMA), config, str(tmp_path))
-        x, y = (frame.first()["vector"][0] for frame in (model.user_factors, model.item_factors))
-        products.append(x * y)
+    rows = [(user, 0, 2.0, 1.0) for user in range(8)]
+    config = AlsConfig(feedback="explicit", rank=1, iterations=10, reg=0.5, user_blocks=1, item_blocks=1)
+    model = fit_als(spark.createDataFrame(rows, SCHEMA), config, str(tmp_path))
+    x, y = (frame.first()["vector"][0] for frame in (model.user_factors, model.item_factors))
     # x = 2y/(y²+λ), y = 2x/(x²+λ)  =>  x = y, x² = 2 - λ
-    assert products == pytest.approx([1.5, 1.5], abs=0.01)
+    assert x * y == pytest.approx(1.5, abs=0.01)
 
 
 def test_what_cannot_be_trained_on_is_refused(spark, tmp_path):
