@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +25,16 @@ PROPERTIES = {
 
 @dataclass(frozen=True)
 class Warehouse:
-    """The folder (any file system that Spark reaches) that holds tables, models and snapshots."""
+    """The folder (any file system that Spark reaches) that holds tables, models and snapshots.
+
+    A relative path counts from the current folder, once and for all: Delta takes absolute locations only.
+    """
 
     path: str
+
+    def __post_init__(self) -> None:
+        if self.path and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", self.path):  # no scheme: a local path
+            object.__setattr__(self, "path", os.path.abspath(self.path))
 
     def table_path(self, table: Table) -> str:
         """``<warehouse>/<table>``."""

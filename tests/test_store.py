@@ -36,6 +36,18 @@ def test_places(warehouse):
     assert warehouse.snapshot_path("gru", date(2011, 12, 9)).endswith("/warehouse/snapshots/gru/2011-12-09")
 
 
+def test_relative_warehouse_counts_from_the_current_folder(spark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = Warehouse("some/where")
+    store.append(index(spark, ("a", 0)), relative, tables.USER_INDEX)
+    monkeypatch.chdir("/")
+    assert relative == Warehouse(f"{tmp_path}/some/where")
+    assert rows(store.read(spark, relative, tables.USER_INDEX)) == [("a", 0)]
+    assert Warehouse("s3a://bucket/where").path == "s3a://bucket/where"
+    assert Warehouse("file:/some/where").path == "file:/some/where"
+    assert Warehouse("").path == ""
+
+
 def test_missing_table(spark, warehouse):
     assert not store.exists(spark, warehouse, tables.USER_INDEX)
     assert store.version(spark, warehouse, tables.USER_INDEX) is None
