@@ -414,13 +414,17 @@ def _cell(value: Any) -> Any:
 
 def _write_csv(frames: Iterable[pl.DataFrame], out: TextIO) -> int:
     writer = csv.writer(out, lineterminator="\n")
+    # The module quotes its own line end alone, but a reader takes a bare carriage return for one too.
+    quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
     count, header = 0, True
     for frame in frames:
         if header:
             writer.writerow(frame.columns)
             header = False
         for row in _rows(frame):
-            writer.writerow([_cell(value) for value in row])
+            cells = [_cell(value) for value in row]
+            broken = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+            (quoting if broken else writer).writerow(cells)
         count += frame.height
     return count
 

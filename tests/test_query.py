@@ -12,7 +12,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparkrec import query
@@ -368,6 +368,7 @@ def test_unknown_format():
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=20))
+@example(["\r", "\r0", "a\r\nb"])
 def test_any_text_survives_json_and_csv(texts):
     frame = pl.DataFrame({"n": range(len(texts)), "s": texts}, schema={"n": pl.Int64, "s": pl.String})
     assert [json.loads(line)["s"] for line in text([frame], "json").split("\n")[:-1]] == texts
