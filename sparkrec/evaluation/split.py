@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sparkrec.config import EvaluationConfig
-from sparkrec.errors import UserError
+from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 from sparkrec.tables import EVENT_TYPE, ITEM_IDX, ITEMS, SESSION_ID, TS, USER_IDX
 
@@ -27,14 +27,30 @@ def resolve_cutoff(df: DataFrame, ts_column: str, config: EvaluationConfig, as_o
     Raises:
         UserError: The cutoff cannot be read, is not before ``as_of``, or there is nothing to take a quantile of.
     """
+    declared = declared_cutoff(config, as_of)
+    if declared is not None:
+        return declared
+    q = config.holdout_quantile
+    if q is None:
+        raise InvariantError("neither a declared cutoff nor a quantile")
+    return _before(exact_quantile(df, ts_column, q), f"evaluation.holdout_quantile={q}", as_of)
+
+
+def declared_cutoff(config: EvaluationConfig, as_of: datetime) -> datetime | None:
+    """The cutoff as far as the settings alone tell it; None where it is a quantile of the data.
+
+    Raises:
+        UserError: It cannot be read, or is not before ``as_of``.
+    """
     if config.cutoff is not None:
-        cutoff, where = _parse(config.cutoff), f"evaluation.cutoff={config.cutoff}"
-    elif config.holdout_quantile is not None:
-        where = f"evaluation.holdout_quantile={config.holdout_quantile}"
-        cutoff = exact_quantile(df, ts_column, config.holdout_quantile)
-    else:
-        cutoff = as_of - timedelta(days=config.holdout_days)
-        where = f"evaluation.holdout_days={config.holdout_days}"
+        return _before(_parse(config.cutoff), f"evaluation.cutoff={config.cutoff}", as_of)
+    if config.holdout_quantile is not None:
+        return None
+    days = config.holdout_days
+    return _before(as_of - timedelta(days=days), f"evaluation.holdout_days={days}", as_of)
+
+
+def _before(cutoff: datetime, where: str, as_of: datetime) -> datetime:
     if cutoff >= as_of:
         raise UserError("the hold-out is empty", where=where, fix=f"it must begin before {as_of.isoformat()}")
     return cutoff

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from sparkrec import store
@@ -13,6 +13,7 @@ from sparkrec.config import Config
 from sparkrec.errors import InvariantError
 from sparkrec.formats import LogFormat
 from sparkrec.pipeline.ledger import StageResult, Versions
+from sparkrec.prepare.cut import as_of
 from sparkrec.store import Warehouse
 from sparkrec.tables import Table
 
@@ -39,7 +40,7 @@ class Night:
     @property
     def as_of(self) -> datetime:
         """00:00 UTC of the day after ``run_date``: the night knows what happened before it."""
-        return datetime.combine(self.run_date + timedelta(days=1), datetime.min.time(), UTC)
+        return as_of(self.run_date)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from sparkrec.pipeline.night import Inputs, Night, Stage, new_run_id
 from sparkrec.pipeline.preflight import preflight
 from sparkrec.pipeline.stages import STAGES, stage_names
 from sparkrec.pipeline.version import code_version
+from sparkrec.prepare.cut import as_of
 from sparkrec.spark import build_session
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def parse_run_date(text: str) -> date:
 
 
 def _run(spark: SparkSession, config: Config, run_date: date, names: Sequence[str]) -> int:
-    preflight(spark, config, names)
+    preflight(spark, config, names, as_of(run_date))
     night = Night(
         spark=spark,
         config=config,

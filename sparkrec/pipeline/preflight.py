@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.config import Config
 from sparkrec.errors import UserError
+from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.formats import load_format
 
 if TYPE_CHECKING:
@@ -16,17 +18,19 @@ if TYPE_CHECKING:
 WORKER_STAGES = frozenset({"train_gru", "train_two_tower"})
 
 
-def preflight(spark: SparkSession, config: Config, stages: Sequence[str]) -> None:
+def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of: datetime) -> None:
     """Refuses a night that cannot work.
 
     Raises:
-        UserError: A path or format is missing, the warehouse cannot be written, or workers cannot be launched.
+        UserError: A path or format is missing, the hold-out is empty, the warehouse cannot be written, or workers
+            cannot be launched.
     """
     _require(config.warehouse.path, "warehouse.path")
     _require(config.logs.format, "logs.format")
     load_format(config.logs.format)
     if "ingest" in stages:
         _require(config.logs.path, "logs.path")
+    declared_cutoff(config.evaluation, as_of)
     _check_writable(spark, config.warehouse.path)
     if config.train.ranks > 1 and WORKER_STAGES & set(stages):
         _check_workers(spark, config)
