@@ -38,6 +38,14 @@ def test_settings_of_the_user_add_to_those_required():
     assert _merge_conf(merged)["spark.sql.extensions"] == merged["spark.sql.extensions"]
 
 
+def test_threads_of_python_workers_do_not_spin_while_they_wait(spark):
+    def policy(_):
+        return [os.environ.get("OMP_WAIT_POLICY")]
+
+    assert policy(None) == ["PASSIVE"]
+    assert spark.sparkContext.parallelize([0], 1).mapPartitions(policy).collect() == ["PASSIVE"]
+
+
 def test_a_running_session_is_taken(spark):
     assert build_session(SparkConfig(master="local[2]")) is spark
 
