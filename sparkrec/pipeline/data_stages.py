@@ -56,7 +56,7 @@ def run_ingest(night: Night, _: Inputs) -> StageResult:
         rows_quarantined=done.rows_quarantined,
         rows_duplicate=done.rows_duplicate,
         message=f"{done.files_new} new files" + (f", quarantined: {done.reasons}" if done.reasons else ""),
-        skipped=done.files_new == 0,
+        skipped=not done.outputs,
     )
 
 
