@@ -276,4 +276,5 @@ def test_the_real_invoices(spark, real_data, tmp_path):
     events = store.read(spark, store.Warehouse(str(tmp_path / "w")), EVENTS)
     protocol = events.where("user_id is not null and event_type = 'purchase' and event_date < '2011-11-09'")
     counts = protocol.selectExpr("count(*)", "count(distinct user_id)", "count(distinct item_id)").head()
-    assert tuple(counts) == (327_561, 4_067, 3_624)
+    # 331,431 rows without what occurs again; one pair differs in its description alone, which is no part of an event.
+    assert tuple(counts) == (327_560, 4_067, 3_624)
