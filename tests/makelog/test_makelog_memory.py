@@ -28,4 +28,5 @@ def peak_mib(events, out):
 def test_peak_memory_of_ten_times_the_events(tmp_path):
     small, large = peak_mib(400_000, tmp_path / "small"), peak_mib(4_000_000, tmp_path / "large")
     assert large < 400
-    assert large < small + 60
+    # Full chunks and the allocators' slack; 3.6 million more events held in memory would be 300 MiB and more.
+    assert large < small + 120
