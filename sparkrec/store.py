@@ -13,6 +13,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.tables import RUN_DATE, Table
 
 if TYPE_CHECKING:
+    from delta.tables import DeltaMergeBuilder
     from pyspark.sql import Column, DataFrame, SparkSession
 
 # Every reader must be able to open the tables, those without a JVM too.
@@ -120,15 +121,8 @@ def insert_new(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
     Raises:
         InvariantError: A key occurs twice in ``df``.
     """
-    from delta.tables import DeltaTable
-
-    spark = df.sparkSession
-    create(spark, warehouse, table)
-    assert_unique(df, table.key, table.name)
-    match = " AND ".join(f"t.{k} <=> s.{k}" for k in table.key)
-    target = DeltaTable.forPath(spark, warehouse.table_path(table)).alias("t")
-    target.merge(df.alias("s"), match).whenNotMatchedInsertAll().execute()
-    return _require_version(spark, warehouse, table)
+    _merge_by_key(df, warehouse, table).whenNotMatchedInsertAll().execute()
+    return _require_version(df.sparkSession, warehouse, table)
 
 
 def upsert(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
@@ -137,16 +131,10 @@ def upsert(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
     Raises:
         InvariantError: A key occurs twice in ``df``.
     """
-    from delta.tables import DeltaTable
-
-    spark = df.sparkSession
-    create(spark, warehouse, table)
-    assert_unique(df, table.key, table.name)
-    match = " AND ".join(f"t.{k} <=> s.{k}" for k in table.key)
-    merge = DeltaTable.forPath(spark, warehouse.table_path(table)).alias("t").merge(df.alias("s"), match)
+    merge = _merge_by_key(df, warehouse, table)
     merge = merge.withSchemaEvolution() if table.open else merge
     merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-    return _require_version(spark, warehouse, table)
+    return _require_version(df.sparkSession, warehouse, table)
 
 
 def delete_where(spark: SparkSession, warehouse: Warehouse, table: Table, condition: Column) -> int:
@@ -162,6 +150,17 @@ def assert_unique(df: DataFrame, key: Sequence[str], name: str) -> None:
     doubled = df.groupBy(*key).count().where("count > 1").limit(3).collect()
     if doubled:
         raise InvariantError(f"{name}: key {tuple(key)} is not unique, e.g. {[r.asDict() for r in doubled]}")
+
+
+def _merge_by_key(df: DataFrame, warehouse: Warehouse, table: Table) -> DeltaMergeBuilder:
+    """A MERGE of ``df`` by the table's key, still without clauses; the table is made, keys are checked first."""
+    from delta.tables import DeltaTable
+
+    create(df.sparkSession, warehouse, table)
+    assert_unique(df, table.key, table.name)
+    match = " AND ".join(f"t.{k} <=> s.{k}" for k in table.key)
+    target = DeltaTable.forPath(df.sparkSession, warehouse.table_path(table)).alias("t")
+    return target.merge(df.alias("s"), match)
 
 
 def _write(df: DataFrame, warehouse: Warehouse, table: Table, mode: str, options: dict[str, str]) -> int:
