@@ -1,4 +1,4 @@
-"""The GRU's layers, losses and written-out gradients, against hand-computed values and autograd."""
+"""The GRU's layers and written-out gradients, against torch's own cell and autograd."""
 
 import math
 
@@ -6,146 +6,29 @@ import pytest
 import torch
 
 from sparkrec.models import gru
-from sparkrec.models.gru import GruShape
-
-INF = float("inf")
+from sparkrec.models.gru import GruNetwork
+from sparkrec.models.network import (
+    Batch,
+    Parameters,
+    Table,
+    autograd_gradients,
+    from_tensors,
+    init_parameters,
+    init_rows,
+    to_tensors,
+)
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# ---- losses ----------------------------------------------------------------------------------------------------------
-
-
-def test_cross_entropy_hand_computed():
-    # Candidates: the target (score ln 2) and two negatives (ln 1, ln 1): softmax 2/4, loss ln 2.
-    scores = torch.tensor([[math.log(2.0), 0.0, 0.0]])
-    loss, grad = gru.sampled_cross_entropy(scores, torch.tensor([0]), torch.zeros(3), torch.zeros(1))
-    assert loss.item() == pytest.approx(math.log(2.0))
-    assert grad.tolist()[0] == pytest.approx([-0.5, 0.25, 0.25])
-
-
-def test_cross_entropy_log_q_hand_computed():
-    # q of the target 4, of the negative 2, logq 1: corrected scores ln(8) - ln(4), ln(6) - ln(2): softmax 2/5.
-    scores = torch.tensor([[math.log(8.0), math.log(6.0)]])
-    weight = torch.tensor([1 / 4, 1 / 2]).log()
-    loss, _ = gru.sampled_cross_entropy(scores, torch.tensor([0]), weight, torch.tensor([math.log(4.0)]))
-    assert loss.item() == pytest.approx(math.log(5 / 2))
-
-
-def test_bpr_max_hand_computed():
-    # r = (1, 0, -1) without ELU, target 0; s over the negatives = softmax(0, -1).
-    scores = torch.tensor([[1.0, 0.0, -1.0]])
-    e = math.exp(-1)
-    s = (1 / (1 + e), e / (1 + e))
-    won = s[0] / (1 + math.exp(-1)) + s[1] / (1 + math.exp(-2))
-    expected = -math.log(won) + 1.5 * s[1] * 1.0  # the regularisation sees the negatives' squares alone
-    loss, _ = gru.bpr_max(scores, torch.tensor([0]), torch.ones(3), bpreg=1.5, elu=0.0)
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_bpr_max_elu_hand_computed():
-    r = 0.5 * (math.exp(-1) - 1)  # ELU of -1
-    won = 1 / (1 + math.exp(-(2 - r)))
-    loss, _ = gru.bpr_max(torch.tensor([[2.0, -1.0]]), torch.tensor([0]), torch.ones(2), bpreg=1.0, elu=0.5)
-    assert loss.item() == pytest.approx(-math.log(won) + r * r, rel=1e-6)
-
-
-def test_bpr_max_of_hopeless_scores_is_finite():
-    # σ(r_i − r_j) underflows to 0: log(0) and 0/0 must not come up.
-    loss, grad = gru.bpr_max(torch.tensor([[-500.0, 500.0]]), torch.tensor([0]), torch.ones(2), bpreg=0.0, elu=0.0)
-    assert torch.isfinite(loss)
-    assert torch.isfinite(grad).all()
-
-
-def test_losses_without_negatives_are_finite():
-    for loss, grad in (
-        gru.bpr_max(torch.tensor([[0.3]]), torch.tensor([0]), torch.ones(1), bpreg=1.0, elu=0.5),
-        gru.sampled_cross_entropy(torch.tensor([[0.3]]), torch.tensor([0]), torch.zeros(1), torch.zeros(1)),
-    ):
-        assert torch.isfinite(loss)
-        assert grad.abs().max() < 1e-6
-
-
-def reference_bpr_max(scores, bpreg, elu):
-    """One column for each candidate occurrence, column b the target of row b."""
-    r = torch.nn.functional.elu(scores, elu) if elu else scores
-    own = torch.eye(*r.shape, dtype=torch.bool)
-    s = torch.softmax(r.masked_fill(own, -INF), dim=1)
-    target = r.diagonal()[:, None]
-    return (-torch.log((s * torch.sigmoid(target - r)).sum(1)) + bpreg * (s * r * r).sum(1)).sum()
-
-
-def reference_cross_entropy(scores, log_q):
-    return torch.nn.functional.cross_entropy(scores - log_q, torch.arange(len(scores)), reduction="sum")
-
-
-def candidates(n_batch=4, n_extra=9, n_items=7, seed=3):
-    """Candidates of a mini-batch with repeats and accidental hits; their distinct rows."""
-    ids = torch.randint(0, n_items, (n_batch + n_extra,), generator=seeded(seed))
-    rows, place = torch.unique(ids, return_inverse=True)
-    return ids, rows, place
-
-
-@pytest.mark.parametrize("elu", [0.0, 0.5, 1.0])
-def test_bpr_max_over_distinct_rows_is_that_over_occurrences(elu):
-    for seed in range(5):
-        _, rows, place = candidates(seed=seed)
-        scores = (3 * torch.randn(4, len(rows), generator=seeded(seed + 100))).double().requires_grad_()
-        expected = reference_bpr_max(scores[:, place], 1.95, elu)
-        expected.backward()
-        count = torch.bincount(place, minlength=len(rows)).double()
-        loss, grad = gru.bpr_max(scores.detach(), place[:4], count, 1.95, elu)
-        assert torch.allclose(loss, expected.detach())
-        assert torch.allclose(grad, scores.grad, atol=1e-9)
-
-
-def test_cross_entropy_over_distinct_rows_is_that_over_occurrences():
-    for seed in range(5):
-        _, rows, place = candidates(seed=seed)
-        n = len(rows)
-        q = torch.rand(n, generator=seeded(seed + 7)).double() + 0.1
-        log_q = 0.7 * torch.cat([q[place[:4]].log(), 0.2 * q[place[4:]].log()])  # targets and sampled ones differ
-        scores = (3 * torch.randn(4, n, generator=seeded(seed + 100))).double().requires_grad_()
-        expected = reference_cross_entropy(scores[:, place], log_q)
-        expected.backward()
-        n_target, n_sampled = (torch.bincount(p, minlength=n).double() for p in (place[:4], place[4:]))
-        weight = n_target * q**-0.7 + n_sampled * q ** (-0.7 * 0.2)
-        loss, grad = gru.sampled_cross_entropy(scores.detach(), place[:4], weight.log(), log_q[:4])
-        assert torch.allclose(loss, expected.detach())
-        assert torch.allclose(grad, scores.grad, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["bpr-max", "cross-entropy"])
-def test_rows_that_are_no_candidates_do_not_count(name):
-    """A row that a step touches only as an input has no part in the loss."""
-    scores = torch.randn(2, 4, generator=seeded())
-    target, part = torch.tensor([0, 1]), torch.tensor([0, 1, 3])
-    count = torch.tensor([1.0, 1.0, 0.0, 2.0])
-
-    def compute(s, c):
-        if name == "bpr-max":
-            return gru.bpr_max(s, target, c, 1.0, 0.5)
-        return gru.sampled_cross_entropy(s, target, c.log(), torch.zeros(2))
-
-    loss, grad = compute(scores, count)
-    without, grad_without = compute(scores[:, part], count[part])
-    assert torch.allclose(loss, without)
-    assert torch.allclose(grad[:, part], grad_without)
-    assert grad[:, 2].abs().max() == 0
-
-
-# ---- layers ----------------------------------------------------------------------------------------------------------
-
-
 def test_cell_is_torchs_and_its_gradient_autograds():
-    shape = GruShape(5, (4, 3))
-    parameters = gru.init_parameters(shape, seeded())
-    parameters.flat.add_(0.1 * torch.randn(parameters.flat.shape, generator=seeded(1)))  # biases too
-    for cell, (n_in, width) in zip(parameters.cells, shape.cell_sizes(), strict=True):
+    sizes = gru.cell_sizes((4, 3), 3)
+    flat = torch.randn(gru.cells_size(sizes), generator=seeded(1))
+    for cell, (n_in, width) in zip(gru.cells_of(sizes, flat), sizes, strict=True):
         reference = torch.nn.GRUCell(n_in, width)
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        for name in gru.Cell.__annotations__:
             getattr(reference, name).data.copy_(getattr(cell, name))
         x = torch.randn(6, n_in, generator=seeded(2)).requires_grad_()
         h, d_out = torch.randn(6, width, generator=seeded(3)), torch.randn(6, width, generator=seeded(4))
@@ -161,15 +44,17 @@ def test_cell_is_torchs_and_its_gradient_autograds():
 
 
 def test_initial_weights_are_uniform_within_the_bound():
-    shape = GruShape(3000, (50, 40))
-    parameters = gru.init_parameters(shape, seeded())
-    embedding = parameters.table[:, :-1]
+    network = GruNetwork(3000, (50, 40))
+    parameters = init_parameters(network, 1)
+    embedding, bias = parameters.tables
     bound = math.sqrt(6 / (3000 + 40))
     assert embedding.abs().max() <= bound
     assert embedding.abs().max() > 0.99 * bound
     assert embedding.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
-    assert parameters.table[:, -1].abs().max() == 0
-    for cell, (n_in, width) in zip(parameters.cells, shape.cell_sizes(), strict=True):
+    assert bias.shape == (3000, 1)
+    assert bias.abs().max() == 0
+    sizes = gru.cell_sizes((50, 40), 40)
+    for cell, (n_in, width) in zip(gru.cells_of(sizes, parameters.flat), sizes, strict=True):
         for matrix, columns in ((cell.weight_ih, n_in), (cell.weight_hh, width)):
             bound = math.sqrt(6 / (width + columns))  # each gate's matrix by itself, not the three stacked
             assert matrix.abs().max() <= bound
@@ -178,14 +63,79 @@ def test_initial_weights_are_uniform_within_the_bound():
         assert cell.bias_hh.abs().max() == 0
 
 
+def test_appended_rows_do_not_depend_on_how_many_there_are():
+    few, many = (init_rows(Table("embedding", n, 5, 5), n - 10, seed=1, first=10) for n in (12, 40))
+    assert torch.equal(few, many[:2])
+    assert not torch.equal(few, init_rows(Table("embedding", 12, 5, 5), 2, seed=2, first=10))
+
+
 def test_tensors_there_and_back():
-    parameters = gru.init_parameters(GruShape(6, (4, 3)), seeded())
-    back = gru.from_tensors(parameters.shape, gru.to_tensors(parameters))
-    assert torch.equal(back.table, parameters.table)
+    network = GruNetwork(6, (4, 3))
+    parameters = init_parameters(network, 1)
+    named = to_tensors(network, parameters)
+    assert named["bias"].shape == (6,)
+    back = from_tensors(network, named)
+    assert all(torch.equal(a, b) for a, b in zip(back.tables, parameters.tables, strict=True))
     assert torch.equal(back.flat, parameters.flat)
 
 
-def test_bpr_max_of_a_target_far_ahead_is_near_zero():
-    # The softmax is over the negatives alone: a high target must not push their terms below the floor.
-    loss, _ = gru.bpr_max(torch.tensor([[200.0, 1.0, 2.0]]), torch.tensor([0]), torch.ones(3), bpreg=0.0, elu=0.0)
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+# ---- one step --------------------------------------------------------------------------------------------------------
+
+
+def a_batch(n_items, n_lanes=5):
+    """Inputs and targets with repeats, inputs that are no candidates, sessions that begin and others that go on."""
+    inputs = torch.randint(0, n_items, (n_lanes,), generator=seeded(1))
+    targets = torch.randint(0, n_items, (n_lanes,), generator=seeded(2))
+    sampled = torch.randint(0, n_items // 2, (6,), generator=seeded(3))
+    distinct, place = torch.unique(inputs, return_inverse=True)
+    candidates, column = torch.unique(torch.cat([targets, sampled]), return_inverse=True)
+    assert not torch.isin(distinct, candidates).all()
+    count = torch.bincount(column, minlength=len(candidates)).float()
+    start = torch.tensor([1, 0, 0, 2, 0], dtype=torch.int8)
+    return Batch(distinct, candidates, count, torch.zeros(len(candidates)), place, column[:n_lanes], start,
+                 torch.arange(n_lanes), None, n_lanes, 1, 0)  # fmt: skip
+
+
+def plain_forward(network, batch, touched, masks):
+    """Scores of one step, in torch's own cells."""
+
+    def forward(weights, hidden):
+        x = weights.tables[0][touched[0].input] * masks[0]
+        new = []
+        sizes = gru.cell_sizes(network.layers, network.layers[-1])
+        for i, (n_in, width) in enumerate(sizes):
+            cell = torch.nn.GRUCell(n_in, width)
+            named = vars(gru.cells_of(sizes, weights.flat)[i])
+            h = torch.where(batch.start[:, None] > 0, 0.0, hidden[i])
+            x = torch.func.functional_call(cell, named, (x, h)) * masks[i + 1]
+            new.append(x)
+        n = len(batch.candidates)
+        return x @ weights.tables[0][:n].T + weights.tables[1][:, 0], new
+
+    return forward
+
+
+def test_gradients_of_a_step_are_autograds():
+    network = GruNetwork(20, (4, 3), 0.4, 0.3)
+    batch = a_batch(20)
+    touched = network.touched(batch)
+    parameters = init_parameters(network, 1)
+    blocks = tuple(table[t.rows] for table, t in zip(parameters.tables, touched, strict=True))
+    weights = Parameters(blocks, torch.randn(network.flat_size, generator=seeded(4)))
+    hidden = [torch.randn(5, w, generator=seeded(5)) for w in network.state_widths]
+    masks = [torch.bernoulli(torch.full((5, m.width), 0.5), generator=seeded(6)) * 2 for m in network.masks]
+
+    def score_loss(scores):
+        return (scores**3).sum(), 3 * scores**2
+
+    found = network.gradients(weights, hidden, batch, touched, masks, score_loss)
+    expected = autograd_gradients(plain_forward(network, batch, touched, masks), weights, hidden, score_loss)
+    assert torch.allclose(found.loss, expected.loss)
+    pairs = [
+        *zip(found.weights.tables, expected.weights.tables, strict=True),
+        (found.weights.flat, expected.weights.flat),
+    ]
+    for one, other in [*pairs, *zip(found.hidden, expected.hidden, strict=True)]:
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, atol=1e-5)
+        assert other.abs().max() > 0

@@ -141,7 +141,7 @@ def reference_train(parameters, sessions, n_lanes, samples, config, epochs, coun
                     hidden[lane][i] = x[row].detach()
             scores = x @ w["embedding"][columns].T + w["bias"][columns]
             loss = plain_loss(scores, columns, len(targets), config, counts)
-            (loss / len(on)).backward()
+            (loss / n_lanes).backward()
             touched = {"embedding": {*inputs, *columns.tolist()}, "bias": set(columns.tolist())}
             adagrad(w, acc, vel, touched, config)
             total, events, step = total + loss.item(), events + len(on), step + 1

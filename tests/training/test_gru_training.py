@@ -10,10 +10,13 @@ from gru_cases import on_threads, random_sessions, reference_train, write_manife
 
 from sparkrec.config import GruConfig, TrainConfig
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.models import gru as model
+from sparkrec.models.gru import gru_network
+from sparkrec.models.network import init_parameters, to_tensors
 from sparkrec.training import gru
 from sparkrec.training.checkpoint import load_model
 from sparkrec.training.comm import SingleProcess
+from sparkrec.training.gru_step import Trainer, make_batch
+from sparkrec.training.lanes import Chunk
 from sparkrec.training.sampling import PopularitySampler
 
 N_ITEMS = 23
@@ -56,8 +59,8 @@ def test_weights_are_those_of_the_plain_reference(tmp_path, loss, lanes):
         seeded = torch.Generator().manual_seed(2 * (config.seed * 1_000_003 + epoch))
         return sampler.draw((step + 1, config.n_sample), seeded)[step].tolist()
 
-    shape = model.GruShape(N_ITEMS, tuple(config.layers))
-    initial = model.to_tensors(model.init_parameters(shape, torch.Generator().manual_seed(config.seed)))
+    network = gru_network(config, N_ITEMS)
+    initial = to_tensors(network, init_parameters(network, config.seed))
     expected, losses = reference_train(initial, sessions, lanes, samples, config, config.epochs, counts)
     weights, history = trained_on(1, tmp_path, sessions, config, n_files=1)
     assert [h["loss"] for h in history] == pytest.approx(losses, rel=1e-5)
@@ -171,12 +174,10 @@ def test_divergence_is_said(tmp_path):
 
 def test_dropout_has_two_rates_of_what_is_dropped():
     config = dataclasses.replace(SMALL, dropout_embedding=0.1, dropout_hidden=0.6, layers=[40, 50])
-    shape = model.GruShape(10, (40, 50))
-    trainer = gru.Trainer.create(shape, config, torch.ones(10, dtype=torch.int64))
-    lanes = torch.arange(2000)
-    chunk = gru.Chunk(torch.zeros(1, 2000).long(), torch.ones(1, 2000).long(), torch.zeros(1, 2000).bool())
-    batch = gru.make_batch(chunk, 0, 2000, torch.zeros(1).long(), lanes)
-    masks = trainer._masks(shape, batch, torch.Generator().manual_seed(1))
+    trainer = Trainer.create(gru_network(config, 10), config, torch.ones(10, dtype=torch.int64))
+    chunk = Chunk(torch.zeros(1, 2000).long(), torch.ones(1, 2000).long(), torch.zeros(1, 2000).char(), [2000])
+    batch = make_batch(chunk, 0, torch.zeros(1).long(), torch.arange(2000))
+    masks = trainer._masks(batch, torch.Generator().manual_seed(1))
     assert [m.shape[1] for m in masks] == [50, 40, 50]  # the embedding, each layer's output, the last one's too
     for mask, rate in zip(masks, (0.1, 0.6, 0.6), strict=True):
         assert (mask == 0).float().mean().item() == pytest.approx(rate, abs=0.01)

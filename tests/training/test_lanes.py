@@ -26,7 +26,7 @@ def test_two_lanes_by_hand():
     # 5 takes lane 0 for two steps, 3 lane 1 for one; 9 has no pair; 8 takes lane 1, which is free first.
     assert lanes.input.tolist() == [[10, 20], [11, 40]]
     assert lanes.target.tolist() == [[11, 21], [12, 41]]
-    assert lanes.reset.tolist() == [[True, True], [False, True]]
+    assert lanes.start.tolist() == [[1, 1], [0, 1]]
 
 
 @given(LENGTHS, st.integers(1, 6))
@@ -42,10 +42,10 @@ def test_each_pair_once_in_order_with_resets(lengths, n_lanes):
     for column in range(n_lanes):
         valid = lanes.target[:, column] != NO_TARGET
         assert (np.diff(valid.astype(int)) <= 0).all()  # a lane never pauses
-        inputs, resets = lanes.input[valid, column], lanes.reset[valid, column]
+        inputs, starts = lanes.input[valid, column], lanes.start[valid, column]
         assert (np.diff(inputs) > 0).all()  # sessions in order of their first event, events in order
-        assert resets.tolist() == [i in first for i in inputs.tolist()]
-    assert not lanes.reset[lanes.target == NO_TARGET].any()
+        assert starts.tolist() == [int(i in first) for i in inputs.tolist()]
+    assert not lanes.start[lanes.target == NO_TARGET].any()
 
 
 @given(LENGTHS, st.integers(1, 6))
@@ -53,7 +53,7 @@ def test_each_pair_once_in_order_with_resets(lengths, n_lanes):
 def test_the_lane_that_is_free_first_takes_the_next_session(lengths, n_lanes):
     session, item = flat(lengths)
     lanes = walk_lanes(session, item, n_lanes)
-    starts = [(t, lane) for t, lane in zip(*np.nonzero(lanes.reset), strict=True)]
+    starts = [(t, lane) for t, lane in zip(*np.nonzero(lanes.start), strict=True)]
     order = sorted(starts, key=lambda place: lanes.input[place])
     assert order == starts  # by step, then by lane
     assert len(lanes.target) <= max([1, *lengths]) - 1 + sum(n - 1 for n in lengths) / n_lanes
@@ -92,7 +92,8 @@ def test_chunks_are_the_same_on_any_number_of_ranks(size):
         for a, b in zip(found, expected, strict=True):
             assert torch.equal(a.input, b.input)
             assert torch.equal(a.target, b.target)
-            assert torch.equal(a.reset, b.reset)
+            assert a.n_valid == b.n_valid == (a.target != NO_TARGET).sum(1).tolist()
+            assert torch.equal(a.start, b.start)
         column = 0
         for f in sorted(other.lanes):  # the rank's places are its own files' lanes
             for lane in other.lanes[f].target.T:
