@@ -126,14 +126,16 @@ class GruConfig:
     """Session-parallel GRU (GRU4Rec)."""
 
     layers: List[int] = field(default_factory=lambda: [100])
+    embedding: str = "constrained"  # constrained | separate | none
+    embedding_dim: int = 100  # separate: dimensions of the input embedding
     lanes: int = 80  # sessions walked in parallel, over all ranks together
-    loss: str = "bpr-max"  # cross-entropy | bpr-max
+    loss: str = "bpr-max"  # cross-entropy | bpr | top1 | bpr-max | top1-max
     logq: float = 1.0  # cross-entropy: weight of the log-popularity correction
     bpreg: float = 1.95  # bpr-max: weight of the score regularisation
     elu: float = 0.5  # bpr-max: alpha of the ELU on the scores; 0: linear
     n_sample: int = 2048  # additional negatives a step
     sample_alpha: float = 0.4  # they are drawn by popularity ** sample_alpha
-    dropout_embedding: float = 0.0  # share that is dropped
+    dropout_embedding: float = 0.3  # share that is dropped
     dropout_hidden: float = 0.05
     learning_rate: float = 0.05
     momentum: float = 0.4
@@ -219,7 +221,8 @@ CHOICES: Dict[str, List[str]] = {
     "prepare.baskets.by": ["basket_id", "window"],
     "prepare.user_item.rating": ["last", "mean"],
     "als.feedback": ["explicit", "implicit"],
-    "gru.loss": ["cross-entropy", "bpr-max"],
+    "gru.embedding": ["constrained", "separate", "none"],
+    "gru.loss": ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"],
     "train.device": ["auto", "cpu", "cuda"],
 }
 MODELS = ["als", "gru", "two_tower"]
@@ -326,6 +329,7 @@ def _check(config: Config) -> None:
         ("train.ranks", config.train.ranks, 1),
         ("topk.k", config.topk.k, 1),
         ("gru.lanes", config.gru.lanes, 1),
+        ("gru.embedding_dim", config.gru.embedding_dim, 1),
         ("gru.epochs", config.gru.epochs, 1),
         ("two_tower.epochs", config.two_tower.epochs, 1),
         ("two_tower.batch_size", config.two_tower.batch_size, 1),

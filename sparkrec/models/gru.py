@@ -2,8 +2,8 @@
 
 Source: Hidasi et al., "Session-based recommendations with recurrent neural networks" (arXiv 1511.06939).
 
-The input embedding is the output embedding ("constrained"). A step touches few rows of it, so gradients are written
-out by hand for just those rows: the full table never has one.
+A step touches few rows of the items' tables, so gradients are written out by hand for just those rows: a full table
+never has one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from sparkrec.config import GruConfig
 from sparkrec.models.network import (
+    NO_START,
     Batch,
     Gradients,
     Mask,
@@ -26,6 +27,7 @@ from sparkrec.models.network import (
     dropped,
     rows_of_both,
     rows_of_candidates,
+    rows_of_inputs,
 )
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
@@ -55,7 +57,7 @@ class CellTape:
 
 def cell_sizes(layers: Sequence[int], n_in: int) -> list[tuple[int, int]]:
     """(input width, width) of each layer."""
-    return list(zip((n_in, *layers[:-1]), layers, strict=True))
+    return list(zip((n_in, *layers), layers, strict=False))
 
 
 def cells_size(sizes: Sequence[tuple[int, int]]) -> int:
@@ -69,22 +71,6 @@ def cells_of(sizes: Sequence[tuple[int, int]], flat: torch.Tensor) -> list[Cell]
     return [
         Cell(next(parts).view(3 * w, n_in), next(parts).view(3 * w, w), next(parts), next(parts)) for n_in, w in sizes
     ]
-
-
-def init_cells(cells: Sequence[Cell], generator: torch.Generator) -> None:
-    """Draws new weights in place: uniform in ±sqrt(6 / (in + out)) for each gate's matrix; biases stay as they are."""
-    for cell in cells:
-        for matrix in (cell.weight_ih, cell.weight_hh):
-            for gate in matrix.chunk(3):
-                bound = math.sqrt(6.0 / sum(gate.shape))
-                gate.uniform_(-bound, bound, generator=generator)
-
-
-def cell_tensors(cells: Sequence[Cell], prefix: str = "gru") -> dict[str, torch.Tensor]:
-    """The layers' weights by name."""
-    return {
-        f"{prefix}.{i}.{name}": getattr(cell, name) for i, cell in enumerate(cells) for name in Cell.__annotations__
-    }
 
 
 def cell_forward(cell: Cell, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, CellTape]:
@@ -110,27 +96,131 @@ def cell_backward(cell: Cell, tape: CellTape, d_out: torch.Tensor, grads: Cell) 
     return d_i @ cell.weight_ih
 
 
+# ---- a first layer without an embedding ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LookupCell:
+    """A GRU layer over one-hot inputs, which look their share of the gates up; as GRU4Rec's authors write it.
+
+    Unlike ``Cell``, and as in Cho et al. (arXiv 1406.1078), the reset gate acts on h before its product with the
+    weights of the new gate, and there is one bias.
+    """
+
+    weight_hh: torch.Tensor  # [3H, H]: reset, update, new
+    bias: torch.Tensor  # [3H]
+
+
+@dataclass(frozen=True)
+class LookupTape:
+    """What the layer's backward pass needs of its forward pass; each [B, H]."""
+
+    h: torch.Tensor
+    reset: torch.Tensor
+    update: torch.Tensor
+    new: torch.Tensor
+    reset_h: torch.Tensor
+
+
+def lookup_forward(cell: LookupCell, gates: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, LookupTape]:
+    """One step: h' = (1 - z) n + z h. gates: [B, 3H], the inputs' rows; h: [B, H] → [B, H]."""
+    width = h.shape[1]
+    i_r, i_z, i_n = (gates + cell.bias).chunk(3, dim=1)
+    h_r, h_z = (h @ cell.weight_hh[: 2 * width].t()).chunk(2, dim=1)
+    reset, update = torch.sigmoid(i_r + h_r), torch.sigmoid(i_z + h_z)
+    reset_h = reset * h
+    new = torch.tanh(torch.addmm(i_n, reset_h, cell.weight_hh[2 * width :].t()))
+    return torch.lerp(new, h, update), LookupTape(h, reset, update, new, reset_h)
+
+
+def lookup_backward(cell: LookupCell, tape: LookupTape, d_out: torch.Tensor, grads: LookupCell) -> torch.Tensor:
+    """Writes the layer's gradient into ``grads`` and returns that of the inputs' rows [B, 3H]; h is a constant."""
+    width = d_out.shape[1]
+    d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
+    d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
+    d_reset = (d_new @ cell.weight_hh[2 * width :]) * tape.h * tape.reset * (1 - tape.reset)
+    d_gates = torch.cat([d_reset, d_update, d_new], dim=1)
+    torch.mm(d_gates[:, : 2 * width].t(), tape.h, out=grads.weight_hh[: 2 * width])
+    torch.mm(d_new.t(), tape.reset_h, out=grads.weight_hh[2 * width :])
+    torch.sum(d_gates, 0, out=grads.bias)
+    return d_gates
+
+
+def lookup_of(width: int, flat: torch.Tensor) -> LookupCell:
+    """The layer as views into a flat vector of 3 width (width + 1)."""
+    return LookupCell(flat[: -3 * width].view(3 * width, width), flat[-3 * width :])
+
+
+# ---- any layer -------------------------------------------------------------------------------------------------------
+
+Layer = Cell | LookupCell
+Tape = CellTape | LookupTape
+
+
+def init_layers(layers: Sequence[Layer], generator: torch.Generator) -> None:
+    """Draws new weights in place; biases stay as they are.
+
+    The matrix of each gate by itself is uniform in ±sqrt(6 / (in + out)) (Glorot & Bengio 2010).
+    """
+    for layer in layers:
+        for matrix in (m for m in vars(layer).values() if m.dim() == 2):
+            for gate in matrix.chunk(3):
+                bound = math.sqrt(6.0 / sum(gate.shape))
+                gate.uniform_(-bound, bound, generator=generator)
+
+
+def layer_tensors(layers: Sequence[Layer], prefix: str = "gru") -> dict[str, torch.Tensor]:
+    """The layers' weights by name."""
+    return {f"{prefix}.{i}.{name}": weight for i, layer in enumerate(layers) for name, weight in vars(layer).items()}
+
+
+def layer_forward(layer: Layer, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, Tape]:
+    """One step of a layer of either kind."""
+    return lookup_forward(layer, x, h) if isinstance(layer, LookupCell) else cell_forward(layer, x, h)
+
+
+def layer_backward(layer: Layer, tape: Tape, d_out: torch.Tensor, grads: Layer) -> torch.Tensor:
+    """The backward pass of a layer of either kind; its tape and gradients are of the same kind."""
+    if isinstance(layer, LookupCell):
+        return lookup_backward(layer, tape, d_out, grads)  # type: ignore[arg-type]
+    return cell_backward(layer, tape, d_out, grads)  # type: ignore[arg-type]
+
+
 # ---- network ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class GruNetwork:
-    """GRU layers over an item embedding, which scores the candidates too. A ``network.Network``."""
+    """GRU layers between the items of a session and the scores of the next one. A ``network.Network``.
+
+    ``embedding`` says how an input item enters: by its row of the output's matrix (constrained), by a row of a matrix
+    of its own, ``embedding_dim`` wide (separate), or as a one-hot vector, whose product with the first layer's
+    weights is a look-up (none; dropout of the embedding then acts on the first layer's output, as the authors have it).
+    """
 
     n_items: int
     layers: tuple[int, ...]
+    embedding: str = "constrained"
+    embedding_dim: int = 0
     dropout_embedding: float = 0.0
     dropout_hidden: float = 0.0
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """The embedding and the output bias."""
-        return Table("embedding", self.n_items, self.layers[-1], self.layers[-1]), Table("bias", self.n_items, 1)
+        """Inputs, then the output's matrix, which is the same table if constrained, then its bias."""
+        n, width, dim = self.n_items, self.layers[0], self.layers[-1]
+        bias = Table("bias", n, 1)
+        if self.embedding == "constrained":
+            return Table("embedding", n, dim, dim), bias
+        output = Table("output", n, dim, dim)
+        if self.embedding == "separate":
+            return Table("embedding", n, self.embedding_dim, self.embedding_dim), output, bias
+        return Table("input_gates", n, 3 * width, width), output, bias
 
     @property
     def flat_size(self) -> int:
         """Number of weights and biases of the layers."""
-        return cells_size(self._sizes)
+        return self._lookup_size + cells_size(self._sizes)
 
     @property
     def state_widths(self) -> tuple[int, ...]:
@@ -139,20 +229,24 @@ class GruNetwork:
 
     @property
     def masks(self) -> tuple[Mask, ...]:
-        """Of the embedding and of each layer's output."""
-        return Mask(self.layers[-1], self.dropout_embedding), *[Mask(w, self.dropout_hidden) for w in self.layers]
+        """Of the embedding and of each layer's output; without an embedding of each layer's output alone."""
+        first = self._sizes[0][0] if self._sizes else self.layers[0]
+        return Mask(first, self.dropout_embedding), *[Mask(w, self.dropout_hidden) for _, w in self._sizes]
 
     def init_flat(self, flat: torch.Tensor, generator: torch.Generator) -> None:
         """See ``Network``."""
-        init_cells(self._cells(flat), generator)
+        init_layers(self._layers(flat), generator)
 
     def flat_tensors(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         """See ``Network``."""
-        return cell_tensors(self._cells(flat))
+        return layer_tensors(self._layers(flat))
 
     def touched(self, batch: Batch) -> tuple[Touched, ...]:
         """See ``Network``."""
-        return rows_of_both(batch), rows_of_candidates(batch)
+        candidates = rows_of_candidates(batch)
+        if self.embedding == "constrained":
+            return rows_of_both(batch), candidates
+        return rows_of_inputs(batch), candidates, candidates
 
     def gradients(
         self,
@@ -164,50 +258,66 @@ class GruNetwork:
         score_loss: ScoreLoss,
     ) -> Gradients:
         """See ``Network``."""
-        embedding, bias = weights.tables
-        cells = self._cells(weights.flat)
-        begins = (batch.start != 0)[:, None]
-        x = dropped(embedding.index_select(0, touched[0].input), masks[0])
+        begins = (batch.start != NO_START)[:, None]
+        layers = self._layers(weights.flat)
+        x_mask, layer_masks = (None, masks) if self.embedding == "none" else (masks[0], masks[1:])
+        x = dropped(weights.tables[0].index_select(0, touched[0].input), x_mask)
         outs, tapes = [], []
-        for cell, h, mask in zip(cells, hidden, masks[1:], strict=True):
-            x, tape = cell_forward(cell, x, h.masked_fill(begins, 0.0))
+        for layer, h, mask in zip(layers, hidden, layer_masks, strict=True):
+            x, tape = layer_forward(layer, x, h.masked_fill(begins, 0.0))
             x = dropped(x, mask)
             outs.append(x)
             tapes.append(tape)
-        candidates = embedding[: len(batch.candidates)]
-        loss, d_scores = score_loss(torch.addmm(bias.t(), x, candidates.t()))
-        d_embedding, d_flat = torch.zeros_like(embedding), torch.empty_like(weights.flat)
-        torch.mm(d_scores.t(), x, out=d_embedding[: len(candidates)])
-        d = d_scores @ candidates
-        grads = self._cells(d_flat)
-        for i in reversed(range(len(cells))):
-            d = cell_backward(cells[i], tapes[i], dropped(d, masks[i + 1]), grads[i])
-        d_embedding.index_add_(0, touched[0].input, dropped(d, masks[0]))
-        return Gradients(loss, Parameters((d_embedding, d_scores.sum(0)[:, None]), d_flat), outs)
+        items, bias = weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
+        loss, d_scores = score_loss(torch.addmm(bias.t(), x, items.t()))
+        d_tables = tuple(torch.zeros_like(table) for table in weights.tables)
+        torch.mm(d_scores.t(), x, out=d_tables[-2][: len(items)])
+        torch.sum(d_scores, 0, out=d_tables[-1][:, 0])
+        d, d_flat = d_scores @ items, torch.empty_like(weights.flat)
+        grads = self._layers(d_flat)
+        for i in reversed(range(len(layers))):
+            d = layer_backward(layers[i], tapes[i], dropped(d, layer_masks[i]), grads[i])
+        d_tables[0].index_add_(0, touched[0].input, dropped(d, x_mask))
+        return Gradients(loss, Parameters(d_tables, d_flat), outs)
 
     def advance(
         self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See ``Network``."""
-        x = parameters.tables[0].index_select(0, items)
-        new = []
-        for cell, h in zip(self._cells(parameters.flat), states, strict=True):
-            x, _ = cell_forward(cell, x, h)
+        x, new = parameters.tables[0].index_select(0, items), []
+        for layer, h in zip(self._layers(parameters.flat), states, strict=True):
+            x, _ = layer_forward(layer, x, h)
             new.append(x)
         return x, new
 
     def output(self, parameters: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``Network``."""
-        return parameters.tables[0], parameters.tables[1][:, 0]
+        return parameters.tables[-2], parameters.tables[-1][:, 0]
 
     @property
     def _sizes(self) -> list[tuple[int, int]]:
-        return cell_sizes(self.layers, self.layers[-1])
+        """(input width, width) of the layers that have an input matrix."""
+        if self.embedding == "none":
+            return cell_sizes(self.layers[1:], self.layers[0])
+        return cell_sizes(self.layers, self.tables[0].width)
 
-    def _cells(self, flat: torch.Tensor) -> list[Cell]:
-        return cells_of(self._sizes, flat)
+    @property
+    def _lookup_size(self) -> int:
+        return 3 * self.layers[0] * (self.layers[0] + 1) if self.embedding == "none" else 0
+
+    def _layers(self, flat: torch.Tensor) -> list[Layer]:
+        """The layers as views into a flat vector."""
+        first, rest = flat.split([self._lookup_size, len(flat) - self._lookup_size])
+        return [*([lookup_of(self.layers[0], first)] if len(first) else []), *cells_of(self._sizes, rest)]
 
 
 def gru_network(config: GruConfig, n_items: int) -> GruNetwork:
     """The network that the configuration asks for, over items 0 … n_items − 1."""
-    return GruNetwork(n_items, tuple(config.layers), config.dropout_embedding, config.dropout_hidden)
+    return GruNetwork(
+        n_items,
+        tuple(config.layers),
+        config.embedding,
+        config.embedding_dim,
+        config.dropout_embedding,
+        config.dropout_hidden,
+    )

@@ -158,9 +158,16 @@ class Trainer:
         return loss, grad.mul_(1.0 / batch.n_lanes)
 
     def _sum_loss(self, scores: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.config.loss == "cross-entropy":
+            return self._cross_entropy(scores, batch)
+        count = batch.n_target + batch.n_sampled
         if self.config.loss == "bpr-max":
-            count = batch.n_target + batch.n_sampled
             return losses.bpr_max(scores, batch.target, count, self.config.bpreg, self.config.elu)
+        plain = {"bpr": losses.bpr, "top1": losses.top1, "top1-max": losses.top1_max}
+        return plain[self.config.loss](scores, batch.target, count)
+
+    def _cross_entropy(self, scores: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Candidates of both kinds weigh count ** -logq, and the additional ones' count is taken ** alpha first."""
         weight = batch.n_target * self.target_weight[batch.candidates]
         weight.addcmul_(batch.n_sampled, self.sample_weight[batch.candidates])
         log_expected = self.log_q[batch.candidates[batch.target]]

@@ -1,5 +1,6 @@
 """The GRU's layers and written-out gradients, against torch's own cell and autograd."""
 
+import dataclasses
 import math
 
 import pytest
@@ -43,24 +44,33 @@ def test_cell_is_torchs_and_its_gradient_autograds():
             assert torch.allclose(getattr(grads, name), getattr(reference, name).grad, atol=1e-5)
 
 
-def test_initial_weights_are_uniform_within_the_bound():
-    network = GruNetwork(3000, (50, 40))
-    parameters = init_parameters(network, 1)
-    embedding, bias = parameters.tables
-    bound = math.sqrt(6 / (3000 + 40))
-    assert embedding.abs().max() <= bound
-    assert embedding.abs().max() > 0.99 * bound
-    assert embedding.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
-    assert bias.shape == (3000, 1)
-    assert bias.abs().max() == 0
-    sizes = gru.cell_sizes((50, 40), 40)
-    for cell, (n_in, width) in zip(gru.cells_of(sizes, parameters.flat), sizes, strict=True):
-        for matrix, columns in ((cell.weight_ih, n_in), (cell.weight_hh, width)):
-            bound = math.sqrt(6 / (width + columns))  # each gate's matrix by itself, not the three stacked
-            assert matrix.abs().max() <= bound
-            assert matrix.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
-        assert cell.bias_ih.abs().max() == 0
-        assert cell.bias_hh.abs().max() == 0
+def uniform_within(matrix, bound):
+    return (
+        0.99 * bound < matrix.abs().max() <= bound
+        and matrix.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+        and abs(matrix.mean().item()) < 0.1 * bound
+    )
+
+
+@pytest.mark.parametrize("mode", ["constrained", "separate", "none"])
+def test_initial_weights_are_uniform_within_the_bound(mode):
+    network = GruNetwork(3000, (50, 40), mode, 30)
+    named = to_tensors(network, init_parameters(network, 1))
+    ins = {"constrained": 40, "separate": 30, "none": None}[mode]
+    bounds = {"input_gates": 3000 + 50, "output": 3000 + 40, "embedding": 3000 + (ins or 0)}
+    assert uniform_within(
+        named.pop("embedding" if ins else "input_gates"), math.sqrt(6 / bounds["embedding" if ins else "input_gates"])
+    )
+    if mode != "constrained":
+        assert uniform_within(named.pop("output"), math.sqrt(6 / bounds["output"]))
+    for name, weight in named.items():
+        if weight.dim() == 1:
+            assert weight.abs().max() == 0, name
+            continue
+        for gate in weight.chunk(3):  # each gate's matrix by itself, not the three stacked
+            assert uniform_within(gate, math.sqrt(6 / sum(gate.shape))), name
+    matrices = [name for name, weight in named.items() if weight.dim() == 2]
+    assert len(matrices) == (3 if mode == "none" else 4)
 
 
 def test_appended_rows_do_not_depend_on_how_many_there_are():
@@ -69,8 +79,9 @@ def test_appended_rows_do_not_depend_on_how_many_there_are():
     assert not torch.equal(few, init_rows(Table("embedding", 12, 5, 5), 2, seed=2, first=10))
 
 
-def test_tensors_there_and_back():
-    network = GruNetwork(6, (4, 3))
+@pytest.mark.parametrize("mode", ["constrained", "separate", "none"])
+def test_tensors_there_and_back(mode):
+    network = GruNetwork(6, (4, 3), mode, 5)
     parameters = init_parameters(network, 1)
     named = to_tensors(network, parameters)
     assert named["bias"].shape == (6,)
@@ -97,26 +108,46 @@ def a_batch(n_items, n_lanes=5):
 
 
 def plain_forward(network, batch, touched, masks):
-    """Scores of one step, in torch's own cells."""
+    """Scores of one step, in torch's own cells; without an embedding the first layer as Cho et al. write it."""
 
     def forward(weights, hidden):
-        x = weights.tables[0][touched[0].input] * masks[0]
+        x = weights.tables[0][touched[0].input]
+        named = network.flat_tensors(weights.flat)
+        masked = list(masks)
+        if network.embedding != "none":
+            x = x * masked.pop(0)
         new = []
-        sizes = gru.cell_sizes(network.layers, network.layers[-1])
-        for i, (n_in, width) in enumerate(sizes):
-            cell = torch.nn.GRUCell(n_in, width)
-            named = vars(gru.cells_of(sizes, weights.flat)[i])
-            h = torch.where(batch.start[:, None] > 0, 0.0, hidden[i])
-            x = torch.func.functional_call(cell, named, (x, h)) * masks[i + 1]
+        for i, h in enumerate(hidden):
+            layer = {name.split(".")[2]: w for name, w in named.items() if name.startswith(f"gru.{i}.")}
+            h = torch.where(batch.start[:, None] > 0, 0.0, h)
+            x = (plain_lookup(layer, x, h) if network.embedding == "none" and i == 0 else torchs(layer, x, h)) * masked[
+                i
+            ]
             new.append(x)
-        n = len(batch.candidates)
-        return x @ weights.tables[0][:n].T + weights.tables[1][:, 0], new
+        return x @ weights.tables[-2][: len(batch.candidates)].T + weights.tables[-1][:, 0], new
 
     return forward
 
 
-def test_gradients_of_a_step_are_autograds():
-    network = GruNetwork(20, (4, 3), 0.4, 0.3)
+def torchs(layer, x, h):
+    return torch.func.functional_call(torch.nn.GRUCell(x.shape[1], h.shape[1]), layer, (x, h))
+
+
+def plain_lookup(layer, x, h):
+    (x_r, x_z, x_n), (w_r, w_z, w_n) = (x + layer["bias"]).chunk(3, 1), layer["weight_hh"].chunk(3)
+    r, z = torch.sigmoid(x_r + h @ w_r.T), torch.sigmoid(x_z + h @ w_z.T)
+    return (1 - z) * torch.tanh(x_n + (r * h) @ w_n.T) + z * h
+
+
+NETWORKS = [
+    GruNetwork(20, layers, mode, 6, 0.4, 0.3)
+    for mode in ("constrained", "separate", "none")
+    for layers in ((4, 3), (5,))
+]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.embedding}-{len(n.layers)}")
+def test_gradients_of_a_step_are_autograds(network):
     batch = a_batch(20)
     touched = network.touched(batch)
     parameters = init_parameters(network, 1)
@@ -131,11 +162,32 @@ def test_gradients_of_a_step_are_autograds():
     found = network.gradients(weights, hidden, batch, touched, masks, score_loss)
     expected = autograd_gradients(plain_forward(network, batch, touched, masks), weights, hidden, score_loss)
     assert torch.allclose(found.loss, expected.loss)
-    pairs = [
-        *zip(found.weights.tables, expected.weights.tables, strict=True),
-        (found.weights.flat, expected.weights.flat),
-    ]
-    for one, other in [*pairs, *zip(found.hidden, expected.hidden, strict=True)]:
+    mine, autograds = (((*g.weights.tables, g.weights.flat, *g.hidden)) for g in (found, expected))
+    for one, other in zip(mine, autograds, strict=True):
         assert one.shape == other.shape
         assert torch.allclose(one, other, atol=1e-5)
         assert other.abs().max() > 0
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.embedding}-{len(n.layers)}")
+def test_serving_scores_are_those_of_training_without_dropout(network):
+    batch = dataclasses.replace(a_batch(20), start=torch.zeros(5, dtype=torch.int8))
+    touched = network.touched(batch)
+    parameters = init_parameters(network, 1)
+    parameters.tables[-1].normal_(generator=seeded(1))
+    states = [torch.randn(5, w, generator=seeded(5)) for w in network.state_widths]
+    blocks = tuple(table[t.rows] for table, t in zip(parameters.tables, touched, strict=True))
+    seen = []
+
+    def score_loss(scores):
+        seen.append(scores.clone())
+        return scores.sum(), torch.ones_like(scores)
+
+    found = network.gradients(
+        Parameters(blocks, parameters.flat), states, batch, touched, [None] * len(network.masks), score_loss
+    )
+    vector, new = network.advance(parameters, batch.inputs[batch.input], states)
+    matrix, bias = network.output(parameters)
+    assert matrix.shape == (20, network.layers[-1])
+    assert torch.allclose((vector @ matrix.T + bias)[:, batch.candidates], seen[0], atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(new, found.hidden, strict=True))

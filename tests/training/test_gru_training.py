@@ -20,7 +20,12 @@ from sparkrec.training.lanes import Chunk
 from sparkrec.training.sampling import PopularitySampler
 
 N_ITEMS = 23
-SMALL = GruConfig(layers=[6, 5], lanes=1, n_sample=9, epochs=2, dropout_hidden=0.0, learning_rate=0.1, seed=4)
+SMALL = GruConfig(
+    layers=[6, 5], embedding_dim=4, lanes=1, n_sample=9, epochs=2, dropout_embedding=0.0, dropout_hidden=0.0,
+    learning_rate=0.1, seed=4,
+)  # fmt: skip
+LOSSES = ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"]
+MODES = ["constrained", "separate", "none"]
 CPU = TrainConfig(device="cpu")
 
 
@@ -46,11 +51,13 @@ def trained_on(ranks, folder, sessions, config, n_files):
     return weights, histories[0]
 
 
-@pytest.mark.parametrize("loss", ["bpr-max", "cross-entropy"])
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_weights_are_those_of_the_plain_reference(tmp_path, loss, lanes):
-    """Covers resets, tails with fewer sessions than lanes, both losses, Adagrad with momentum, untouched rows."""
-    config = dataclasses.replace(SMALL, loss=loss, lanes=lanes)
+@pytest.mark.parametrize(
+    ("loss", "mode", "lanes"), [*[(loss, "constrained", 3) for loss in LOSSES], ("bpr-max", "constrained", 1),
+    *[(loss, mode, 3) for loss in ("cross-entropy", "bpr-max") for mode in ("separate", "none")]],
+)  # fmt: skip
+def test_weights_are_those_of_the_plain_reference(tmp_path, loss, mode, lanes):
+    """Covers resets, tails with fewer sessions than lanes, Adagrad with momentum, untouched rows."""
+    config = dataclasses.replace(SMALL, loss=loss, embedding=mode, lanes=lanes)
     sessions = random_sessions(12, N_ITEMS, seed=1)
     counts = torch.bincount(torch.tensor([x for s in sessions for x in s]), minlength=N_ITEMS)
     sampler = PopularitySampler.from_counts(counts, config.sample_alpha)
@@ -71,11 +78,15 @@ def test_weights_are_those_of_the_plain_reference(tmp_path, loss, lanes):
 
 
 @pytest.mark.parametrize(
-    ("n_sessions", "lanes", "loss"), [(40, 7, "bpr-max"), (40, 7, "cross-entropy"), (4, 9, "bpr-max")]
-)
-def test_ranks_do_not_change_the_model(tmp_path, n_sessions, lanes, loss):
+    ("n_sessions", "lanes", "loss", "mode"),
+    [*[(40, 7, loss, "constrained") for loss in LOSSES], (40, 7, "bpr-max", "separate"), (40, 7, "bpr-max", "none"),
+     (4, 9, "bpr-max", "constrained")],
+)  # fmt: skip
+def test_ranks_do_not_change_the_model(tmp_path, n_sessions, lanes, loss, mode):
     """Uneven files, lanes that no number of ranks divides, fewer sessions than lanes, dropout on."""
-    config = dataclasses.replace(SMALL, lanes=lanes, loss=loss, dropout_embedding=0.3, dropout_hidden=0.2)
+    config = dataclasses.replace(
+        SMALL, lanes=lanes, loss=loss, embedding=mode, dropout_embedding=0.3, dropout_hidden=0.2
+    )
     sessions = random_sessions(n_sessions, N_ITEMS, seed=n_sessions)
     expected, history = trained_on(1, tmp_path, sessions, config, n_files=6)
     assert history[0]["events"] == sum(len(s) - 1 for s in sessions)
