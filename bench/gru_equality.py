@@ -1,4 +1,4 @@
-"""Whether a step here is a step of GRU4Rec's own code: the same weights, batches and negatives, and the losses compared.
+"""Whether a step here is a step of GRU4Rec's own code: the same weights, batches and negatives, losses compared.
 
     python bench/gru_equality.py --peer DIR
 
@@ -49,8 +49,8 @@ def main() -> None:
 def compare(peer: Any, loss: str, mode: str) -> float:
     """The largest relative difference of a step's loss."""
     config = GruConfig(
-        layers=[24] if mode == "none" else [24, 20], embedding=mode, embedding_dim=28, lanes=LANES, loss=loss, n_sample=N_SAMPLE, logq=0.8,
-        dropout_embedding=0.0, dropout_hidden=0.0,
+        layers=[24] if mode == "none" else [24, 20], embedding=mode, embedding_dim=28, lanes=LANES, loss=loss,
+        n_sample=N_SAMPLE, logq=0.8, dropout_embedding=0.0, dropout_hidden=0.0,
     )  # fmt: skip
     rng = np.random.default_rng(1)
     popularity = 1 / np.arange(1, N_ITEMS + 1)
@@ -74,8 +74,9 @@ def compare(peer: Any, loss: str, mode: str) -> float:
     differences = [abs(a - b) / b for (_, a), (_, b) in zip(ours, theirs, strict=True)]
     stored = to_tensors(network, state.parameters())
     weights = max((stored[name] - w).abs().max().item() for name, w in peer_weights(model, mode).items())
-    say(f"{loss}, {mode}: {len(ours)} steps, {sum(n < LANES for n, _ in ours)} of them in the tail, losses "
-        f"{ours[0][1]:.4f} … {ours[-1][1]:.4f}, largest difference {max(differences):.1e}, of a weight {weights:.1e}")  # fmt: skip
+    say(f"{loss}, {mode}: {len(ours)} steps, {sum(n < LANES for n, _ in ours)} of them in the tail,",
+        f"losses {ours[0][1]:.4f} … {ours[-1][1]:.4f},",
+        f"largest difference {max(differences):.1e}, of a weight {weights:.1e}")  # fmt: skip
     return max(differences)
 
 

@@ -140,6 +140,8 @@ class GruConfig:
     learning_rate: float = 0.05
     momentum: float = 0.4
     epochs: int = 5
+    session_order: str = "time"  # time | random
+    warm_start: bool = False  # begin with the weights of the latest earlier night's model of the same settings
     seed: int = 1
 
 
@@ -222,6 +224,7 @@ CHOICES: Dict[str, List[str]] = {
     "prepare.user_item.rating": ["last", "mean"],
     "als.feedback": ["explicit", "implicit"],
     "gru.embedding": ["constrained", "separate", "none"],
+    "gru.session_order": ["time", "random"],
     "gru.loss": ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"],
     "train.device": ["auto", "cpu", "cuda"],
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -321,3 +322,8 @@ def gru_network(config: GruConfig, n_items: int) -> GruNetwork:
         config.dropout_embedding,
         config.dropout_hidden,
     )
+
+
+def stored_network(described: dict[str, Any]) -> GruNetwork:
+    """The network of a model whose ``model.json`` this is."""
+    return gru_network(GruConfig(**described["config"]), described["n_items"])

@@ -85,11 +85,15 @@ class Network(Protocol):
     """A recurrent network that scores items.
 
     Attributes:
+        n_items: Size of the catalogue; items are 0 … n_items − 1.
         tables: The tables of weights.
         flat_size: Length of the flat vector.
         state_widths: Widths of the hidden states that a lane carries.
         masks: The dropout masks, in the order in which they are drawn.
     """
+
+    @property
+    def n_items(self) -> int: ...  # noqa: D102
 
     @property
     def tables(self) -> tuple[Table, ...]: ...  # noqa: D102

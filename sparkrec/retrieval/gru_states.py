@@ -183,11 +183,10 @@ def _served_model(path: str, version: str) -> ServedModel:
 
 
 def _served(weights: dict[str, torch.Tensor], described: dict[str, Any]) -> ServedModel:
-    from sparkrec.config import GruConfig
-    from sparkrec.models.gru import gru_network
+    from sparkrec.models.gru import stored_network
     from sparkrec.models.network import from_tensors
 
-    network = gru_network(GruConfig(**described["config"]), described["n_items"])
+    network = stored_network(described)
     parameters = from_tensors(network, weights)
     return ServedModel(network, parameters, network.output(parameters), weights["counts"].numpy() > 0)
 

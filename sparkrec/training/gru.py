@@ -13,14 +13,15 @@ from sparkrec.config import GruConfig, TrainConfig, config_hash
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event, progress
 from sparkrec.models.gru import gru_network
-from sparkrec.models.network import Network, to_tensors
+from sparkrec.models.network import Network, init_parameters, to_tensors
 from sparkrec.training import checkpoint
 from sparkrec.training.comm import Comm
 from sparkrec.training.feed import check_total, read_files
-from sparkrec.training.gru_step import GruState, Trainer, make_batch, new_state
+from sparkrec.training.gru_step import GruState, Trainer, make_batch
 from sparkrec.training.lanes import LaneTable, chunks, lane_table, lanes_of_files, walk_lanes
 from sparkrec.training.launch import pick_device
 from sparkrec.training.snapshot import Manifest, read_manifest
+from sparkrec.training.warm_start import continued
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -55,6 +56,7 @@ def train(
     train_config: TrainConfig,
     n_items: int,
     meta: dict[str, Any],
+    warm_start_path: str | None = None,
 ) -> list[dict[str, Any]]:
     """Trains on a snapshot and writes the model; goes on from the last checkpoint of the same run.
 
@@ -66,20 +68,27 @@ def train(
         train_config: The ranks' settings.
         n_items: Size of the catalogue; items are 0 … n_items − 1.
         meta: JSON-able; kept in ``model.json``.
+        warm_start_path: Folder of an earlier model, of whose catalogue items this one's are a continuation: its
+            weights are the initial ones, and items that it does not have get new rows.
 
     Returns:
         For each epoch: epoch, loss (mean of the events), events, steps, seconds, events_per_second, rows_seen.
 
     Raises:
-        InvariantError: The rows read are not the snapshot's, or an item is outside of the catalogue.
-        UserError: The loss is no longer finite; no usable snapshot or device.
+        InvariantError: The rows read are not the snapshot's, an item is outside of the catalogue, or the earlier
+            model's catalogue is larger than this one.
+        UserError: The loss is no longer finite; no usable snapshot or device; the earlier model has another shape.
     """
     manifest = read_manifest(snapshot_path)
     device = pick_device(comm, train_config)
     counts = _item_counts(manifest, comm, n_items)
-    key = config_hash(config, manifest.inputs, n_items, [asdict(f) for f in manifest.files])
     network = gru_network(config, n_items)
-    state, history = _start(network, config, comm, device, model_path, key)
+    earlier = None  # hash of the weights to begin with; rank 0 alone keeps checkpoints and writes the model
+    if warm_start_path and comm.rank == 0:
+        earlier = checkpoint.read_model(warm_start_path)[checkpoint.MODEL_HASH]
+    key = config_hash(config, manifest.inputs, n_items, [asdict(f) for f in manifest.files], earlier)
+    state, history = _start(network, config, comm, model_path, key, warm_start_path)
+    state = state.to(device)
     trainer = Trainer.create(network, config, counts.to(device))
     for epoch in range(len(history) + 1, config.epochs + 1):
         stats = _run_epoch(trainer, state, manifest, comm, epoch)
@@ -90,6 +99,7 @@ def train(
     if comm.rank == 0:
         weights = {**to_tensors(network, state.parameters()), "counts": counts}
         described = {"model": "gru", "config": asdict(config), "n_items": n_items, "inputs": manifest.inputs}
+        described |= {"warm_start": earlier}
         described |= {"history": history, "rows": manifest.rows, "sessions": manifest.groups, "meta": meta}
         checkpoint.save_model(model_path, weights, described)
         checkpoint.remove_checkpoints(model_path)
@@ -101,16 +111,21 @@ def train(
 
 
 def _start(
-    network: Network, config: GruConfig, comm: Comm, device: torch.device, path: str, key: str
+    network: Network, config: GruConfig, comm: Comm, path: str, key: str, warm_start_path: str | None
 ) -> tuple[GruState, list[dict[str, Any]]]:
-    """The state and history of the newest checkpoint, or a new state; rank 0 reads, all get the same."""
+    """The state and history of the newest checkpoint, or those of a beginning; rank 0 reads, all get the same."""
     found = checkpoint.load_checkpoint(path, key) if comm.rank == 0 else None
-    state = GruState.of_tensors(found[1]) if found else new_state(network, config.seed)
+    if found is not None:
+        state = GruState.of_tensors(found[1])
+    elif warm_start_path and comm.rank == 0:
+        state = GruState.new(continued(network, warm_start_path, config.seed))
+    else:
+        state = GruState.new(init_parameters(network, config.seed))
     done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
-    if done and comm.size > 1:
+    if (done or warm_start_path) and comm.size > 1:
         state = state.broadcast(comm)
     history = found[2]["history"] if found else [{"epoch": e} for e in range(1, done + 1)]
-    return state.to(device), history
+    return state, history
 
 
 def _item_counts(manifest: Manifest, comm: Comm, n_items: int) -> torch.Tensor:
@@ -132,7 +147,7 @@ def _item_counts(manifest: Manifest, comm: Comm, n_items: int) -> torch.Tensor:
 
 def _run_epoch(trainer: Trainer, state: GruState, manifest: Manifest, comm: Comm, epoch: int) -> dict[str, Any]:
     began = time.perf_counter()
-    table = _read_lanes(manifest, trainer.config.lanes, comm)
+    table = _read_lanes(manifest, trainer.config, epoch, comm)
     device = state.flat.device
     seed = trainer.config.seed * 1_000_003 + epoch
     draws, drops = (torch.Generator(device).manual_seed(2 * seed + i) for i in range(2))
@@ -165,10 +180,19 @@ def _run_epoch(trainer: Trainer, state: GruState, manifest: Manifest, comm: Comm
     }
 
 
-def _read_lanes(manifest: Manifest, n_lanes: int, comm: Comm) -> LaneTable:
+def _read_lanes(manifest: Manifest, config: GruConfig, epoch: int, comm: Comm) -> LaneTable:
     """One epoch's rows from the feed, held against the manifest, on their lanes."""
-    widths = lanes_of_files(n_lanes, [f.rows for f in manifest.files])
+    widths = lanes_of_files(config.lanes, [f.rows for f in manifest.files])
     parts = read_files(manifest, comm.rank, comm.size, ["session", "item"])
     check_total(manifest, sum(len(c["item"]) for c in parts.values()), comm)
-    lanes = {f: walk_lanes(c["session"], c["item"], widths[f]) for f, c in parts.items() if widths[f]}
+    lanes = {
+        f: walk_lanes(c["session"], c["item"], widths[f], _shuffle(config, epoch, f))
+        for f, c in parts.items()
+        if widths[f]
+    }
     return lane_table(lanes, widths, comm)
+
+
+def _shuffle(config: GruConfig, epoch: int, file: int) -> np.random.Generator | None:
+    """What draws the order of a file's sessions in an epoch, whichever rank reads it; None: that of time."""
+    return np.random.default_rng((config.seed, epoch, file)) if config.session_order == "random" else None

@@ -14,7 +14,7 @@ import torch
 
 from sparkrec.config import GruConfig
 from sparkrec.models import losses
-from sparkrec.models.network import Batch, Gradients, Network, Parameters, init_parameters
+from sparkrec.models.network import Batch, Gradients, Network, Parameters
 from sparkrec.training.comm import Comm
 from sparkrec.training.lanes import NO_TARGET, Chunk
 from sparkrec.training.optimizer import AdagradMomentum
@@ -55,11 +55,6 @@ class GruState:
     def parameters(self) -> Parameters:
         """The weights alone, as views."""
         return Parameters(tuple(t[:, 0] for t in self.rows), self.flat[0])
-
-
-def new_state(network: Network, seed: int) -> GruState:
-    """The state of a new network."""
-    return GruState.new(init_parameters(network, seed))
 
 
 def make_batch(

@@ -1,8 +1,8 @@
 """Session-parallel lanes: the sessions of a snapshot file as dense matrices, one column a lane.
 
-Each file has lanes of its own, which walk its sessions in order of their first event; the next session takes the
-lane that is free first. As the files do not depend on the number of ranks, neither does any lane. Each pair of
-neighbouring events is one step of one lane, in which the first is the input and the second the target.
+Each file has lanes of its own, which walk its sessions in order of their first event, or in a drawn one; the next
+session takes the lane that is free first. As the files do not depend on the number of ranks, neither does any lane.
+Each pair of neighbouring events is one step of one lane, in which the first is the input and the second the target.
 """
 
 from __future__ import annotations
@@ -38,13 +38,16 @@ def lanes_of_files(n_lanes: int, rows: list[int]) -> list[int]:
     return [max(1, lanes) if count else 0 for lanes, count in zip(dealt, rows, strict=True)]
 
 
-def walk_lanes(session: np.ndarray, item: np.ndarray, n_lanes: int) -> Lanes:
+def walk_lanes(
+    session: np.ndarray, item: np.ndarray, n_lanes: int, shuffle: np.random.Generator | None = None
+) -> Lanes:
     """Lays a file's sessions out on lanes.
 
     Args:
         session: [rows], equal values adjacent, sessions in order of their first event.
         item: int [rows], in order of time within each session.
         n_lanes: Columns.
+        shuffle: Walks the sessions in an order drawn from it; default in that of their first event.
 
     Raises:
         InvariantError: The rows of a session are not adjacent.
@@ -54,6 +57,9 @@ def walk_lanes(session: np.ndarray, item: np.ndarray, n_lanes: int) -> Lanes:
         raise InvariantError("the rows of a session are not adjacent in its snapshot file")
     steps = np.diff(np.append(first, len(session))) - 1  # a session of n events has n - 1 steps
     first, steps = first[steps > 0], steps[steps > 0]
+    if shuffle is not None:
+        order = shuffle.permutation(len(first))
+        first, steps = first[order], steps[order]
     lane, start, length = _assign(steps, n_lanes)
     within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
     row = np.repeat(first, steps) + within

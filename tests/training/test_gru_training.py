@@ -98,6 +98,81 @@ def test_ranks_do_not_change_the_model(tmp_path, n_sessions, lanes, loss, mode):
             assert torch.allclose(weights[name], value, atol=1e-4), name
 
 
+def test_random_order_is_the_same_on_any_number_of_ranks_and_new_each_epoch(tmp_path):
+    config = dataclasses.replace(SMALL, lanes=5, session_order="random")
+    sessions = random_sessions(40, N_ITEMS, seed=3)
+    expected, history = trained_on(1, tmp_path, sessions, config, n_files=6)
+    weights, other = trained_on(3, tmp_path, sessions, config, n_files=6)
+    assert [h["loss"] for h in other] == pytest.approx([h["loss"] for h in history], rel=1e-5)
+    assert all(torch.allclose(weights[name], value, atol=1e-4) for name, value in expected.items())
+    timed = dataclasses.replace(config, session_order="time")
+    (tmp_path / "timed").mkdir()
+    _, by_time = trained_on(1, tmp_path / "timed", sessions, timed, n_files=6)
+    assert [h["loss"] for h in history] != pytest.approx([h["loss"] for h in by_time], rel=1e-4)
+    shuffles = [gru._shuffle(config, epoch, file).permutation(9).tolist() for epoch in (1, 2) for file in (0, 1)]
+    assert len({tuple(s) for s in shuffles}) == 4
+
+
+# ---- warm start ------------------------------------------------------------------------------------------------------
+
+
+def warm(comm, snapshot, path, config, n_items, earlier):
+    return gru.train(comm, str(snapshot), str(path), config, CPU, n_items, {}, str(earlier))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_warm_start_goes_on_from_the_earlier_weights(tmp_path, mode):
+    """With a learning rate near 0 the trained model is the one it began with, and new items' rows are appended."""
+    config = dataclasses.replace(SMALL, lanes=3, embedding=mode)
+    manifest = write_rows(tmp_path / "s", random_sessions(15, N_ITEMS), 2, 3)
+    train(SingleProcess(), manifest.path, tmp_path / "earlier", config)
+    still = dataclasses.replace(config, learning_rate=1e-12, momentum=0.0, warm_start=True, epochs=1)
+    found = []
+    for n_new in (0, 1, 4):
+        args = (manifest.path, tmp_path / f"m{n_new}", still, N_ITEMS + n_new, tmp_path / "earlier")
+        on_threads(1 + n_new % 3, warm, *args)
+        found.append(load_model(str(tmp_path / f"m{n_new}")))
+    earlier, described = load_model(str(tmp_path / "earlier"))
+    for n_new, (weights, told) in zip((0, 1, 4), found, strict=True):
+        assert told["warm_start"] == described["weights_sha256"]
+        for name, weight in weights.items():
+            grown = len(weight) == N_ITEMS + n_new
+            assert torch.equal(weight[:N_ITEMS] if grown else weight, earlier[name]), name
+            if grown and weight.dim() == 2 and n_new:
+                assert weight[N_ITEMS:].abs().min() > 0
+                assert torch.equal(weight[N_ITEMS], found[1][0][name][N_ITEMS])  # however many are new
+    assert described["warm_start"] is None
+
+
+def test_a_cold_model_is_not_resumed_warm(tmp_path):
+    """The checkpoints of a run that began cold are none of the warm one's."""
+    config = dataclasses.replace(SMALL, lanes=3, epochs=4)
+    manifest = write_rows(tmp_path / "s", random_sessions(15, N_ITEMS), 2, 3)
+    train(SingleProcess(), manifest.path, tmp_path / "earlier", dataclasses.replace(config, epochs=1))
+    with pytest.raises(ConnectionError):
+        train(Broken(), manifest.path, tmp_path / "m", config)
+    history = warm(SingleProcess(), manifest.path, tmp_path / "m", config, N_ITEMS, tmp_path / "earlier")
+    fresh = warm(SingleProcess(), manifest.path, tmp_path / "fresh", config, N_ITEMS, tmp_path / "earlier")
+    assert [h["loss"] for h in history] == [h["loss"] for h in fresh]
+
+
+@pytest.mark.parametrize(
+    ("change", "n_items", "error", "says"),
+    [
+        ({"layers": [6, 4]}, N_ITEMS, UserError, "another shape"),
+        ({"embedding": "none"}, N_ITEMS, UserError, "another shape"),
+        ({}, N_ITEMS - 1, InvariantError, "the catalogue only"),
+    ],
+)
+def test_an_earlier_model_that_does_not_fit_is_refused(tmp_path, change, n_items, error, says):
+    config = dataclasses.replace(SMALL, lanes=3, epochs=1)
+    manifest = write_rows(tmp_path / "s", random_sessions(15, N_ITEMS - 2), 2, 3)
+    train(SingleProcess(), manifest.path, tmp_path / "earlier", config)
+    other = dataclasses.replace(config, **change)
+    with pytest.raises(error, match=says):
+        warm(SingleProcess(), manifest.path, tmp_path / "m", other, n_items, tmp_path / "earlier")
+
+
 class Broken(SingleProcess):
     """A rank that dies in the feed of its third epoch."""
 

@@ -1,5 +1,7 @@
 """Lanes: each pair of neighbouring events once, in order, reset at each session's start."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,29 @@ def test_the_lane_that_is_free_first_takes_the_next_session(lengths, n_lanes):
     order = sorted(starts, key=lambda place: lanes.input[place])
     assert order == starts  # by step, then by lane
     assert len(lanes.target) <= max([1, *lengths]) - 1 + sum(n - 1 for n in lengths) / n_lanes
+
+
+@given(LENGTHS, st.integers(1, 6), st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_a_drawn_order_has_each_session_once_and_whole(lengths, n_lanes, seed):
+    session, item = flat(lengths)
+    timed, drawn = walk_lanes(session, item, n_lanes), walk_lanes(session, item, n_lanes, np.random.default_rng(seed))
+    for lanes in (timed, drawn):
+        pairs = np.stack([m[lanes.target != NO_TARGET] for m in (lanes.input, lanes.target, lanes.start)])
+        lanes_pairs = pairs[:, pairs[0].argsort()]
+        assert lanes_pairs[0].tolist() == [i for i in range(len(item) - 1) if session[i] == session[i + 1]]
+        assert (lanes_pairs[1] == lanes_pairs[0] + 1).all()
+        assert lanes_pairs[2].tolist() == [int(i == 0 or session[i] != session[i - 1]) for i in lanes_pairs[0]]
+    for column in drawn.input.T:  # within a session in order of time
+        for a, b in itertools.pairwise(column):
+            assert b == a + 1 or session[a] != session[b] or b == 0
+
+
+def test_drawn_orders_differ():
+    session, item = flat([2] * 30)
+    orders = [walk_lanes(session, item, 1, np.random.default_rng(seed)).input[:, 0].tolist() for seed in (1, 2)]
+    assert orders[0] != orders[1]
+    assert orders[0] != sorted(orders[0])
 
 
 def test_rows_of_a_session_apart_are_noticed():
