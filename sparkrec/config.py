@@ -187,6 +187,7 @@ class EvaluationConfig:
     holdout_quantile: Optional[float] = None  # of event time (session start for the GRU)
     holdout_days: float = 7.0
     k: List[int] = field(default_factory=lambda: [10, 20])
+    ties: str = "conservative"  # conservative | standard | median: the place of a session's next item among equals
     recent_days: float = 14.0  # window of the recent-popularity baseline
     refit: bool = True  # publish from a model trained on all data, not on the hold-out's training part
 
@@ -226,6 +227,7 @@ CHOICES: Dict[str, List[str]] = {
     "gru.embedding": ["constrained", "separate", "none"],
     "gru.session_order": ["time", "random"],
     "gru.loss": ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"],
+    "evaluation.ties": ["conservative", "standard", "median"],
     "train.device": ["auto", "cpu", "cuda"],
 }
 MODELS = ["als", "gru", "two_tower"]

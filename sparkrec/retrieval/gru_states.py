@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparkrec.evaluation.sessions import rank_of
 from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, USER_IDX
 
 if TYPE_CHECKING:
@@ -78,20 +79,23 @@ def trained_items(model_path: str) -> np.ndarray:
     return trained
 
 
-def next_item_ranks(sessions: DataFrame, model_path: str, trained: np.ndarray | None = None) -> DataFrame:
+def next_item_ranks(
+    sessions: DataFrame, model_path: str, trained: np.ndarray | None = None, ties: str = "conservative"
+) -> DataFrame:
     """The rank of each next event's item among all trained items, hidden state reset at each session's start.
 
     Events of items that were not trained are removed first, then sessions of fewer than two events; ``left_out``
-    counts both. Ties count conservatively: the rank is the number of items whose score is at least the target's.
+    counts both.
 
     Args:
         sessions: Columns session_id and items of ``tables.SESSIONS``.
         model_path: Folder of the model.
         trained: Bool [n_items], candidates; default those of the model's training data.
+        ties: The item's place among equal scores, see ``evaluation.sessions.rank_of``.
 
     Returns:
         session_id string, position int (of the predicted event among the session's remaining ones, from 1),
-        item_idx int, rank int (from 1).
+        item_idx int, rank double (from 1).
     """
     from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
@@ -105,14 +109,14 @@ def next_item_ranks(sessions: DataFrame, model_path: str, trained: np.ndarray | 
         candidates = served.trained if mask is None else mask.value
         for batch in batches:
             flat, lengths = known_items(*_flat_items(batch), candidates)
-            found = [_next_ranks(served, candidates, *part) for part in _parts(flat, lengths)]
+            found = [_next_ranks(served, candidates, *part, ties) for part in _parts(flat, lengths)]
             row, position, item, rank = (np.concatenate(c) for c in zip(*found, strict=True))
             row += np.repeat(np.arange(len(found)) * _SESSIONS_AT_ONCE, [len(f[0]) for f in found])
             columns = [batch.column(SESSION_ID).take(pa.array(row))]
-            columns += [pa.array(c.astype(np.int32)) for c in (position, item, rank)]
+            columns += [pa.array(c.astype(np.int32)) for c in (position, item)] + [pa.array(rank.astype(np.float64))]
             yield pa.RecordBatch.from_arrays(columns, names=[SESSION_ID, "position", ITEM_IDX, "rank"])
 
-    schema = f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank int"
+    schema = f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double"
     return sessions.select(SESSION_ID, ITEMS).mapInArrow(ranks, schema)
 
 
@@ -217,7 +221,7 @@ def _last_states(served: ServedModel, flat: np.ndarray, lengths: np.ndarray) -> 
     return result
 
 
-def _next_ranks(served: ServedModel, candidates: np.ndarray, flat: np.ndarray, lengths: np.ndarray) -> tuple:
+def _next_ranks(served: ServedModel, candidates: np.ndarray, flat: np.ndarray, lengths: np.ndarray, ties: str) -> tuple:
     """(session's place, position, item, rank) of each predicted event, as arrays."""
     import torch
 
@@ -237,11 +241,13 @@ def _next_ranks(served: ServedModel, candidates: np.ndarray, flat: np.ndarray, l
     position = np.concatenate([np.zeros(0, np.int64), *positions])
     item = flat[first[row] + position] if len(row) else np.zeros(0, np.int32)
     vector = torch.cat(vectors) if vectors else torch.zeros(0, served.dim)
-    return row, position, item, _ranks(served, candidates, vector, item)
+    return row, position, item, _ranks(served, candidates, vector, item, ties)
 
 
-def _ranks(served: ServedModel, candidates: np.ndarray, vectors: torch.Tensor, items: np.ndarray) -> np.ndarray:
-    """Number of candidates whose score is at least the item's: int64 [n]."""
+def _ranks(
+    served: ServedModel, candidates: np.ndarray, vectors: torch.Tensor, items: np.ndarray, ties: str
+) -> np.ndarray:
+    """The item's place among the candidates: [n]."""
     import torch
 
     chosen = np.flatnonzero(candidates)
@@ -249,9 +255,10 @@ def _ranks(served: ServedModel, candidates: np.ndarray, vectors: torch.Tensor, i
     weight, bias = (part[torch.from_numpy(chosen)] for part in served.output)
     block = max(1, _SCORES_AT_ONCE // max(1, len(chosen)))
     found = [
-        (scores >= scores.gather(1, column[start : start + block, None])).sum(1)
+        rank_of((scores >= own).sum(1), (scores > own).sum(1), ties)
         for start in range(0, len(items), block)
         for scores in [torch.addmm(bias, vectors[start : start + block], weight.t())]
+        for own in [scores.gather(1, column[start : start + block, None])]
     ]
     ranks: np.ndarray = torch.cat(found).numpy() if found else np.zeros(0, np.int64)
     return ranks

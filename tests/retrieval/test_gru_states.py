@@ -86,6 +86,15 @@ def test_ranks_over_all_trained_items_with_conservative_ties(sessions, model):
     assert next(r["rank"] for r in found if r["session_id"] == "two") >= 2  # 10 ties with 5: both count
 
 
+def test_ties_in_three_ways(sessions, model):
+    """Items 10 and 5 tie: after, before or between."""
+    ranks = {}
+    for ties in ("conservative", "standard", "median"):
+        found = next_item_ranks(sessions.where("session_id = 'two'"), model[0], ties=ties).collect()
+        (ranks[ties],) = [row["rank"] for row in found]
+    assert ranks["conservative"] == ranks["standard"] + 1 == ranks["median"] + 0.5
+
+
 def test_what_is_left_out_is_counted(sessions, model):
     counted = left_out(sessions, trained_items(model[0]))
     assert counted == {"events": 20, "sessions": 7, "events_unseen": 6, "sessions_short": 3, "events_short": 2}
