@@ -1,0 +1,157 @@
+"""Training speed of the session GRU beside GRU4Rec's own code: events a second of one epoch.
+
+    python bench/gru_speed.py --peer DIR [--events 100000 …] [--items 10000 …] [--runs 3] [--ranks 1] [gru.key=value …]
+
+DIR is a checkout of GRU4Rec_PyTorch_Official. BPR-max at the published settings (layers 100, 80 lanes, 2,048
+negatives, constrained embedding) on made-up sessions whose items' popularity falls as a power of their rank. The two
+sides take turns; each has ``--threads`` threads (one is the peer's best on few cores). The peer's time is that of its
+epoch alone, as it says itself; ours also has the reading of the snapshot through Petastorm. With ``--ranks`` our side
+runs on as many Horovod workers, with ``--threads`` each.
+
+The last line's figures are the medians at the size with the smallest ratio; ``sizes`` has them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import re
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from _gru_peer import CPU, load_peer
+from _measure import last_line, machine, say
+
+from sparkrec.config import Config, SparkConfig, TrainConfig, load_config
+from sparkrec.training import gru
+from sparkrec.training.launch import run_ranks
+
+SETTINGS = ["gru.loss=bpr-max", "gru.lanes=80", "gru.dropout_embedding=0.3", "gru.dropout_hidden=0.05",
+            "gru.learning_rate=0.05", "gru.momentum=0.4", "gru.n_sample=2048", "gru.sample_alpha=0.4",
+            "gru.bpreg=1.95", "gru.elu=0.5", "gru.epochs=1", "train.device=cpu"]  # fmt: skip
+
+
+def main() -> None:
+    """Measures every size."""
+    args = arguments()
+    threads = f"train.threads_per_rank={args.threads}"
+    config = load_config(None, [*SETTINGS, f"train.ranks={args.ranks}", threads, *args.settings])
+    peer = load_peer(args.peer)
+    torch.set_num_threads(args.threads)
+    importlib.import_module("petastorm")  # takes seconds, which the first epoch would be charged with
+    spark = spark_session(args.ranks) if args.ranks > 1 else None
+    say(machine())
+    sizes = [measure(args, peer, config, spark, n, m) for n in args.events for m in args.items]
+    worst = min(sizes, key=lambda size: size["ratio"])
+    last_line(bench="gru_speed", ours=worst["ours"], peer=worst["peer"], ratio=worst["ratio"], unit="events/s",
+              runs=args.runs, ranks=args.ranks, threads=args.threads, sizes=sizes)  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", required=True)
+    parser.add_argument("--events", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("settings", nargs="*")
+    return parser.parse_args()
+
+
+def spark_session(ranks: int) -> Any:
+    """Spark with a task slot for each rank."""
+    from sparkrec.spark import build_session
+
+    return build_session(SparkConfig(master=f"local[{ranks}]", conf={"spark.driver.memory": "1g"}))
+
+
+def measure(args: argparse.Namespace, peer: Any, config: Config, spark: Any, n_events: int, n_items: int) -> dict:
+    """The medians at one size."""
+    events = made_up(n_events, n_items)
+    pairs = len(events) - events["SessionId"].nunique()
+    with tempfile.TemporaryDirectory() as folder:
+        write_snapshot(events, f"{folder}/snapshot", config)
+        sides: dict[str, Callable[[], float]] = {
+            "peer": lambda: pairs / their_seconds(peer, events, config),
+            "ours": lambda: pairs / our_seconds(spark, folder, config, n_items),
+        }
+        found: dict[str, list[float]] = {name: [] for name in sides}
+        for number in range(args.runs):
+            for name, side in sides.items():
+                found[name].append(side())
+                say(f"{n_events} events, {n_items} items, run {number + 1}: {name} {found[name][-1]:.0f} events/s")
+    medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
+    return {"events": n_events, "items": n_items, **medians, "ratio": round(medians["ours"] / medians["peer"], 3)}
+
+
+def made_up(n_events: int, n_items: int) -> pd.DataFrame:
+    """Events of sessions of 2 and more (mean about 6), one after another, in the columns that the peer reads."""
+    rng = np.random.default_rng(1)
+    lengths = 1 + rng.geometric(0.2, n_events // 5)
+    lengths = lengths[: np.searchsorted(lengths.cumsum(), n_events) + 1]
+    popularity = np.arange(1, n_items + 1) ** -0.8
+    items = rng.choice(n_items, lengths.sum(), p=popularity / popularity.sum())
+    session = np.repeat(np.arange(len(lengths)), lengths)
+    return pd.DataFrame(
+        {"SessionId": session, "ItemId": rng.permutation(n_items)[items], "Time": np.arange(len(items))}
+    )
+
+
+def write_snapshot(events: pd.DataFrame, path: str, config: Config) -> None:
+    """The events in the layout of ``training.snapshot``, whose Spark job is no part of this."""
+    n_files, files = config.train.snapshot_files, []
+    number = events["SessionId"].to_numpy() % n_files
+    Path(path, "data").mkdir(parents=True)
+    for f in range(n_files):
+        mine = events[number == f]
+        columns = {"session": mine["SessionId"], "item": mine["ItemId"].astype("int32"), "file_no": np.int32(f)}
+        table = pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False)
+        name = f"data/part-{f:05d}.parquet"
+        pq.write_table(table, f"{path}/{name}", row_group_size=len(mine))
+        files.append({"name": name, "rows": len(mine), "groups": int(mine["SessionId"].nunique())})
+    manifest = {"files": files, "columns": ["session", "item", "file_no"], "group": "session", "order": [],
+                "n_slots": config.gru.lanes, "inputs": {"made up": 1}, "format": 1}  # fmt: skip
+    Path(path, "manifest.json").write_text(json.dumps(manifest))
+
+
+def our_seconds(spark: Any, folder: str, config: Config, n_items: int) -> float:
+    """Seconds of one epoch."""
+    with tempfile.TemporaryDirectory(dir=folder) as model:
+        train: TrainConfig = config.train
+        history = run_ranks(spark, gru.train, (f"{folder}/snapshot", model, config.gru, train, n_items, {}), train)[0]
+    return float(history[0]["seconds"])
+
+
+def their_seconds(peer: Any, events: pd.DataFrame, config: Config) -> float:
+    """Seconds of one epoch, as the peer prints them."""
+    settings = config.gru
+    model = peer.GRU4Rec(
+        layers=list(settings.layers), loss=settings.loss, batch_size=settings.lanes, n_epochs=1, device=CPU,
+        dropout_p_embed=settings.dropout_embedding, dropout_p_hidden=settings.dropout_hidden,
+        learning_rate=settings.learning_rate, momentum=settings.momentum, n_sample=settings.n_sample,
+        sample_alpha=settings.sample_alpha, bpreg=settings.bpreg, elu_param=settings.elu, logq=settings.logq,
+        constrained_embedding=True,
+    )  # fmt: skip
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        model.fit(events)
+    found = re.search(r"\(([0-9.]+)s\)", said.getvalue())
+    assert found is not None, said.getvalue()
+    return float(found[1])
+
+
+if __name__ == "__main__":
+    main()
