@@ -4,7 +4,7 @@ Scores are [B, C] over C distinct candidates; ``target`` int64 [B] is the column
 float [C] says how often a candidate is there: one that was drawn three times weighs three times, which gives the same
 loss and gradients as three columns would. One occurrence of the target is the positive; all others are negatives, an
 accidental hit (a negative that is the target's item) too, as in the authors' own implementation. Each function returns
-the loss summed over the B events, and its gradient [B, C].
+the loss summed over the B events, and its gradient [B, C]; the scores may be overwritten.
 
 Sources: Hidasi et al., "Session-based recommendations with recurrent neural networks" (arXiv 1511.06939), and Hidasi
 and Karatzoglou, "Recurrent neural networks with top-k gains" (arXiv 1706.03847), below "top-k gains".
@@ -89,20 +89,19 @@ def bpr_max(
         Σ_b L_b, and the gradient of the scores.
     """
     column = target[:, None]
-    r = F.elu(scores, alpha=elu) if elu > 0 else scores
-    r_target = r.gather(1, column)
+    r = F.elu_(scores, alpha=elu) if elu > 0 else scores
     s, some = _softmax_of_negatives(r, column, count)
-    sigma = torch.sigmoid(r_target - r)
-    s_sigma = s * sigma
-    won = s_sigma.sum(1, keepdim=True).add_(LOG_FLOOR)
-    lost = (s_sigma.mul_(sigma)).sum(1, keepdim=True).div_(won)  # Σ s σ² / Σ s σ
-    square = r * r
-    reg = (s * square).sum(1, keepdim=True)
+    sigma = torch.sub(r.gather(1, column), r).sigmoid_()
+    product = s * sigma
+    won = product.sum(1, keepdim=True).add_(LOG_FLOOR)
+    lost = sigma.mul_(product)  # s σ²
+    torch.mul(s, r, out=product)
+    reg = torch.linalg.vecdot(product, r).unsqueeze(1)
     loss = (bpreg * reg - won.log()).sum()
     # ∂L/∂r_j = s_j [1 − σ_j²/Σsσ + bpreg (r_j² + 2 r_j − Σ s r²)],  ∂L/∂r_i = Σsσ²/Σsσ − 1
-    grad = square.add_(r, alpha=2).sub_(reg).mul_(bpreg).add_(1)
-    grad.sub_(sigma.square_().div_(won)).mul_(s)
-    grad.scatter_add_(1, column, lost - some)  # without a negative nothing is to be won
+    grad = s.mul_(1 - bpreg * reg).add_(product, alpha=2 * bpreg).addcmul_(product, r, value=bpreg)
+    grad.addcdiv_(lost, won, value=-1)
+    grad.scatter_add_(1, column, lost.sum(1, keepdim=True).div_(won) - some)  # without a negative nothing is to be won
     if elu > 0:
         grad = torch.ops.aten.elu_backward(grad, elu, 1, 1, True, r)
     return loss, grad
@@ -127,16 +126,17 @@ def _negatives(count: torch.Tensor) -> torch.Tensor:
 
 def _softmax_of_negatives(
     r: torch.Tensor, column: torch.Tensor, count: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """[B, C], the softmax of r over the negatives, summed over equal ones; and [B, 1], 0 where there are none, else 1.
+) -> tuple[torch.Tensor, torch.Tensor | float]:
+    """[B, C], the softmax of r over the negatives, summed over equal ones; and 0 where there are none, else 1.
 
     The positive is left out before the exponentials: a target far ahead would push the others' below the floor.
     """
+    if len(count) == 1:  # all candidates are the target: are there more than the positive?
+        some = (count > 1).to(r.dtype)
+        return some.expand(len(r), 1).clone(), some
     s = r + count.log()
     s.scatter_(1, column, r.gather(1, column) + (count[column] - 1).log())
-    s.sub_(s.amax(1, keepdim=True).clamp_min_(-1e30)).exp_()
-    total = s.sum(1, keepdim=True)
-    return s.div_(total.clamp_min(LOG_FLOOR)), (total > 0).to(r.dtype)
+    return torch.softmax(s, 1), 1.0
 
 
 def _top1_terms(r: torch.Tensor, column: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -74,7 +74,7 @@ class Touched:
 
 @dataclass(frozen=True)
 class Gradients:
-    """What comes of a step."""
+    """What comes of a step: the loss and its gradients, all sums over this rank's lanes."""
 
     loss: torch.Tensor  # float [], sum over this rank's lanes
     weights: Parameters  # gradients of what ``Network.gradients`` was given
@@ -133,7 +133,7 @@ class Network(Protocol):
             batch: The step.
             touched: What ``touched(batch)`` said.
             masks: For each mask [B, width] of 0 and 1 / (1 − rate); None where the rate is 0.
-            score_loss: Scores [B, C] → (loss summed over B, gradient of the scores). It may overwrite the scores.
+            score_loss: Scores [B, C] → (loss summed over B, gradient of that). It may overwrite the scores.
         """
 
     def advance(

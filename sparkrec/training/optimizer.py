@@ -16,8 +16,10 @@ class AdagradMomentum:
     learning_rate: float
     momentum: float
 
-    def step(self, p: torch.Tensor, acc: torch.Tensor, velocity: torch.Tensor, grad: torch.Tensor) -> None:
-        """Updates a tensor and its state in place; ``grad`` is left as it is."""
-        acc.addcmul_(grad, grad)
-        velocity.mul_(self.momentum).addcdiv_(grad, (acc + EPSILON).sqrt_(), value=-self.learning_rate)
+    def step(
+        self, p: torch.Tensor, acc: torch.Tensor, velocity: torch.Tensor, grad: torch.Tensor, scale: float = 1.0
+    ) -> None:
+        """Updates a tensor and its state in place by the gradient times ``scale``; ``grad`` is left as it is."""
+        acc.addcmul_(grad, grad, value=scale * scale)
+        velocity.mul_(self.momentum).addcdiv_(grad, (acc + EPSILON).sqrt_(), value=-self.learning_rate * scale)
         p.add_(velocity)
