@@ -113,7 +113,7 @@ def made_up(n_events: int, n_items: int) -> pd.DataFrame:
 def write_snapshot(events: pd.DataFrame, path: str, config: Config) -> None:
     """The events in the layout of ``training.snapshot``, whose Spark job is no part of this."""
     n_files, files = config.train.snapshot_files, []
-    number = events["SessionId"].to_numpy() % n_files
+    number = events["SessionId"].to_numpy() % config.gru.lanes % n_files  # so that each lane gets its share
     Path(path, "data").mkdir(parents=True)
     for f in range(n_files):
         mine = events[number == f]

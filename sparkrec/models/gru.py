@@ -270,7 +270,7 @@ class GruNetwork:
             outs.append(x)
             tapes.append(tape)
         items, bias = weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
-        loss, d_scores = score_loss(torch.addmm(bias.t(), x, items.t()))
+        loss, d_scores = score_loss((x @ items.t()).add_(bias.t()))  # addmm takes longer
         d_tables = tuple(torch.zeros_like(table) for table in weights.tables)
         torch.mm(d_scores.t(), x, out=d_tables[-2][: len(items)])
         torch.sum(d_scores, 0, out=d_tables[-1][:, 0])

@@ -23,6 +23,19 @@ def test_draws_follow_popularity_to_the_power_alpha(alpha):
     assert chi2 < 18.5  # 99.9 % of the distribution with 4 degrees of freedom
 
 
+@pytest.mark.parametrize("n_items", [1, 2, 37, 1000])
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_cells_give_the_item_that_a_search_gives(n_items, alpha):
+    counts = torch.randint(0, 50, (n_items,), generator=torch.Generator().manual_seed(n_items)) ** 2
+    counts[n_items // 2] = 7
+    sampler = PopularitySampler.from_counts(counts, alpha)
+    drawn = sampler.draw((50, 400), torch.Generator().manual_seed(1))
+    u = torch.rand((50, 400), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = torch.searchsorted(sampler.cumulative, u * sampler.cumulative[-1], right=True)
+    assert torch.equal(drawn, expected)
+    assert (counts[drawn] > 0).all()
+
+
 def test_draws_are_repeatable():
     sampler = PopularitySampler.from_counts(torch.arange(1, 50), 0.5)
     first, second = (sampler.draw((3, 40), torch.Generator().manual_seed(1)) for _ in range(2))
