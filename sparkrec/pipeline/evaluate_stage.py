@@ -22,10 +22,11 @@ from sparkrec.models.popularity import popularity, popularity_matrix, popularity
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.scorers import USER_MODELS, Scorer, counted, seen_pairs, user_scorer
+from sparkrec.pipeline.scorers import USER_MODELS, Scorer, seen_pairs, user_scorer
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
+from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
 from sparkrec.retrieval.topk import top_k
 from sparkrec.tables import INTERACTIONS, ITEM_IDX, METRICS, RATING, START_TS, TS, USER_IDX
@@ -82,7 +83,7 @@ def _popularity(
 ) -> list[tuple[str, Scorer]]:
     """Popularity over all time and over the recent window, as scorers over the items seen before the cutoff."""
     rows, weights = inputs.read(INTERACTIONS), night.fmt.event_weights
-    catalogue = counted(night, rows).where(F.col(TS) < utc(cutoff)).select(ITEM_IDX).distinct()
+    catalogue = counted(rows, weights).where(F.col(TS) < utc(cutoff)).select(ITEM_IDX).distinct()
     queries = popularity_queries(users)
     return [
         (name, Scorer(queries, popularity_matrix(popularity(rows, weights, cutoff, days), n_items, catalogue)))

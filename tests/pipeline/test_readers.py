@@ -3,7 +3,6 @@
 import importlib.metadata as metadata
 import json
 import os
-import re
 import subprocess
 import sys
 import venv
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from packaging.requirements import Requirement
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,8 @@ def distributions(*names: str) -> dict[str, metadata.Distribution]:
         name = wanted.pop()
         if name not in found:
             found[name] = metadata.distribution(name)
-            wanted += [re.split(r"[^\w.-]", r)[0] for r in found[name].requires or [] if "extra ==" not in r]
+            required = [Requirement(line) for line in found[name].requires or []]
+            wanted += [r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
     return found
 
 
@@ -44,7 +45,9 @@ def elsewhere(tmp_path_factory) -> str:
 
 def reads(interpreter: str, code: str, *args: str) -> str:
     """What a program of a data analyst prints, in an environment of its own, without Java."""
-    done = subprocess.run([interpreter, "-c", code, *args], env=NO_JVM, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [interpreter, "-I", "-c", code, *args], env=NO_JVM, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
