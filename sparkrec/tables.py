@@ -219,7 +219,7 @@ RUNS = Table(
         Column("run_id", "string", "the night's attempt"),
         Column(RUN_DATE, "date", "night"),
         Column("stage", "string", "stage"),
-        Column("status", "string", "done, skipped, failed"),
+        Column("status", "string", "done, skipped, held_back (a model was not published), failed"),
         Column("started_at", "timestamp", "UTC"),
         Column("ended_at", "timestamp", "UTC"),
         Column("inputs", "string", "JSON: table to version"),

@@ -34,7 +34,8 @@ from sparkrec.tables import INTERACTIONS, ITEM_IDX, METRICS, RATING, START_TS, T
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-USERS, SESSIONS_SPLIT, RATINGS = "holdout_users", "holdout_sessions", "holdout_ratings"
+USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
+RECENT = "popularity_recent"
 Judged = tuple[str, str, str, MetricValue]  # model, model version, split, value
 
 
@@ -72,7 +73,7 @@ def _judge_users(night: Night, inputs: Inputs, cards: list[ModelCard]) -> list[J
         queries = scorer.queries.join(users, USER_IDX, "left_semi")
         lists = top_k(queries, scorer.items, key=USER_IDX, k=max(ks), seen=seen, block_mb=night.config.topk.block_mb)
         values = ranking_metrics(lists, truth, ks, int(scorer.items.positions().size))
-        judged += [(model, version, USERS, value) for value in values]
+        judged += [(model, version, USERS_SPLIT, value) for value in values]
     seen.unpersist()
     truth.unpersist()
     return judged
@@ -99,7 +100,7 @@ def _judge_ratings(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged
     mean = user_item(earlier, settings, weights, card.cutoff).agg(F.avg(RATING)).head()
     model = load_als(night.spark, part_path(night.warehouse, card.model, night.run_date, HOLDOUT))
     values = rating_metrics(held_out, model.user_factors, model.item_factors, float(mean[0]))  # type: ignore[index]
-    return [(card.model, card.model_version, RATINGS, value) for value in values]
+    return [(card.model, card.model_version, RATINGS_SPLIT, value) for value in values]
 
 
 def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]:
@@ -128,7 +129,7 @@ def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judge
 
 def _windows(night: Night) -> dict[str, float | None]:
     """The popularity baselines: name → days before the cutoff, None for all time."""
-    return {"popularity": None, "popularity_recent": night.config.evaluation.recent_days}
+    return {"popularity": None, RECENT: night.config.evaluation.recent_days}
 
 
 def _nothing_held_out(cutoff: datetime) -> UserError:
