@@ -112,6 +112,20 @@ def stage(
     return _run_stages([name], run_date, conf, settings, force=force)
 
 
+@app.command()
+def rollback(
+    to: Annotated[str, typer.Option("--to", metavar="RUN_DATE", help="a night that was published, YYYY-MM-DD")],
+    model: Annotated[Optional[list[str]], typer.Option(help="this model alone (may be repeated)")] = None,  # noqa: UP045
+    form: Form = "table",
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Make the lists of another night current; no list is changed."""
+    from sparkrec import query
+
+    return _show([query.rollback(_warehouse(conf, settings), to, model or [])], form)
+
+
 @app.command("make-log")
 def make_log_command(
     log_format: Annotated[str, typer.Option("--format", help="reviews, invoices, sessions or ratings")],

@@ -236,6 +236,19 @@ RUNS = Table(
 )
 
 
+CURRENT = Table(
+    "current",
+    "The night whose lists are current, for each model.",
+    (
+        Column("model", "string", "als, gru, two_tower"),
+        Column(RUN_DATE, "date", "the night: read the rows of topk_<model> with this run_date"),
+        Column(MODEL_VERSION, "string", "version of the model"),
+        Column("since", "timestamp", "when it became current, UTC"),
+    ),
+    key=("model",),
+)
+
+
 def topk_table(model: str) -> Table:
     """The published lists of a model: ``topk_<model>``."""
     who = (
@@ -261,6 +274,7 @@ TABLES: dict[str, Table] = {
     for t in (
         EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
         SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, METRICS, RUNS,
+        CURRENT,
         topk_table("als"), topk_table("gru"), topk_table("two_tower"),
     )
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from pyspark import StorageLevel
@@ -26,6 +26,7 @@ from sparkrec.retrieval.gru_states import output_items, session_states, trained_
 from sparkrec.retrieval.publish import published
 from sparkrec.retrieval.topk import ItemMatrix, top_k
 from sparkrec.tables import (
+    CURRENT,
     ID,
     IDX,
     ITEM_IDX,
@@ -75,7 +76,8 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
     notes, held_back, rows = [], [], 0
     for model in night.config.models:
         table = topk_table(model)
-        with _judged(night, inputs, read_card(night.warehouse, model, night.run_date)) as (lists, counts, against):
+        card = read_card(night.warehouse, model, night.run_date)
+        with _judged(night, inputs, card) as (lists, counts, against):
             if against:
                 held_back.append(model)
                 notes.append(f"{model} held back: {', '.join(against)}")
@@ -84,6 +86,7 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
             if not counts.rows:
                 raise UserError(f"no list for {model}", where=str(night.run_date), fix="see its training's messages")
             outputs[table.name] = store.replace_night(lists, night.warehouse, table, night.run_date)
+            make_current(night, card)
         rows += counts.rows
         notes.append(f"{model}: {counts.lists} lists, {counts.full} of them with {night.config.topk.k} items")
     return StageResult(outputs=outputs, rows_out=rows, message="; ".join(notes), held_back=tuple(held_back))
@@ -133,7 +136,10 @@ def objections_to(night: Night, inputs: Inputs, card: ModelCard, users_share: fl
 
 
 def last_published(night: Night, model: str) -> tuple[date, str] | None:
-    """The night before this one that has lists of the model, and the version that made them."""
+    """The night before this one whose lists are or were current, and the version of the model that made them."""
+    pointer = _pointer(night, model)
+    if pointer is not None and pointer[0] < night.run_date:
+        return pointer
     table = topk_table(model)
     if not store.exists(night.spark, night.warehouse, table):
         return None
@@ -143,6 +149,22 @@ def last_published(night: Night, model: str) -> tuple[date, str] | None:
         return None
     row = earlier.where(F.col(RUN_DATE) == F.lit(newest[0])).select(MODEL_VERSION).head()
     return (newest[0], row[0]) if row else None
+
+
+def make_current(night: Night, card: ModelCard) -> None:
+    """Points ``current`` to the night's lists, unless a later night's are current: a backfill changes nothing there."""
+    pointer = _pointer(night, card.model)
+    if pointer is None or pointer[0] <= night.run_date:
+        values = [(card.model, night.run_date, card.model_version, datetime.now(UTC))]
+        store.upsert(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
+
+
+def _pointer(night: Night, model: str) -> tuple[date, str] | None:
+    if not store.exists(night.spark, night.warehouse, CURRENT):
+        return None
+    rows = store.read(night.spark, night.warehouse, CURRENT).where(F.col("model") == model)
+    row = rows.select(RUN_DATE, MODEL_VERSION).head()
+    return (row[0], row[1]) if row else None
 
 
 def _count(lists: DataFrame, expected: int, k: int) -> Counts:

@@ -6,9 +6,12 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
+from sparkrec import query
 from sparkrec.config import load_config
+from sparkrec.errors import UserError
 from sparkrec.pipeline.lock import locked
 from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
+from sparkrec.store import Warehouse
 from tests.nights import make_place
 
 pytestmark = pytest.mark.slow
@@ -52,6 +55,26 @@ def test_a_night_worse_than_the_last_is_held_back_and_the_last_one_stays_current
     after = lists(place)
     assert after["run_date"].unique().to_list() == [place.last - timedelta(days=1), place.last]
     assert after.filter(pl.col("run_date") < place.last).equals(before)
+
+
+def test_rollback_makes_an_earlier_night_current_and_changes_no_list(spark, place):
+    first, warehouse = place.last - timedelta(days=1), Warehouse(str(place.warehouse))
+    assert place.run(spark, place.last, *LENIENT) == 0
+    before, user = lists(place), lists(place)["user_id"][0]
+    assert query.topk(warehouse, "als", user)["run_date"].unique().to_list() == [place.last]
+    assert query.rollback(warehouse, str(first))["run_date"].to_list() == [first]
+    assert query.topk(warehouse, "als", user)["run_date"].unique().to_list() == [first]
+    assert lists(place).equals(before)
+    with pytest.raises(UserError, match="no such night"):
+        query.rollback(warehouse, str(first - timedelta(days=1)))
+    config = load_config(None, place.settings(*LENIENT))
+    again = Choice(only=("topk",), force=True)
+    assert run_nightly(config, str(first), again, spark=spark) == 0
+    assert query.topk(warehouse, "als", user)["run_date"].unique().to_list() == [first]
+    assert run_nightly(config, str(place.last), again, spark=spark) == 0
+    assert query.topk(warehouse, "als", user)["run_date"].unique().to_list() == [place.last]
+    run_nightly(config, str(first), again, spark=spark)  # a backfill: the later night stays current
+    assert query.topk(warehouse, "als", user)["run_date"].unique().to_list() == [place.last]
 
 
 @pytest.mark.parametrize(
@@ -114,8 +137,6 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(spark, place):
 
 
 def test_a_second_night_at_once_is_refused(spark, place):
-    from sparkrec.errors import UserError
-
     before = place.versions()
     with locked(str(place.warehouse), "the-other-night", 60), pytest.raises(UserError, match="the-other-night"):
         place.run(spark, place.last, *LENIENT)
