@@ -127,18 +127,22 @@ class GruConfig:
     """Session-parallel GRU (GRU4Rec)."""
 
     layers: List[int] = field(default_factory=lambda: [100])
+    embedding: str = "constrained"  # constrained | separate | none
+    embedding_dim: int = 100  # separate: dimensions of the input embedding
     lanes: int = 80  # sessions walked in parallel, over all ranks together
-    loss: str = "bpr-max"  # cross-entropy | bpr-max
+    loss: str = "bpr-max"  # cross-entropy | bpr | top1 | bpr-max | top1-max
     logq: float = 1.0  # cross-entropy: weight of the log-popularity correction
     bpreg: float = 1.95  # bpr-max: weight of the score regularisation
     elu: float = 0.5  # bpr-max: alpha of the ELU on the scores; 0: linear
     n_sample: int = 2048  # additional negatives a step
     sample_alpha: float = 0.4  # they are drawn by popularity ** sample_alpha
-    dropout_embedding: float = 0.0  # share that is dropped
+    dropout_embedding: float = 0.3  # share that is dropped
     dropout_hidden: float = 0.05
     learning_rate: float = 0.05
     momentum: float = 0.4
     epochs: int = 5
+    session_order: str = "time"  # time | random
+    warm_start: bool = False  # begin with the weights of the latest earlier night's model of the same settings
     seed: int = 1
 
 
@@ -184,6 +188,7 @@ class EvaluationConfig:
     holdout_quantile: Optional[float] = None  # of event time (session start for the GRU)
     holdout_days: float = 7.0
     k: List[int] = field(default_factory=lambda: [10, 20])
+    ties: str = "conservative"  # conservative | standard | median: the place of a session's next item among equals
     recent_days: float = 14.0  # window of the recent-popularity baseline
     refit: bool = True  # publish from a model trained on all data, not on the hold-out's training part
 
@@ -233,8 +238,11 @@ CHOICES: Dict[str, List[str]] = {
     "prepare.baskets.by": ["basket_id", "window"],
     "prepare.user_item.rating": ["last", "mean"],
     "als.feedback": ["explicit", "implicit"],
-    "gru.loss": ["cross-entropy", "bpr-max"],
     "gate.metric": ["recall", "mrr"],
+    "gru.embedding": ["constrained", "separate", "none"],
+    "gru.session_order": ["time", "random"],
+    "gru.loss": ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"],
+    "evaluation.ties": ["conservative", "standard", "median"],
     "train.device": ["auto", "cpu", "cuda"],
 }
 MODELS = ["als", "gru", "two_tower"]
@@ -341,6 +349,7 @@ def _check(config: Config) -> None:
         ("train.ranks", config.train.ranks, 1),
         ("topk.k", config.topk.k, 1),
         ("gru.lanes", config.gru.lanes, 1),
+        ("gru.embedding_dim", config.gru.embedding_dim, 1),
         ("gru.epochs", config.gru.epochs, 1),
         ("two_tower.epochs", config.two_tower.epochs, 1),
         ("two_tower.batch_size", config.two_tower.batch_size, 1),

@@ -1,14 +1,14 @@
 """Metrics of next-item prediction in sessions, and popularity under the same protocol.
 
-For each next event the model ranks all items; ``rank`` is the number of items that score at least as high as the
-true one (ties count against the model). Recall@k is the share of events with rank ≤ k, MRR@k the mean of 1 / rank,
-0 beyond k (Hidasi et al. 2016, "Session-based recommendations with recurrent neural networks", sec. 4).
+For each next event the model ranks all items; ``rank`` is the place of the true one, among equal scores the last one
+unless asked otherwise (``rank_of``). Recall@k is the share of events with rank ≤ k, MRR@k the mean of 1 / rank, 0
+beyond k (Hidasi et al. 2016, "Session-based recommendations with recurrent neural networks", sec. 4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.values import MetricValue
@@ -22,7 +22,7 @@ def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
     """Recall@k and MRR@k.
 
     Args:
-        ranks: ``(rank int)``, a row for each predicted event, from 1.
+        ranks: ``(rank)``, a number for each predicted event, from 1.
         ks: Cut-offs.
 
     Raises:
@@ -43,16 +43,31 @@ def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
     return [MetricValue(name, k, row[f"{name}_{k}"], row["n"]) for k in ks for name in ("recall", "mrr")]
 
 
-def popularity_ranks(sessions: DataFrame, scores: DataFrame, catalogue: DataFrame) -> DataFrame:
+def rank_of(at_least: Any, more: Any, ties: str) -> Any:
+    """The rank of an item, from 1, for numbers, arrays or columns alike.
+
+    Args:
+        at_least: Number of items that score at least as high, itself among them.
+        more: Number of items that score higher.
+        ties: conservative: behind all equal ones | standard: before them | median: in the middle, maybe a half.
+    """
+    ranks = {"conservative": at_least, "standard": more + 1, "median": (at_least + more + 1) / 2}
+    return ranks[ties]
+
+
+def popularity_ranks(
+    sessions: DataFrame, scores: DataFrame, catalogue: DataFrame, ties: str = "conservative"
+) -> DataFrame:
     """The rank that popularity gives to each next item of the test sessions.
 
     Args:
         sessions: Test sessions ``(items array<int>)``; each item but the first is predicted.
         scores: ``(item_idx int, score)``; other items of the catalogue have the score 0.
         catalogue: ``(item_idx int)``, distinct: the items that are ranked.
+        ties: See ``rank_of``.
 
     Returns:
-        ``(rank int)``; ties count against popularity, and an item outside of the catalogue stands after all of it.
+        ``(rank double)``; an item outside of the catalogue stands after all of it.
     """
     import pyspark.sql.functions as F
     from pyspark.sql import Window
@@ -60,8 +75,9 @@ def popularity_ranks(sessions: DataFrame, scores: DataFrame, catalogue: DataFram
     ranked = catalogue.select(ITEM_IDX).join(scores.select(ITEM_IDX, SCORE), ITEM_IDX, "left").fillna(0.0, [SCORE])
     levels = ranked.groupBy(SCORE).agg(F.count("*").alias("n"))
     at_least = F.sum("n").over(Window.orderBy(F.desc(SCORE)))  # over the catalogue's distinct scores, a small table
-    ranks = ranked.join(levels.select(SCORE, at_least.alias(RANK)), SCORE, "inner").select(ITEM_IDX, RANK)
+    placed = levels.select(SCORE, rank_of(at_least, at_least - F.col("n"), ties).alias(RANK))
+    ranks = ranked.join(placed, SCORE, "inner").select(ITEM_IDX, RANK)
     following = sessions.select(F.explode(F.slice(ITEMS, 2, F.greatest(F.size(ITEMS) - 1, F.lit(0)))).alias(ITEM_IDX))
     last = catalogue.agg((F.count("*") + 1).alias("last"))
-    placed = following.join(ranks, ITEM_IDX, "left").crossJoin(F.broadcast(last))
-    return placed.select(F.coalesce(RANK, "last").cast("int").alias(RANK))
+    found = following.join(ranks, ITEM_IDX, "left").crossJoin(F.broadcast(last))
+    return found.select(F.coalesce(RANK, "last").cast("double").alias(RANK))

@@ -1,11 +1,9 @@
-"""Session-parallel GRU (GRU4Rec): parameters, layers, losses on sampled outputs, and their gradients.
+"""Session-parallel GRU (GRU4Rec): layers, one step's forward and backward pass.
 
-Sources: Hidasi et al., "Session-based recommendations with recurrent neural networks" (arXiv 1511.06939), and Hidasi
-and Karatzoglou, "Recurrent neural networks with top-k gains" (arXiv 1706.03847), below "top-k gains".
+Source: Hidasi et al., "Session-based recommendations with recurrent neural networks" (arXiv 1511.06939).
 
-The input embedding is the output embedding ("constrained"). A step touches few rows of it, so gradients are written
-out by hand for just those rows: the full table never has one. Equal candidates are scored once and counted: a row
-drawn three times weighs three times in the loss, which gives the same loss and gradient as three columns would.
+A step touches few rows of the items' tables, so gradients are written out by hand for just those rows: a full table
+never has one.
 """
 
 from __future__ import annotations
@@ -13,32 +11,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from sparkrec.config import GruConfig
+from sparkrec.models.network import (
+    NO_START,
+    Batch,
+    Gradients,
+    Mask,
+    Parameters,
+    ScoreLoss,
+    Table,
+    Touched,
+    dropped,
+    rows_of_both,
+    rows_of_candidates,
+    rows_of_inputs,
+)
 
-LOG_FLOOR = 1e-24  # keeps log(0) out of BPR-max
-
-
-@dataclass(frozen=True)
-class GruShape:
-    """Sizes of the model. The embedding is as wide as the last layer."""
-
-    n_items: int
-    layers: tuple[int, ...]
-
-    @property
-    def dim(self) -> int:
-        """Width of the embedding."""
-        return self.layers[-1]
-
-    def cell_sizes(self) -> list[tuple[int, int]]:
-        """(input width, width) of each layer."""
-        return list(zip((self.dim, *self.layers[:-1]), self.layers, strict=True))
+# ---- layers ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -52,71 +45,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """All weights. ``cells`` are views into ``flat``, so that an optimizer handles the layers as one vector."""
-
-    shape: GruShape
-    table: torch.Tensor  # [n_items, dim + 1]: embedding, output bias in the last column
-    flat: torch.Tensor  # [all weights and biases of the layers]
-
-    @property
-    def cells(self) -> list[Cell]:
-        """The layers."""
-        return cells_of(self.shape, self.flat)
-
-
-def flat_size(shape: GruShape) -> int:
-    """Number of weights and biases of the layers."""
-    return sum(3 * width * (n_in + width + 2) for n_in, width in shape.cell_sizes())
-
-
-def cells_of(shape: GruShape, flat: torch.Tensor) -> list[Cell]:
-    """The layers as views into a flat vector (of weights, or of their gradients)."""
-    parts = _slices(flat, [n for n_in, w in shape.cell_sizes() for n in (3 * w * n_in, 3 * w * w, 3 * w, 3 * w)])
-    return [
-        Cell(next(parts).view(3 * w, n_in), next(parts).view(3 * w, w), next(parts), next(parts))
-        for n_in, w in shape.cell_sizes()
-    ]
-
-
-def init_parameters(shape: GruShape, generator: torch.Generator) -> Parameters:
-    """New weights, on the CPU: uniform in ±sqrt(6 / (in + out)) for each gate's matrix, biases 0 (Glorot & Bengio)."""
-
-    def uniform(rows: int, columns: int) -> torch.Tensor:
-        bound = math.sqrt(6.0 / (rows + columns))
-        return torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)
-
-    table = torch.zeros(shape.n_items, shape.dim + 1)
-    table[:, :-1] = uniform(shape.n_items, shape.dim)
-    flat = torch.zeros(flat_size(shape))
-    for cell, (n_in, width) in zip(cells_of(shape, flat), shape.cell_sizes(), strict=True):
-        for gate in range(3):
-            cell.weight_ih[gate * width : (gate + 1) * width] = uniform(width, n_in)
-            cell.weight_hh[gate * width : (gate + 1) * width] = uniform(width, width)
-    return Parameters(shape, table, flat)
-
-
-def to_tensors(parameters: Parameters) -> dict[str, torch.Tensor]:
-    """The weights by name, as they are stored."""
-    named = {"embedding": parameters.table[:, :-1].contiguous(), "bias": parameters.table[:, -1].contiguous()}
-    for i, cell in enumerate(parameters.cells):
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            named[f"gru.{i}.{name}"] = getattr(cell, name).contiguous()
-    return named
-
-
-def from_tensors(shape: GruShape, named: dict[str, torch.Tensor]) -> Parameters:
-    """The inverse of ``to_tensors``."""
-    table = torch.cat([named["embedding"], named["bias"][:, None]], dim=1)
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    flat = torch.cat([named[f"gru.{i}.{n}"].reshape(-1) for i in range(len(shape.layers)) for n in names])
-    return Parameters(shape, table, flat)
-
-
-# ---- layers ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
 class CellTape:
     """What a layer's backward pass needs of its forward pass."""
 
@@ -126,6 +54,24 @@ class CellTape:
     update: torch.Tensor  # [B, H]
     new: torch.Tensor  # [B, H]
     hidden_new: torch.Tensor  # [B, H], the share of h in ``new`` before the reset gate
+
+
+def cell_sizes(layers: Sequence[int], n_in: int) -> list[tuple[int, int]]:
+    """(input width, width) of each layer."""
+    return list(zip((n_in, *layers), layers, strict=False))
+
+
+def cells_size(sizes: Sequence[tuple[int, int]]) -> int:
+    """Number of weights and biases of layers of these (input width, width)."""
+    return sum(3 * width * (n_in + width + 2) for n_in, width in sizes)
+
+
+def cells_of(sizes: Sequence[tuple[int, int]], flat: torch.Tensor) -> list[Cell]:
+    """The layers as views into a flat vector (of weights, or of their gradients)."""
+    parts = iter(flat.split([n for n_in, w in sizes for n in (3 * w * n_in, 3 * w * w, 3 * w, 3 * w)]))
+    return [
+        Cell(next(parts).view(3 * w, n_in), next(parts).view(3 * w, w), next(parts), next(parts)) for n_in, w in sizes
+    ]
 
 
 def cell_forward(cell: Cell, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, CellTape]:
@@ -151,97 +97,233 @@ def cell_backward(cell: Cell, tape: CellTape, d_out: torch.Tensor, grads: Cell) 
     return d_i @ cell.weight_ih
 
 
-def advance(parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """One step without dropout, as in serving.
+# ---- a first layer without an embedding ------------------------------------------------------------------------------
 
-    Args:
-        parameters: The weights.
-        items: int64 [B], the items of the current events.
-        states: For each layer [B, H].
 
-    Returns:
-        The new states; the last one is the session's vector, whose product with an item's embedding plus the item's
-        bias is the item's score.
+@dataclass(frozen=True)
+class LookupCell:
+    """A GRU layer over one-hot inputs, which look their share of the gates up; as GRU4Rec's authors write it.
+
+    Unlike ``Cell``, and as in Cho et al. (arXiv 1406.1078), the reset gate acts on h before its product with the
+    weights of the new gate, and there is one bias.
     """
-    x = parameters.table.index_select(0, items)[:, :-1]
-    new = []
-    for cell, h in zip(parameters.cells, states, strict=True):
-        x, _ = cell_forward(cell, x, h)
-        new.append(x)
-    return new
+
+    weight_hh: torch.Tensor  # [3H, H]: reset, update, new
+    bias: torch.Tensor  # [3H]
 
 
-# ---- losses ----------------------------------------------------------------------------------------------------------
-# Scores are [B, R] over R distinct rows. Each returns the loss summed over the B events and its gradient [B, R].
-# As in the authors' own implementation an accidental hit, a negative that is the target's item, counts as a negative.
+@dataclass(frozen=True)
+class LookupTape:
+    """What the layer's backward pass needs of its forward pass; each [B, H]."""
+
+    h: torch.Tensor
+    reset: torch.Tensor
+    update: torch.Tensor
+    new: torch.Tensor
+    reset_h: torch.Tensor
 
 
-def sampled_cross_entropy(
-    scores: torch.Tensor, target: torch.Tensor, log_weight: torch.Tensor, log_expected: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax cross-entropy over the candidates, with the log Q correction (Bengio & Senécal 2008; top-k gains 3.1).
+def lookup_forward(cell: LookupCell, gates: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, LookupTape]:
+    """One step: h' = (1 - z) n + z h. gates: [B, 3H], the inputs' rows; h: [B, H] → [B, H]."""
+    width = h.shape[1]
+    i_r, i_z, i_n = (gates + cell.bias).chunk(3, dim=1)
+    h_r, h_z = (h @ cell.weight_hh[: 2 * width].t()).chunk(2, dim=1)
+    reset, update = torch.sigmoid(i_r + h_r), torch.sigmoid(i_z + h_z)
+    reset_h = reset * h
+    new = torch.tanh(torch.addmm(i_n, reset_h, cell.weight_hh[2 * width :].t()))
+    return torch.lerp(new, h, update), LookupTape(h, reset, update, new, reset_h)
 
-    Args:
-        scores: [B, R] of the distinct rows.
-        target: int64 [B], the target's column.
-        log_weight: [R], log of Σ over the candidates that are this row of q^-logq; -inf for a row that is none.
-        log_expected: [B], logq * log q of the target as a candidate.
 
-    Returns:
-        Σ_b −log softmax(score − logq log q)[target], and the gradient of the scores.
+def lookup_backward(cell: LookupCell, tape: LookupTape, d_out: torch.Tensor, grads: LookupCell) -> torch.Tensor:
+    """Writes the layer's gradient into ``grads`` and returns that of the inputs' rows [B, 3H]; h is a constant."""
+    width = d_out.shape[1]
+    d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
+    d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
+    d_reset = (d_new @ cell.weight_hh[2 * width :]) * tape.h * tape.reset * (1 - tape.reset)
+    d_gates = torch.cat([d_reset, d_update, d_new], dim=1)
+    torch.mm(d_gates[:, : 2 * width].t(), tape.h, out=grads.weight_hh[: 2 * width])
+    torch.mm(d_new.t(), tape.reset_h, out=grads.weight_hh[2 * width :])
+    torch.sum(d_gates, 0, out=grads.bias)
+    return d_gates
+
+
+def lookup_of(width: int, flat: torch.Tensor) -> LookupCell:
+    """The layer as views into a flat vector of 3 width (width + 1)."""
+    return LookupCell(flat[: -3 * width].view(3 * width, width), flat[-3 * width :])
+
+
+# ---- any layer -------------------------------------------------------------------------------------------------------
+
+Layer = Cell | LookupCell
+Tape = CellTape | LookupTape
+
+
+def init_layers(layers: Sequence[Layer], generator: torch.Generator) -> None:
+    """Draws new weights in place; biases stay as they are.
+
+    The matrix of each gate by itself is uniform in ±sqrt(6 / (in + out)) (Glorot & Bengio 2010).
     """
-    logits = scores + log_weight
-    top = logits.amax(1, keepdim=True)
-    grad = logits.sub_(top).exp_()
-    total = grad.sum(1, keepdim=True)
-    picked = scores.gather(1, target[:, None]).squeeze(1)
-    loss = (top.squeeze(1) + total.squeeze(1).log() - picked + log_expected).sum()
-    grad.div_(total)
-    grad.scatter_add_(1, target[:, None], torch.full_like(picked, -1.0)[:, None])
-    return loss, grad
+    for layer in layers:
+        for matrix in (m for m in vars(layer).values() if m.dim() == 2):
+            for gate in matrix.chunk(3):
+                bound = math.sqrt(6.0 / sum(gate.shape))
+                gate.uniform_(-bound, bound, generator=generator)
 
 
-def bpr_max(
-    scores: torch.Tensor, target: torch.Tensor, count: torch.Tensor, bpreg: float, elu: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """BPR-max with score regularisation (top-k gains, eq. 12), the softmax over the negatives only.
+def layer_tensors(layers: Sequence[Layer], prefix: str = "gru") -> dict[str, torch.Tensor]:
+    """The layers' weights by name."""
+    return {f"{prefix}.{i}.{name}": weight for i, layer in enumerate(layers) for name, weight in vars(layer).items()}
 
-    With r = ELU(score), s = softmax of r over the negatives j:
-    L = −log Σ_j s_j σ(r_i − r_j) + bpreg Σ_j s_j r_j².
 
-    Args:
-        scores: [B, R] of the distinct rows.
-        target: int64 [B], the target's column; one of its occurrences is the positive, the others are negatives.
-        count: float [R], how many candidates are this row; 0 for a row that is none.
-        bpreg: Weight of the regularisation.
-        elu: α of the ELU; 0 leaves the scores as they are.
+def layer_forward(layer: Layer, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, Tape]:
+    """One step of a layer of either kind."""
+    return lookup_forward(layer, x, h) if isinstance(layer, LookupCell) else cell_forward(layer, x, h)
 
-    Returns:
-        Σ_b L_b, and the gradient of the scores.
+
+def layer_backward(layer: Layer, tape: Tape, d_out: torch.Tensor, grads: Layer) -> torch.Tensor:
+    """The backward pass of a layer of either kind; its tape and gradients are of the same kind."""
+    if isinstance(layer, LookupCell):
+        return lookup_backward(layer, tape, d_out, grads)  # type: ignore[arg-type]
+    return cell_backward(layer, tape, d_out, grads)  # type: ignore[arg-type]
+
+
+# ---- network ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GruNetwork:
+    """GRU layers between the items of a session and the scores of the next one. A ``network.Network``.
+
+    ``embedding`` says how an input item enters: by its row of the output's matrix (constrained), by a row of a matrix
+    of its own, ``embedding_dim`` wide (separate), or as a one-hot vector, whose product with the first layer's
+    weights is a look-up (none; dropout of the embedding then acts on the first layer's output, as the authors have it).
     """
-    column = target[:, None]
-    r = F.elu(scores, alpha=elu) if elu > 0 else scores
-    r_target = r.gather(1, column)
-    s = r + count.log()  # log of the softmax's terms; rows that are no candidates drop out
-    s.scatter_(1, column, r_target + (count[target][:, None] - 1).log())
-    s.sub_(s.amax(1, keepdim=True).clamp_min_(-1e30)).exp_()
-    total = s.sum(1, keepdim=True)
-    s.div_(total.clamp_min(LOG_FLOOR))
-    sigma = torch.sigmoid(r_target - r)
-    s_sigma = s * sigma
-    won = s_sigma.sum(1, keepdim=True).add_(LOG_FLOOR)
-    lost = (s_sigma.mul_(sigma)).sum(1, keepdim=True).div_(won)  # Σ s σ² / Σ s σ
-    square = r * r
-    reg = (s * square).sum(1, keepdim=True)
-    loss = (bpreg * reg - won.log()).sum()
-    # ∂L/∂r_j = s_j [1 − σ_j²/Σsσ + bpreg (r_j² + 2 r_j − Σ s r²)],  ∂L/∂r_i = Σsσ²/Σsσ − 1
-    grad = square.add_(r, alpha=2).sub_(reg).mul_(bpreg).add_(1)
-    grad.sub_(sigma.square_().div_(won)).mul_(s)
-    grad.scatter_add_(1, column, lost - (total > 0).to(r.dtype))  # without a negative nothing is to be won
-    if elu > 0:
-        grad = torch.ops.aten.elu_backward(grad, elu, 1, 1, True, r)
-    return loss, grad
+
+    n_items: int
+    layers: tuple[int, ...]
+    embedding: str = "constrained"
+    embedding_dim: int = 0
+    dropout_embedding: float = 0.0
+    dropout_hidden: float = 0.0
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Inputs, then the output's matrix, which is the same table if constrained, then its bias."""
+        n, width, dim = self.n_items, self.layers[0], self.layers[-1]
+        bias = Table("bias", n, 1)
+        if self.embedding == "constrained":
+            return Table("embedding", n, dim, dim), bias
+        output = Table("output", n, dim, dim)
+        if self.embedding == "separate":
+            return Table("embedding", n, self.embedding_dim, self.embedding_dim), output, bias
+        return Table("input_gates", n, 3 * width, width), output, bias
+
+    @property
+    def flat_size(self) -> int:
+        """Number of weights and biases of the layers."""
+        return self._lookup_size + cells_size(self._sizes)
+
+    @property
+    def state_widths(self) -> tuple[int, ...]:
+        """A state for each layer."""
+        return self.layers
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """Of the embedding and of each layer's output; without an embedding of each layer's output alone."""
+        first = self._sizes[0][0] if self._sizes else self.layers[0]
+        return Mask(first, self.dropout_embedding), *[Mask(w, self.dropout_hidden) for _, w in self._sizes]
+
+    def init_flat(self, flat: torch.Tensor, generator: torch.Generator) -> None:
+        """See ``Network``."""
+        init_layers(self._layers(flat), generator)
+
+    def flat_tensors(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """See ``Network``."""
+        return layer_tensors(self._layers(flat))
+
+    def touched(self, batch: Batch) -> tuple[Touched, ...]:
+        """See ``Network``."""
+        candidates = rows_of_candidates(batch)
+        if self.embedding == "constrained":
+            return rows_of_both(batch), candidates
+        return rows_of_inputs(batch), candidates, candidates
+
+    def gradients(
+        self,
+        weights: Parameters,
+        hidden: Sequence[torch.Tensor],
+        batch: Batch,
+        touched: Sequence[Touched],
+        masks: Sequence[torch.Tensor | None],
+        score_loss: ScoreLoss,
+    ) -> Gradients:
+        """See ``Network``."""
+        begins = (batch.start != NO_START)[:, None]
+        layers = self._layers(weights.flat)
+        x_mask, layer_masks = (None, masks) if self.embedding == "none" else (masks[0], masks[1:])
+        x = dropped(weights.tables[0].index_select(0, touched[0].input), x_mask)
+        outs, tapes = [], []
+        for layer, h, mask in zip(layers, hidden, layer_masks, strict=True):
+            x, tape = layer_forward(layer, x, h.masked_fill(begins, 0.0))
+            x = dropped(x, mask)
+            outs.append(x)
+            tapes.append(tape)
+        items, bias = weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
+        loss, d_scores = score_loss(torch.addmm(bias.t(), x, items.t()))
+        d_tables = tuple(torch.zeros_like(table) for table in weights.tables)
+        torch.mm(d_scores.t(), x, out=d_tables[-2][: len(items)])
+        torch.sum(d_scores, 0, out=d_tables[-1][:, 0])
+        d, d_flat = d_scores @ items, torch.empty_like(weights.flat)
+        grads = self._layers(d_flat)
+        for i in reversed(range(len(layers))):
+            d = layer_backward(layers[i], tapes[i], dropped(d, layer_masks[i]), grads[i])
+        d_tables[0].index_add_(0, touched[0].input, dropped(d, x_mask))
+        return Gradients(loss, Parameters(d_tables, d_flat), outs)
+
+    def advance(
+        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """See ``Network``."""
+        x, new = parameters.tables[0].index_select(0, items), []
+        for layer, h in zip(self._layers(parameters.flat), states, strict=True):
+            x, _ = layer_forward(layer, x, h)
+            new.append(x)
+        return x, new
+
+    def output(self, parameters: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
+        """See ``Network``."""
+        return parameters.tables[-2], parameters.tables[-1][:, 0]
+
+    @property
+    def _sizes(self) -> list[tuple[int, int]]:
+        """(input width, width) of the layers that have an input matrix."""
+        if self.embedding == "none":
+            return cell_sizes(self.layers[1:], self.layers[0])
+        return cell_sizes(self.layers, self.tables[0].width)
+
+    @property
+    def _lookup_size(self) -> int:
+        return 3 * self.layers[0] * (self.layers[0] + 1) if self.embedding == "none" else 0
+
+    def _layers(self, flat: torch.Tensor) -> list[Layer]:
+        """The layers as views into a flat vector."""
+        first, rest = flat.split([self._lookup_size, len(flat) - self._lookup_size])
+        return [*([lookup_of(self.layers[0], first)] if len(first) else []), *cells_of(self._sizes, rest)]
 
 
-def _slices(flat: torch.Tensor, sizes: list[int]) -> Iterator[torch.Tensor]:
-    return iter(flat.split(sizes))
+def gru_network(config: GruConfig, n_items: int) -> GruNetwork:
+    """The network that the configuration asks for, over items 0 … n_items − 1."""
+    return GruNetwork(
+        n_items,
+        tuple(config.layers),
+        config.embedding,
+        config.embedding_dim,
+        config.dropout_embedding,
+        config.dropout_hidden,
+    )
+
+
+def stored_network(described: dict[str, Any]) -> GruNetwork:
+    """The network of a model whose ``model.json`` this is."""
+    return gru_network(GruConfig(**described["config"]), described["n_items"])

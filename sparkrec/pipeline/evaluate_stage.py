@@ -105,7 +105,8 @@ def _judge_ratings(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged
 
 def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]:
     """Next-item prediction in the sessions that start at or after the cutoff, over the items trained on."""
-    ks, cutoff, rows = night.config.evaluation.k, card.cutoff, inputs.read(INTERACTIONS)
+    ks, ties = night.config.evaluation.k, night.config.evaluation.ties
+    cutoff, rows = card.cutoff, inputs.read(INTERACTIONS)
     path = part_path(night.warehouse, card.model, night.run_date, HOLDOUT)
     trained = trained_items(path)
     catalogue = night.spark.createDataFrame([(int(i),) for i in np.flatnonzero(trained)], f"{ITEM_IDX} int")
@@ -115,13 +116,12 @@ def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judge
     log_event("holdout_sessions", cutoff=cutoff.isoformat(), **skipped)
     if skipped["sessions"] == skipped["sessions_short"]:
         raise _nothing_held_out(cutoff)
-    judged = [
-        (card.model, card.model_version, SESSIONS_SPLIT, v) for v in session_metrics(next_item_ranks(later, path), ks)
-    ]
+    values = session_metrics(next_item_ranks(later, path, ties=ties), ks)
+    judged = [(card.model, card.model_version, SESSIONS_SPLIT, value) for value in values]
     known, weights = known_items_only(later, catalogue), dict.fromkeys(night.fmt.session_events, 1.0)
     for name, days in _windows(night).items():
         scores = popularity(rows, weights, cutoff, days, by="events")
-        ranks = popularity_ranks(known, scores.join(catalogue, ITEM_IDX, "left_semi"), catalogue)
+        ranks = popularity_ranks(known, scores.join(catalogue, ITEM_IDX, "left_semi"), catalogue, ties)
         judged += [(name, "", SESSIONS_SPLIT, v) for v in session_metrics(ranks, ks)]
     later.unpersist()
     return judged

@@ -10,6 +10,7 @@ from sparkrec.pipeline.evaluate_stage import run_evaluate
 from sparkrec.pipeline.night import Night, Stage
 from sparkrec.pipeline.topk_stage import run_topk
 from sparkrec.pipeline.train_stages import run_train_als, run_train_gru, run_train_two_tower
+from sparkrec.pipeline.warm_start import earlier_models
 from sparkrec.tables import (
     EVENTS,
     FEATURE_INDEX,
@@ -57,7 +58,7 @@ _STAGES = (
     Stage(
         "train_gru",
         (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.config.gru, n.fmt.session_events, *_training(n)),
+        lambda n: (n.config.gru, n.fmt.session_events, [m.weights for m in earlier_models(n)], *_training(n)),
         run_train_gru,
     ),
     Stage(

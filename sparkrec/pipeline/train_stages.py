@@ -13,9 +13,10 @@ from sparkrec.config import config_dict, config_hash
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import resolve_cutoff
 from sparkrec.models.als import fit_als, save_als
-from sparkrec.pipeline.ledger import StageResult
+from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.models import FULL, HOLDOUT, ModelCard, model_version, part_path, write_card
 from sparkrec.pipeline.night import Inputs, Night
+from sparkrec.pipeline.warm_start import begin_with, earlier_models
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
@@ -80,6 +81,9 @@ def run_train_gru(night: Night, inputs: Inputs) -> StageResult:
     starts = sessions(rows, config.prepare.sessions, night.fmt.session_events).select(START_TS)
     cutoff = resolve_cutoff(starts, START_TS, config.evaluation, night.as_of)
     n_items = index_size(inputs, ITEM_INDEX)
+    models = earlier_models(night)
+    earlier = {part.name: begin_with(models, part.before) for part in parts(night, cutoff)}
+    begun: Versions = {f"models/gru/{name}": found.version for name, found in earlier.items() if found is not None}
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
         if part.name == FULL:
@@ -94,9 +98,12 @@ def run_train_gru(night: Night, inputs: Inputs) -> StageResult:
             raise UserError(
                 f"no sessions to train the GRU on ({part.name})", fix="see prepare.sessions, prepare.support"
             )
-        return _epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta))
+        found = earlier[part.name]
+        first = found.path if found else None
+        note = _epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first))
+        return f"{note}, begun with {found.version}" if found else note
 
-    return _train_parts(night, inputs, "gru", config.gru, cutoff, train)
+    return _train_parts(night, Inputs(night, inputs.versions | begun), "gru", config.gru, cutoff, train)
 
 
 def run_train_two_tower(night: Night, inputs: Inputs) -> StageResult:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparkrec.evaluation.sessions import rank_of
 from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, USER_IDX
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from pyspark.sql import DataFrame
 
-    from sparkrec.models.gru import Parameters
+    from sparkrec.models.network import Network, Parameters
 
 _SESSIONS_AT_ONCE = 2048
 _SCORES_AT_ONCE = 16_000_000  # 64 MB of scores
@@ -66,8 +67,8 @@ def output_items(model_path: str) -> tuple[np.ndarray, np.ndarray]:
     """
     from sparkrec.training.checkpoint import load_model
 
-    weights, _ = load_model(model_path)
-    return weights["embedding"].numpy(), weights["bias"].numpy()
+    matrix, bias = _served(*load_model(model_path)).output
+    return matrix.numpy(), bias.numpy()
 
 
 def trained_items(model_path: str) -> np.ndarray:
@@ -78,20 +79,23 @@ def trained_items(model_path: str) -> np.ndarray:
     return trained
 
 
-def next_item_ranks(sessions: DataFrame, model_path: str, trained: np.ndarray | None = None) -> DataFrame:
+def next_item_ranks(
+    sessions: DataFrame, model_path: str, trained: np.ndarray | None = None, ties: str = "conservative"
+) -> DataFrame:
     """The rank of each next event's item among all trained items, hidden state reset at each session's start.
 
     Events of items that were not trained are removed first, then sessions of fewer than two events; ``left_out``
-    counts both. Ties count conservatively: the rank is the number of items whose score is at least the target's.
+    counts both.
 
     Args:
         sessions: Columns session_id and items of ``tables.SESSIONS``.
         model_path: Folder of the model.
         trained: Bool [n_items], candidates; default those of the model's training data.
+        ties: The item's place among equal scores, see ``evaluation.sessions.rank_of``.
 
     Returns:
         session_id string, position int (of the predicted event among the session's remaining ones, from 1),
-        item_idx int, rank int (from 1).
+        item_idx int, rank double (from 1).
     """
     from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
@@ -105,14 +109,14 @@ def next_item_ranks(sessions: DataFrame, model_path: str, trained: np.ndarray | 
         candidates = served.trained if mask is None else mask.value
         for batch in batches:
             flat, lengths = known_items(*_flat_items(batch), candidates)
-            found = [_next_ranks(served, candidates, *part) for part in _parts(flat, lengths)]
+            found = [_next_ranks(served, candidates, *part, ties) for part in _parts(flat, lengths)]
             row, position, item, rank = (np.concatenate(c) for c in zip(*found, strict=True))
             row += np.repeat(np.arange(len(found)) * _SESSIONS_AT_ONCE, [len(f[0]) for f in found])
             columns = [batch.column(SESSION_ID).take(pa.array(row))]
-            columns += [pa.array(c.astype(np.int32)) for c in (position, item, rank)]
+            columns += [pa.array(c.astype(np.int32)) for c in (position, item)] + [pa.array(rank.astype(np.float64))]
             yield pa.RecordBatch.from_arrays(columns, names=[SESSION_ID, "position", ITEM_IDX, "rank"])
 
-    schema = f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank int"
+    schema = f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double"
     return sessions.select(SESSION_ID, ITEMS).mapInArrow(ranks, schema)
 
 
@@ -160,8 +164,15 @@ def known_items(flat: np.ndarray, lengths: np.ndarray, trained: np.ndarray) -> t
 class ServedModel:
     """A model as a worker holds it."""
 
+    network: Network
     parameters: Parameters
+    output: tuple[torch.Tensor, torch.Tensor]  # the items' matrix [n_items, D] and bias [n_items]
     trained: np.ndarray  # bool [n_items]
+
+    @property
+    def dim(self) -> int:
+        """Width of a session's vector."""
+        return self.output[0].shape[1]
 
 
 @functools.lru_cache(maxsize=2)
@@ -169,13 +180,19 @@ def _served_model(path: str, version: str) -> ServedModel:
     """Reads the model once a process; ``version``, the weights' hash, tells a retrained one apart."""
     import torch
 
-    from sparkrec.models.gru import GruShape, from_tensors
     from sparkrec.training.checkpoint import load_model
 
     torch.set_num_threads(1)  # Spark runs a task on each core
-    weights, described = load_model(path)
-    shape = GruShape(described["n_items"], tuple(described["config"]["layers"]))
-    return ServedModel(from_tensors(shape, weights), weights["counts"].numpy() > 0)
+    return _served(*load_model(path))
+
+
+def _served(weights: dict[str, torch.Tensor], described: dict[str, Any]) -> ServedModel:
+    from sparkrec.models.gru import stored_network
+    from sparkrec.models.network import from_tensors
+
+    network = stored_network(described)
+    parameters = from_tensors(network, weights)
+    return ServedModel(network, parameters, network.output(parameters), weights["counts"].numpy() > 0)
 
 
 def _flat_items(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -194,71 +211,71 @@ def _parts(flat: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[np.ndarray, 
 
 def _last_states(served: ServedModel, flat: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Float32 [sessions, D]."""
-    result = np.zeros((len(lengths), served.parameters.shape.dim), np.float32)
+    result = np.zeros((len(lengths), served.dim), np.float32)
 
-    def keep_last(t: int, sessions: np.ndarray, state: torch.Tensor) -> None:
+    def keep_last(t: int, sessions: np.ndarray, vector: torch.Tensor) -> None:
         ended = np.flatnonzero(lengths[sessions] == t + 1)
-        result[sessions[ended]] = state.numpy()[ended]
+        result[sessions[ended]] = vector.numpy()[ended]
 
-    _walk(served.parameters, flat, lengths, keep_last)
+    _walk(served, flat, lengths, keep_last)
     return result
 
 
-def _next_ranks(served: ServedModel, candidates: np.ndarray, flat: np.ndarray, lengths: np.ndarray) -> tuple:
+def _next_ranks(served: ServedModel, candidates: np.ndarray, flat: np.ndarray, lengths: np.ndarray, ties: str) -> tuple:
     """(session's place, position, item, rank) of each predicted event, as arrays."""
     import torch
 
     first = np.cumsum(lengths) - lengths
-    states: list[torch.Tensor] = []
+    vectors: list[torch.Tensor] = []
     rows: list[np.ndarray] = []
     positions: list[np.ndarray] = []
 
-    def keep(t: int, sessions: np.ndarray, state: torch.Tensor) -> None:
+    def keep(t: int, sessions: np.ndarray, vector: torch.Tensor) -> None:
         on = lengths[sessions] > t + 1  # sorted by length, so these come first
-        states.append(state[: int(on.sum())])
+        vectors.append(vector[: int(on.sum())])
         rows.append(sessions[on])
         positions.append(np.full(int(on.sum()), t + 1))
 
-    _walk(served.parameters, flat, lengths, keep)
+    _walk(served, flat, lengths, keep)
     row = np.concatenate([np.zeros(0, np.int64), *rows])
     position = np.concatenate([np.zeros(0, np.int64), *positions])
     item = flat[first[row] + position] if len(row) else np.zeros(0, np.int32)
-    state = torch.cat(states) if states else torch.zeros(0, served.parameters.shape.dim)
-    return row, position, item, _ranks(served.parameters, candidates, state, item)
+    vector = torch.cat(vectors) if vectors else torch.zeros(0, served.dim)
+    return row, position, item, _ranks(served, candidates, vector, item, ties)
 
 
-def _ranks(parameters: Parameters, candidates: np.ndarray, states: torch.Tensor, items: np.ndarray) -> np.ndarray:
-    """Number of candidates whose score is at least the item's: int64 [n]."""
+def _ranks(
+    served: ServedModel, candidates: np.ndarray, vectors: torch.Tensor, items: np.ndarray, ties: str
+) -> np.ndarray:
+    """The item's place among the candidates: [n]."""
     import torch
 
     chosen = np.flatnonzero(candidates)
     column = torch.from_numpy((np.cumsum(candidates) - 1)[items].astype(np.int64))
-    table = parameters.table[torch.from_numpy(chosen)]
-    weight, bias = table[:, :-1].t().contiguous(), table[:, -1]
+    weight, bias = (part[torch.from_numpy(chosen)] for part in served.output)
     block = max(1, _SCORES_AT_ONCE // max(1, len(chosen)))
     found = [
-        (scores >= scores.gather(1, column[start : start + block, None])).sum(1)
+        rank_of((scores >= own).sum(1), (scores > own).sum(1), ties)
         for start in range(0, len(items), block)
-        for scores in [torch.addmm(bias, states[start : start + block], weight)]
+        for scores in [torch.addmm(bias, vectors[start : start + block], weight.t())]
+        for own in [scores.gather(1, column[start : start + block, None])]
     ]
     ranks: np.ndarray = torch.cat(found).numpy() if found else np.zeros(0, np.int64)
     return ranks
 
 
 def _walk(
-    parameters: Parameters, flat: np.ndarray, lengths: np.ndarray, visit: Callable[[int, np.ndarray, Any], None]
+    served: ServedModel, flat: np.ndarray, lengths: np.ndarray, visit: Callable[[int, np.ndarray, Any], None]
 ) -> None:
-    """Walks all sessions in step, the longest first; calls ``visit(t, sessions still on, their last states)``."""
+    """Walks all sessions in step, the longest first; calls ``visit(t, sessions still on, their vectors)``."""
     import torch
-
-    from sparkrec.models.gru import advance
 
     order = np.argsort(-lengths, kind="stable")
     starts, sorted_lengths = (np.cumsum(lengths) - lengths)[order], lengths[order]
-    states = [torch.zeros(len(order), width) for width in parameters.shape.layers]
+    states = [torch.zeros(len(order), width) for width in served.network.state_widths]
     with torch.no_grad():
         for t in range(int(sorted_lengths[0]) if len(order) else 0):
             on = int((sorted_lengths > t).sum())
             items = torch.from_numpy(flat[starts[:on] + t].astype(np.int64))
-            states = advance(parameters, items, [h[:on] for h in states])
-            visit(t, order[:on], states[-1])
+            vector, states = served.network.advance(served.parameters, items, [h[:on] for h in states])
+            visit(t, order[:on], vector)

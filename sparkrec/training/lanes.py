@@ -1,8 +1,8 @@
 """Session-parallel lanes: the sessions of a snapshot file as dense matrices, one column a lane.
 
-Each file has lanes of its own, which walk its sessions in order of their first event; the next session takes the
-lane that is free first. As the files do not depend on the number of ranks, neither does any lane. Each pair of
-neighbouring events is one step of one lane, in which the first is the input and the second the target.
+Each file has lanes of its own, which walk its sessions in order of their first event, or in a drawn one; the next
+session takes the lane that is free first. As the files do not depend on the number of ranks, neither does any lane.
+Each pair of neighbouring events is one step of one lane, in which the first is the input and the second the target.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from sparkrec.errors import InvariantError
+from sparkrec.models.network import NO_START, SESSION_START
 from sparkrec.training.comm import Comm
 
 NO_TARGET = -1
+_START_BITS, _START_MASK = 2, 3  # an input travels with its start; items stay below 2 ** 29
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Lanes:
 
     input: np.ndarray  # int32
     target: np.ndarray  # int32
-    reset: np.ndarray  # bool: this input is the first event of its session
+    start: np.ndarray  # int8: SESSION_START where this input is the first event of its session, else NO_START
 
 
 def lanes_of_files(n_lanes: int, rows: list[int]) -> list[int]:
@@ -36,13 +38,16 @@ def lanes_of_files(n_lanes: int, rows: list[int]) -> list[int]:
     return [max(1, lanes) if count else 0 for lanes, count in zip(dealt, rows, strict=True)]
 
 
-def walk_lanes(session: np.ndarray, item: np.ndarray, n_lanes: int) -> Lanes:
+def walk_lanes(
+    session: np.ndarray, item: np.ndarray, n_lanes: int, shuffle: np.random.Generator | None = None
+) -> Lanes:
     """Lays a file's sessions out on lanes.
 
     Args:
         session: [rows], equal values adjacent, sessions in order of their first event.
         item: int [rows], in order of time within each session.
         n_lanes: Columns.
+        shuffle: Walks the sessions in an order drawn from it; default in that of their first event.
 
     Raises:
         InvariantError: The rows of a session are not adjacent.
@@ -52,6 +57,9 @@ def walk_lanes(session: np.ndarray, item: np.ndarray, n_lanes: int) -> Lanes:
         raise InvariantError("the rows of a session are not adjacent in its snapshot file")
     steps = np.diff(np.append(first, len(session))) - 1  # a session of n events has n - 1 steps
     first, steps = first[steps > 0], steps[steps > 0]
+    if shuffle is not None:
+        order = shuffle.permutation(len(first))
+        first, steps = first[order], steps[order]
     lane, start, length = _assign(steps, n_lanes)
     within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
     row = np.repeat(first, steps) + within
@@ -59,11 +67,11 @@ def walk_lanes(session: np.ndarray, item: np.ndarray, n_lanes: int) -> Lanes:
     lanes = Lanes(
         np.zeros((length, n_lanes), np.int32),
         np.full((length, n_lanes), NO_TARGET, np.int32),
-        np.zeros((length, n_lanes), bool),
+        np.full((length, n_lanes), NO_START, np.int8),
     )
     lanes.input[t, column] = item[row]
     lanes.target[t, column] = item[row + 1]
-    lanes.reset[start, lane] = True
+    lanes.start[start, lane] = SESSION_START
     return lanes
 
 
@@ -84,7 +92,12 @@ class Chunk:
 
     input: torch.Tensor  # int64
     target: torch.Tensor  # int64, −1 where masked
-    reset: torch.Tensor  # bool
+    start: torch.Tensor  # int8, NO_START, SESSION_START or USER_START
+    n_valid: list[int]  # of each step the lanes that have an event
+
+    def to(self, device: torch.device) -> Chunk:
+        """The chunk on a device."""
+        return Chunk(self.input.to(device), self.target.to(device), self.start.to(device), self.n_valid)
 
 
 @dataclass(frozen=True)
@@ -134,13 +147,12 @@ def chunks(table: LaneTable, steps: int, comm: Comm) -> Iterator[Chunk]:
         sent = torch.from_numpy(_packed(table, start, stop))
         gathered = comm.allgather(sent).index_select(0, table.order)  # [L, 2, K]
         ids = gathered.permute(1, 2, 0).contiguous()
-        # The input carries the reset in its sign: −1 − item at a session's start.
-        reset = ids[0] < 0
-        yield Chunk(torch.where(reset, -1 - ids[0], ids[0]).long(), ids[1].long(), reset)
+        begins, target = (ids[0] & _START_MASK).to(torch.int8), ids[1].long()
+        yield Chunk((ids[0] >> _START_BITS).long(), target, begins, (target != NO_TARGET).sum(1).tolist())
 
 
 def _packed(table: LaneTable, start: int, stop: int) -> np.ndarray:
-    """int32 [padded lanes, 2, K]: inputs (with the reset in the sign) and targets of this rank's lanes."""
+    """int32 [padded lanes, 2, K]: inputs (with the start in the low bits) and targets of this rank's lanes."""
     packed = np.zeros((table.padded, 2, stop - start), np.int32)
     packed[:, 1] = NO_TARGET
     place = 0
@@ -148,7 +160,7 @@ def _packed(table: LaneTable, start: int, stop: int) -> np.ndarray:
         part = table.lanes[f]
         width, n = part.target.shape[1], max(0, min(stop, len(part.target)) - start)
         block = slice(start, start + n)
-        inputs = np.where(part.reset[block], -1 - part.input[block], part.input[block])
+        inputs = part.input[block] << _START_BITS | part.start[block]
         packed[place : place + width, 0, :n] = inputs.T
         packed[place : place + width, 1, :n] = part.target[block].T
         place += width

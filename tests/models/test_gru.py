@@ -1,151 +1,35 @@
-"""The GRU's layers, losses and written-out gradients, against hand-computed values and autograd."""
+"""The GRU's layers and written-out gradients, against torch's own cell and autograd."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from sparkrec.models import gru
-from sparkrec.models.gru import GruShape
-
-INF = float("inf")
+from sparkrec.models.gru import GruNetwork
+from sparkrec.models.network import (
+    Batch,
+    Parameters,
+    Table,
+    autograd_gradients,
+    from_tensors,
+    init_parameters,
+    init_rows,
+    to_tensors,
+)
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# ---- losses ----------------------------------------------------------------------------------------------------------
-
-
-def test_cross_entropy_hand_computed():
-    # Candidates: the target (score ln 2) and two negatives (ln 1, ln 1): softmax 2/4, loss ln 2.
-    scores = torch.tensor([[math.log(2.0), 0.0, 0.0]])
-    loss, grad = gru.sampled_cross_entropy(scores, torch.tensor([0]), torch.zeros(3), torch.zeros(1))
-    assert loss.item() == pytest.approx(math.log(2.0))
-    assert grad.tolist()[0] == pytest.approx([-0.5, 0.25, 0.25])
-
-
-def test_cross_entropy_log_q_hand_computed():
-    # q of the target 4, of the negative 2, logq 1: corrected scores ln(8) - ln(4), ln(6) - ln(2): softmax 2/5.
-    scores = torch.tensor([[math.log(8.0), math.log(6.0)]])
-    weight = torch.tensor([1 / 4, 1 / 2]).log()
-    loss, _ = gru.sampled_cross_entropy(scores, torch.tensor([0]), weight, torch.tensor([math.log(4.0)]))
-    assert loss.item() == pytest.approx(math.log(5 / 2))
-
-
-def test_bpr_max_hand_computed():
-    # r = (1, 0, -1) without ELU, target 0; s over the negatives = softmax(0, -1).
-    scores = torch.tensor([[1.0, 0.0, -1.0]])
-    e = math.exp(-1)
-    s = (1 / (1 + e), e / (1 + e))
-    won = s[0] / (1 + math.exp(-1)) + s[1] / (1 + math.exp(-2))
-    expected = -math.log(won) + 1.5 * s[1] * 1.0  # the regularisation sees the negatives' squares alone
-    loss, _ = gru.bpr_max(scores, torch.tensor([0]), torch.ones(3), bpreg=1.5, elu=0.0)
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_bpr_max_elu_hand_computed():
-    r = 0.5 * (math.exp(-1) - 1)  # ELU of -1
-    won = 1 / (1 + math.exp(-(2 - r)))
-    loss, _ = gru.bpr_max(torch.tensor([[2.0, -1.0]]), torch.tensor([0]), torch.ones(2), bpreg=1.0, elu=0.5)
-    assert loss.item() == pytest.approx(-math.log(won) + r * r, rel=1e-6)
-
-
-def test_bpr_max_of_hopeless_scores_is_finite():
-    # σ(r_i − r_j) underflows to 0: log(0) and 0/0 must not come up.
-    loss, grad = gru.bpr_max(torch.tensor([[-500.0, 500.0]]), torch.tensor([0]), torch.ones(2), bpreg=0.0, elu=0.0)
-    assert torch.isfinite(loss)
-    assert torch.isfinite(grad).all()
-
-
-def test_losses_without_negatives_are_finite():
-    for loss, grad in (
-        gru.bpr_max(torch.tensor([[0.3]]), torch.tensor([0]), torch.ones(1), bpreg=1.0, elu=0.5),
-        gru.sampled_cross_entropy(torch.tensor([[0.3]]), torch.tensor([0]), torch.zeros(1), torch.zeros(1)),
-    ):
-        assert torch.isfinite(loss)
-        assert grad.abs().max() < 1e-6
-
-
-def reference_bpr_max(scores, bpreg, elu):
-    """One column for each candidate occurrence, column b the target of row b."""
-    r = torch.nn.functional.elu(scores, elu) if elu else scores
-    own = torch.eye(*r.shape, dtype=torch.bool)
-    s = torch.softmax(r.masked_fill(own, -INF), dim=1)
-    target = r.diagonal()[:, None]
-    return (-torch.log((s * torch.sigmoid(target - r)).sum(1)) + bpreg * (s * r * r).sum(1)).sum()
-
-
-def reference_cross_entropy(scores, log_q):
-    return torch.nn.functional.cross_entropy(scores - log_q, torch.arange(len(scores)), reduction="sum")
-
-
-def candidates(n_batch=4, n_extra=9, n_items=7, seed=3):
-    """Candidates of a mini-batch with repeats and accidental hits; their distinct rows."""
-    ids = torch.randint(0, n_items, (n_batch + n_extra,), generator=seeded(seed))
-    rows, place = torch.unique(ids, return_inverse=True)
-    return ids, rows, place
-
-
-@pytest.mark.parametrize("elu", [0.0, 0.5, 1.0])
-def test_bpr_max_over_distinct_rows_is_that_over_occurrences(elu):
-    for seed in range(5):
-        _, rows, place = candidates(seed=seed)
-        scores = (3 * torch.randn(4, len(rows), generator=seeded(seed + 100))).double().requires_grad_()
-        expected = reference_bpr_max(scores[:, place], 1.95, elu)
-        expected.backward()
-        count = torch.bincount(place, minlength=len(rows)).double()
-        loss, grad = gru.bpr_max(scores.detach(), place[:4], count, 1.95, elu)
-        assert torch.allclose(loss, expected.detach())
-        assert torch.allclose(grad, scores.grad, atol=1e-9)
-
-
-def test_cross_entropy_over_distinct_rows_is_that_over_occurrences():
-    for seed in range(5):
-        _, rows, place = candidates(seed=seed)
-        n = len(rows)
-        q = torch.rand(n, generator=seeded(seed + 7)).double() + 0.1
-        log_q = 0.7 * torch.cat([q[place[:4]].log(), 0.2 * q[place[4:]].log()])  # targets and sampled ones differ
-        scores = (3 * torch.randn(4, n, generator=seeded(seed + 100))).double().requires_grad_()
-        expected = reference_cross_entropy(scores[:, place], log_q)
-        expected.backward()
-        n_target, n_sampled = (torch.bincount(p, minlength=n).double() for p in (place[:4], place[4:]))
-        weight = n_target * q**-0.7 + n_sampled * q ** (-0.7 * 0.2)
-        loss, grad = gru.sampled_cross_entropy(scores.detach(), place[:4], weight.log(), log_q[:4])
-        assert torch.allclose(loss, expected.detach())
-        assert torch.allclose(grad, scores.grad, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["bpr-max", "cross-entropy"])
-def test_rows_that_are_no_candidates_do_not_count(name):
-    """A row that a step touches only as an input has no part in the loss."""
-    scores = torch.randn(2, 4, generator=seeded())
-    target, part = torch.tensor([0, 1]), torch.tensor([0, 1, 3])
-    count = torch.tensor([1.0, 1.0, 0.0, 2.0])
-
-    def compute(s, c):
-        if name == "bpr-max":
-            return gru.bpr_max(s, target, c, 1.0, 0.5)
-        return gru.sampled_cross_entropy(s, target, c.log(), torch.zeros(2))
-
-    loss, grad = compute(scores, count)
-    without, grad_without = compute(scores[:, part], count[part])
-    assert torch.allclose(loss, without)
-    assert torch.allclose(grad[:, part], grad_without)
-    assert grad[:, 2].abs().max() == 0
-
-
-# ---- layers ----------------------------------------------------------------------------------------------------------
-
-
 def test_cell_is_torchs_and_its_gradient_autograds():
-    shape = GruShape(5, (4, 3))
-    parameters = gru.init_parameters(shape, seeded())
-    parameters.flat.add_(0.1 * torch.randn(parameters.flat.shape, generator=seeded(1)))  # biases too
-    for cell, (n_in, width) in zip(parameters.cells, shape.cell_sizes(), strict=True):
+    sizes = gru.cell_sizes((4, 3), 3)
+    flat = torch.randn(gru.cells_size(sizes), generator=seeded(1))
+    for cell, (n_in, width) in zip(gru.cells_of(sizes, flat), sizes, strict=True):
         reference = torch.nn.GRUCell(n_in, width)
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        for name in gru.Cell.__annotations__:
             getattr(reference, name).data.copy_(getattr(cell, name))
         x = torch.randn(6, n_in, generator=seeded(2)).requires_grad_()
         h, d_out = torch.randn(6, width, generator=seeded(3)), torch.randn(6, width, generator=seeded(4))
@@ -160,32 +44,150 @@ def test_cell_is_torchs_and_its_gradient_autograds():
             assert torch.allclose(getattr(grads, name), getattr(reference, name).grad, atol=1e-5)
 
 
-def test_initial_weights_are_uniform_within_the_bound():
-    shape = GruShape(3000, (50, 40))
-    parameters = gru.init_parameters(shape, seeded())
-    embedding = parameters.table[:, :-1]
-    bound = math.sqrt(6 / (3000 + 40))
-    assert embedding.abs().max() <= bound
-    assert embedding.abs().max() > 0.99 * bound
-    assert embedding.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
-    assert parameters.table[:, -1].abs().max() == 0
-    for cell, (n_in, width) in zip(parameters.cells, shape.cell_sizes(), strict=True):
-        for matrix, columns in ((cell.weight_ih, n_in), (cell.weight_hh, width)):
-            bound = math.sqrt(6 / (width + columns))  # each gate's matrix by itself, not the three stacked
-            assert matrix.abs().max() <= bound
-            assert matrix.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
-        assert cell.bias_ih.abs().max() == 0
-        assert cell.bias_hh.abs().max() == 0
+def uniform_within(matrix, bound):
+    return (
+        0.99 * bound < matrix.abs().max() <= bound
+        and matrix.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+        and abs(matrix.mean().item()) < 0.1 * bound
+    )
 
 
-def test_tensors_there_and_back():
-    parameters = gru.init_parameters(GruShape(6, (4, 3)), seeded())
-    back = gru.from_tensors(parameters.shape, gru.to_tensors(parameters))
-    assert torch.equal(back.table, parameters.table)
+@pytest.mark.parametrize("mode", ["constrained", "separate", "none"])
+def test_initial_weights_are_uniform_within_the_bound(mode):
+    network = GruNetwork(3000, (50, 40), mode, 30)
+    named = to_tensors(network, init_parameters(network, 1))
+    ins = {"constrained": 40, "separate": 30, "none": None}[mode]
+    bounds = {"input_gates": 3000 + 50, "output": 3000 + 40, "embedding": 3000 + (ins or 0)}
+    assert uniform_within(
+        named.pop("embedding" if ins else "input_gates"), math.sqrt(6 / bounds["embedding" if ins else "input_gates"])
+    )
+    if mode != "constrained":
+        assert uniform_within(named.pop("output"), math.sqrt(6 / bounds["output"]))
+    for name, weight in named.items():
+        if weight.dim() == 1:
+            assert weight.abs().max() == 0, name
+            continue
+        for gate in weight.chunk(3):  # each gate's matrix by itself, not the three stacked
+            assert uniform_within(gate, math.sqrt(6 / sum(gate.shape))), name
+    matrices = [name for name, weight in named.items() if weight.dim() == 2]
+    assert len(matrices) == (3 if mode == "none" else 4)
+
+
+def test_appended_rows_do_not_depend_on_how_many_there_are():
+    few, many = (init_rows(Table("embedding", n, 5, 5), n - 10, seed=1, first=10) for n in (12, 40))
+    assert torch.equal(few, many[:2])
+    assert not torch.equal(few, init_rows(Table("embedding", 12, 5, 5), 2, seed=2, first=10))
+
+
+@pytest.mark.parametrize("mode", ["constrained", "separate", "none"])
+def test_tensors_there_and_back(mode):
+    network = GruNetwork(6, (4, 3), mode, 5)
+    parameters = init_parameters(network, 1)
+    named = to_tensors(network, parameters)
+    assert named["bias"].shape == (6,)
+    back = from_tensors(network, named)
+    assert all(torch.equal(a, b) for a, b in zip(back.tables, parameters.tables, strict=True))
     assert torch.equal(back.flat, parameters.flat)
 
 
-def test_bpr_max_of_a_target_far_ahead_is_near_zero():
-    # The softmax is over the negatives alone: a high target must not push their terms below the floor.
-    loss, _ = gru.bpr_max(torch.tensor([[200.0, 1.0, 2.0]]), torch.tensor([0]), torch.ones(3), bpreg=0.0, elu=0.0)
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+# ---- one step --------------------------------------------------------------------------------------------------------
+
+
+def a_batch(n_items, n_lanes=5):
+    """Inputs and targets with repeats, inputs that are no candidates, sessions that begin and others that go on."""
+    inputs = torch.randint(0, n_items, (n_lanes,), generator=seeded(1))
+    targets = torch.randint(0, n_items, (n_lanes,), generator=seeded(2))
+    sampled = torch.randint(0, n_items // 2, (6,), generator=seeded(3))
+    distinct, place = torch.unique(inputs, return_inverse=True)
+    candidates, column = torch.unique(torch.cat([targets, sampled]), return_inverse=True)
+    assert not torch.isin(distinct, candidates).all()
+    count = torch.bincount(column, minlength=len(candidates)).float()
+    start = torch.tensor([1, 0, 0, 2, 0], dtype=torch.int8)
+    return Batch(distinct, candidates, count, torch.zeros(len(candidates)), place, column[:n_lanes], start,
+                 torch.arange(n_lanes), None, n_lanes, 1, 0)  # fmt: skip
+
+
+def plain_forward(network, batch, touched, masks):
+    """Scores of one step, in torch's own cells; without an embedding the first layer as Cho et al. write it."""
+
+    def forward(weights, hidden):
+        x = weights.tables[0][touched[0].input]
+        named = network.flat_tensors(weights.flat)
+        masked = list(masks)
+        if network.embedding != "none":
+            x = x * masked.pop(0)
+        new = []
+        for i, h in enumerate(hidden):
+            layer = {name.split(".")[2]: w for name, w in named.items() if name.startswith(f"gru.{i}.")}
+            h = torch.where(batch.start[:, None] > 0, 0.0, h)
+            x = (plain_lookup(layer, x, h) if network.embedding == "none" and i == 0 else torchs(layer, x, h)) * masked[
+                i
+            ]
+            new.append(x)
+        return x @ weights.tables[-2][: len(batch.candidates)].T + weights.tables[-1][:, 0], new
+
+    return forward
+
+
+def torchs(layer, x, h):
+    return torch.func.functional_call(torch.nn.GRUCell(x.shape[1], h.shape[1]), layer, (x, h))
+
+
+def plain_lookup(layer, x, h):
+    (x_r, x_z, x_n), (w_r, w_z, w_n) = (x + layer["bias"]).chunk(3, 1), layer["weight_hh"].chunk(3)
+    r, z = torch.sigmoid(x_r + h @ w_r.T), torch.sigmoid(x_z + h @ w_z.T)
+    return (1 - z) * torch.tanh(x_n + (r * h) @ w_n.T) + z * h
+
+
+NETWORKS = [
+    GruNetwork(20, layers, mode, 6, 0.4, 0.3)
+    for mode in ("constrained", "separate", "none")
+    for layers in ((4, 3), (5,))
+]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.embedding}-{len(n.layers)}")
+def test_gradients_of_a_step_are_autograds(network):
+    batch = a_batch(20)
+    touched = network.touched(batch)
+    parameters = init_parameters(network, 1)
+    blocks = tuple(table[t.rows] for table, t in zip(parameters.tables, touched, strict=True))
+    weights = Parameters(blocks, torch.randn(network.flat_size, generator=seeded(4)))
+    hidden = [torch.randn(5, w, generator=seeded(5)) for w in network.state_widths]
+    masks = [torch.bernoulli(torch.full((5, m.width), 0.5), generator=seeded(6)) * 2 for m in network.masks]
+
+    def score_loss(scores):
+        return (scores**3).sum(), 3 * scores**2
+
+    found = network.gradients(weights, hidden, batch, touched, masks, score_loss)
+    expected = autograd_gradients(plain_forward(network, batch, touched, masks), weights, hidden, score_loss)
+    assert torch.allclose(found.loss, expected.loss)
+    mine, autograds = (((*g.weights.tables, g.weights.flat, *g.hidden)) for g in (found, expected))
+    for one, other in zip(mine, autograds, strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, atol=1e-5)
+        assert other.abs().max() > 0
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.embedding}-{len(n.layers)}")
+def test_serving_scores_are_those_of_training_without_dropout(network):
+    batch = dataclasses.replace(a_batch(20), start=torch.zeros(5, dtype=torch.int8))
+    touched = network.touched(batch)
+    parameters = init_parameters(network, 1)
+    parameters.tables[-1].normal_(generator=seeded(1))
+    states = [torch.randn(5, w, generator=seeded(5)) for w in network.state_widths]
+    blocks = tuple(table[t.rows] for table, t in zip(parameters.tables, touched, strict=True))
+    seen = []
+
+    def score_loss(scores):
+        seen.append(scores.clone())
+        return scores.sum(), torch.ones_like(scores)
+
+    found = network.gradients(
+        Parameters(blocks, parameters.flat), states, batch, touched, [None] * len(network.masks), score_loss
+    )
+    vector, new = network.advance(parameters, batch.inputs[batch.input], states)
+    matrix, bias = network.output(parameters)
+    assert matrix.shape == (20, network.layers[-1])
+    assert torch.allclose((vector @ matrix.T + bias)[:, batch.candidates], seen[0], atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(new, found.hidden, strict=True))

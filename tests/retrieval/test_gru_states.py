@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparkrec.models import gru
-from sparkrec.models.gru import GruShape
+from sparkrec.models.gru import GruNetwork
+from sparkrec.models.network import init_parameters, to_tensors
 from sparkrec.retrieval.gru_states import left_out, next_item_ranks, output_items, session_states, trained_items
 from sparkrec.training.checkpoint import save_model
 
@@ -24,15 +24,17 @@ SESSIONS = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model with random weights; (path, parameters)."""
+    """A model with random weights; (path, network, parameters)."""
     path = str(tmp_path_factory.mktemp("model"))
-    parameters = gru.init_parameters(GruShape(N_ITEMS, (5, 4)), torch.Generator().manual_seed(2))
-    parameters.table.normal_(generator=torch.Generator().manual_seed(3))
-    parameters.table[10] = parameters.table[5]  # a tie
+    network = GruNetwork(N_ITEMS, (5, 4))
+    parameters = init_parameters(network, 2)
+    for table in parameters.tables:
+        table.normal_(generator=torch.Generator().manual_seed(3))
+        table[10] = table[5]  # a tie
     counts = torch.tensor([0 if i in UNTRAINED else i + 1 for i in range(N_ITEMS)])
     described = {"n_items": N_ITEMS, "config": {"layers": [5, 4]}}
-    save_model(path, {**gru.to_tensors(parameters), "counts": counts}, described)
-    return path, parameters
+    save_model(path, {**to_tensors(network, parameters), "counts": counts}, described)
+    return path, network, parameters
 
 
 @pytest.fixture(scope="module")
@@ -45,36 +47,36 @@ def known(items):
     return [i for i in items if i < N_ITEMS and i not in UNTRAINED]
 
 
-def walk(parameters, items):
+def walk(network, parameters, items):
     """The last layer's state after each event, one event at a time, from zero."""
-    states = [torch.zeros(1, w) for w in parameters.shape.layers]
+    states = [torch.zeros(1, w) for w in network.state_widths]
     found = []
     for item in items:
-        states = gru.advance(parameters, torch.tensor([item]), states)
-        found.append(states[-1][0])
+        vector, states = network.advance(parameters, torch.tensor([item]), states)
+        found.append(vector[0])
     return found
 
 
 def test_states_are_those_of_each_session_alone(sessions, model):
-    path, parameters = model
+    path, *served = model
     rows = {r["session_id"]: r for r in session_states(sessions, path).collect()}
     assert rows.keys() == SESSIONS.keys()
     for i, (name, items) in enumerate(SESSIONS.items()):
-        expected = walk(parameters, known(items))[-1].tolist() if known(items) else [0.0] * 4
+        expected = walk(*served, known(items))[-1].tolist() if known(items) else [0.0] * 4
         assert rows[name]["vector"] == pytest.approx(expected, abs=1e-6)
         assert rows[name]["n_known"] == len(known(items))
         assert rows[name]["user_idx"] == (None if name == "one" else i)
 
 
 def test_ranks_over_all_trained_items_with_conservative_ties(sessions, model):
-    path, parameters = model
+    path, *served = model
     weight, bias = output_items(path)
     trained = np.flatnonzero(trained_items(path))
     assert set(range(N_ITEMS)) - set(trained.tolist()) == UNTRAINED
     expected = {}
     for name, items in SESSIONS.items():
         items = known(items)
-        for position, state in enumerate(walk(parameters, items)[:-1], start=1):
+        for position, state in enumerate(walk(*served, items)[:-1], start=1):
             scores = weight @ state.numpy() + bias
             rank = int((scores[trained] >= scores[items[position]] - 1e-6).sum())
             expected[name, position] = (items[position], rank)
@@ -82,6 +84,15 @@ def test_ranks_over_all_trained_items_with_conservative_ties(sessions, model):
     assert {(r["session_id"], r["position"]): (r["item_idx"], r["rank"]) for r in found} == expected
     assert len(found) == len(expected) == 5 + 1 + 1 + 1
     assert next(r["rank"] for r in found if r["session_id"] == "two") >= 2  # 10 ties with 5: both count
+
+
+def test_ties_in_three_ways(sessions, model):
+    """Items 10 and 5 tie: after, before or between."""
+    ranks = {}
+    for ties in ("conservative", "standard", "median"):
+        found = next_item_ranks(sessions.where("session_id = 'two'"), model[0], ties=ties).collect()
+        (ranks[ties],) = [row["rank"] for row in found]
+    assert ranks["conservative"] == ranks["standard"] + 1 == ranks["median"] + 0.5
 
 
 def test_what_is_left_out_is_counted(sessions, model):

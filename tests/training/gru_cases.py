@@ -133,16 +133,18 @@ def reference_train(parameters, sessions, n_lanes, samples, config, epochs, coun
             targets = [lanes[lane][0][lanes[lane][1] + 1] for lane in on]
             negatives = samples(epoch, step)
             columns = torch.tensor([*targets, *negatives])
-            x = w["embedding"][torch.tensor(inputs)]
+            x = w["input_gates" if config.embedding == "none" else "embedding"][torch.tensor(inputs)]
             for i in range(n_layers):
                 h = torch.stack([hidden[lane][i] for lane in on]).detach()
-                x = plain_gru(w, i, x, h)
+                x = plain_lookup(w, x, h) if i == 0 and config.embedding == "none" else plain_gru(w, i, x, h)
                 for row, lane in enumerate(on):
                     hidden[lane][i] = x[row].detach()
-            scores = x @ w["embedding"][columns].T + w["bias"][columns]
+            matrix = "embedding" if config.embedding == "constrained" else "output"
+            scores = x @ w[matrix][columns].T + w["bias"][columns]
             loss = plain_loss(scores, columns, len(targets), config, counts)
-            (loss / len(on)).backward()
-            touched = {"embedding": {*inputs, *columns.tolist()}, "bias": set(columns.tolist())}
+            (loss / n_lanes).backward()
+            touched = {"embedding": set(inputs), "input_gates": set(inputs), "bias": set(columns.tolist())}
+            touched[matrix] = touched.get(matrix, set()) | set(columns.tolist())
             adagrad(w, acc, vel, touched, config)
             total, events, step = total + loss.item(), events + len(on), step + 1
             for lane in on:
@@ -160,16 +162,29 @@ def plain_gru(w, i, x, h):
     return (1 - z) * n + z * h
 
 
+def plain_lookup(w, x, h):
+    (x_r, x_z, x_n), (w_r, w_z, w_n) = (x + w["gru.0.bias"]).chunk(3, 1), w["gru.0.weight_hh"].chunk(3)
+    r, z = torch.sigmoid(x_r + h @ w_r.T), torch.sigmoid(x_z + h @ w_z.T)
+    return (1 - z) * torch.tanh(x_n + (r * h) @ w_n.T) + z * h
+
+
 def plain_loss(scores, columns, n_targets, config, counts):
     rows = torch.arange(n_targets)
     if config.loss == "cross-entropy":
         q = counts[columns].float()
         q[n_targets:] = q[n_targets:] ** config.sample_alpha
         return torch.nn.functional.cross_entropy(scores - config.logq * q.log(), rows, reduction="sum")
-    r = torch.nn.functional.elu(scores, config.elu)
+    r = torch.nn.functional.elu(scores, config.elu) if config.loss == "bpr-max" else scores
     own = torch.eye(*r.shape, dtype=torch.bool)
     s = torch.softmax(r.masked_fill(own, -torch.inf), 1)
-    won = (s * torch.sigmoid(r[rows, rows][:, None] - r)).sum(1)
+    behind = r - r[rows, rows][:, None]
+    if config.loss == "bpr":
+        return -(~own * torch.sigmoid(-behind).log()).sum() / (len(columns) - 1)
+    if config.loss == "top1":
+        return (~own * (torch.sigmoid(behind) + torch.sigmoid(r**2))).sum() / (len(columns) - 1)
+    if config.loss == "top1-max":
+        return (s * (torch.sigmoid(behind) + torch.sigmoid(r**2))).sum()
+    won = (s * torch.sigmoid(-behind)).sum(1)
     return (-won.log() + config.bpreg * (s * r**2).sum(1)).sum()
 
 

@@ -1,5 +1,6 @@
 """Functions that test_launch runs on real Horovod workers, and the program that starts them in local[3]."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -15,7 +16,17 @@ from sparkrec.training.comm import gather_rows
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.snapshot import write_snapshot
 
-CONFIG = GruConfig(layers=[6], lanes=7, n_sample=9, epochs=2, dropout_embedding=0.3, dropout_hidden=0.2)
+CONFIG = GruConfig(
+    layers=[6, 5], embedding_dim=4, lanes=7, n_sample=9, epochs=2, dropout_embedding=0.3, dropout_hidden=0.2
+)
+# Each loss and each embedding; the last two with more lanes than sessions, and with a drawn order of sessions.
+CONFIGS = {
+    "bpr-max": CONFIG,
+    "cross-entropy": dataclasses.replace(CONFIG, loss="cross-entropy", embedding="separate"),
+    "bpr": dataclasses.replace(CONFIG, loss="bpr", embedding="none"),
+    "top1": dataclasses.replace(CONFIG, loss="top1", lanes=50),
+    "top1-max": dataclasses.replace(CONFIG, loss="top1-max", embedding="none", session_order="random"),
+}
 
 
 def collectives(comm, scale):
@@ -56,6 +67,14 @@ def wait_for_the_others(comm):
         time.sleep(0.01)
 
 
+def train_all(comm, folder, config):
+    """Name → history; the models in ``<folder>/<name><ranks>``."""
+    return {
+        name: gru.train(comm, f"{folder}/s", f"{folder}/{name}{comm.size}", settings, config, 23, {})
+        for name, settings in CONFIGS.items()
+    }
+
+
 def outcome(spark, fn, ranks):
     began = time.monotonic()
     try:
@@ -84,8 +103,7 @@ def main(folder):
     for ranks in (1, 2, 3):
         config = TrainConfig(ranks=ranks, device="cpu")
         found[f"collectives{ranks}"] = run_ranks(spark, collectives, (3.0,), config)
-        args = (f"{folder}/s", f"{folder}/m{ranks}", CONFIG, config, 23, {})
-        found[f"train{ranks}"] = run_ranks(spark, gru.train, args, config)
+        found[f"train{ranks}"] = run_ranks(spark, train_all, (folder, config), config)
     spark.stop()
     print(json.dumps(found))
 

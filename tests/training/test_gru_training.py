@@ -1,23 +1,33 @@
 """The GRU's training loop against a plain reference, on one rank and on several, broken off and resumed."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from gru_cases import on_threads, random_sessions, reference_train, write_manifest, write_rows
+from safetensors import safe_open
 
 from sparkrec.config import GruConfig, TrainConfig
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.models import gru as model
+from sparkrec.models.gru import gru_network
+from sparkrec.models.network import init_parameters, to_tensors
 from sparkrec.training import gru
 from sparkrec.training.checkpoint import load_model
 from sparkrec.training.comm import SingleProcess
+from sparkrec.training.gru_step import Trainer, make_batch
+from sparkrec.training.lanes import Chunk
 from sparkrec.training.sampling import PopularitySampler
 
 N_ITEMS = 23
-SMALL = GruConfig(layers=[6, 5], lanes=1, n_sample=9, epochs=2, dropout_hidden=0.0, learning_rate=0.1, seed=4)
+SMALL = GruConfig(
+    layers=[6, 5], embedding_dim=4, lanes=1, n_sample=9, epochs=2, dropout_embedding=0.0, dropout_hidden=0.0,
+    learning_rate=0.1, seed=4,
+)  # fmt: skip
+LOSSES = ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"]
+MODES = ["constrained", "separate", "none"]
 CPU = TrainConfig(device="cpu")
 
 
@@ -43,11 +53,13 @@ def trained_on(ranks, folder, sessions, config, n_files):
     return weights, histories[0]
 
 
-@pytest.mark.parametrize("loss", ["bpr-max", "cross-entropy"])
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_weights_are_those_of_the_plain_reference(tmp_path, loss, lanes):
-    """Covers resets, tails with fewer sessions than lanes, both losses, Adagrad with momentum, untouched rows."""
-    config = dataclasses.replace(SMALL, loss=loss, lanes=lanes)
+@pytest.mark.parametrize(
+    ("loss", "mode", "lanes"), [*[(loss, "constrained", 3) for loss in LOSSES], ("bpr-max", "constrained", 1),
+    *[(loss, mode, 3) for loss in ("cross-entropy", "bpr-max") for mode in ("separate", "none")]],
+)  # fmt: skip
+def test_weights_are_those_of_the_plain_reference(tmp_path, loss, mode, lanes):
+    """Covers resets, tails with fewer sessions than lanes, Adagrad with momentum, untouched rows."""
+    config = dataclasses.replace(SMALL, loss=loss, embedding=mode, lanes=lanes)
     sessions = random_sessions(12, N_ITEMS, seed=1)
     counts = torch.bincount(torch.tensor([x for s in sessions for x in s]), minlength=N_ITEMS)
     sampler = PopularitySampler.from_counts(counts, config.sample_alpha)
@@ -56,8 +68,8 @@ def test_weights_are_those_of_the_plain_reference(tmp_path, loss, lanes):
         seeded = torch.Generator().manual_seed(2 * (config.seed * 1_000_003 + epoch))
         return sampler.draw((step + 1, config.n_sample), seeded)[step].tolist()
 
-    shape = model.GruShape(N_ITEMS, tuple(config.layers))
-    initial = model.to_tensors(model.init_parameters(shape, torch.Generator().manual_seed(config.seed)))
+    network = gru_network(config, N_ITEMS)
+    initial = to_tensors(network, init_parameters(network, config.seed))
     expected, losses = reference_train(initial, sessions, lanes, samples, config, config.epochs, counts)
     weights, history = trained_on(1, tmp_path, sessions, config, n_files=1)
     assert [h["loss"] for h in history] == pytest.approx(losses, rel=1e-5)
@@ -68,11 +80,15 @@ def test_weights_are_those_of_the_plain_reference(tmp_path, loss, lanes):
 
 
 @pytest.mark.parametrize(
-    ("n_sessions", "lanes", "loss"), [(40, 7, "bpr-max"), (40, 7, "cross-entropy"), (4, 9, "bpr-max")]
-)
-def test_ranks_do_not_change_the_model(tmp_path, n_sessions, lanes, loss):
+    ("n_sessions", "lanes", "loss", "mode"),
+    [*[(40, 7, loss, "constrained") for loss in LOSSES], (40, 7, "bpr-max", "separate"), (40, 7, "bpr-max", "none"),
+     (4, 9, "bpr-max", "constrained")],
+)  # fmt: skip
+def test_ranks_do_not_change_the_model(tmp_path, n_sessions, lanes, loss, mode):
     """Uneven files, lanes that no number of ranks divides, fewer sessions than lanes, dropout on."""
-    config = dataclasses.replace(SMALL, lanes=lanes, loss=loss, dropout_embedding=0.3, dropout_hidden=0.2)
+    config = dataclasses.replace(
+        SMALL, lanes=lanes, loss=loss, embedding=mode, dropout_embedding=0.3, dropout_hidden=0.2
+    )
     sessions = random_sessions(n_sessions, N_ITEMS, seed=n_sessions)
     expected, history = trained_on(1, tmp_path, sessions, config, n_files=6)
     assert history[0]["events"] == sum(len(s) - 1 for s in sessions)
@@ -82,6 +98,81 @@ def test_ranks_do_not_change_the_model(tmp_path, n_sessions, lanes, loss):
         assert [h["steps"] for h in other] == [h["steps"] for h in history]
         for name, value in expected.items():
             assert torch.allclose(weights[name], value, atol=1e-4), name
+
+
+def test_random_order_is_the_same_on_any_number_of_ranks_and_new_each_epoch(tmp_path):
+    config = dataclasses.replace(SMALL, lanes=5, session_order="random")
+    sessions = random_sessions(40, N_ITEMS, seed=3)
+    expected, history = trained_on(1, tmp_path, sessions, config, n_files=6)
+    weights, other = trained_on(3, tmp_path, sessions, config, n_files=6)
+    assert [h["loss"] for h in other] == pytest.approx([h["loss"] for h in history], rel=1e-5)
+    assert all(torch.allclose(weights[name], value, atol=1e-4) for name, value in expected.items())
+    timed = dataclasses.replace(config, session_order="time")
+    (tmp_path / "timed").mkdir()
+    _, by_time = trained_on(1, tmp_path / "timed", sessions, timed, n_files=6)
+    assert [h["loss"] for h in history] != pytest.approx([h["loss"] for h in by_time], rel=1e-4)
+    shuffles = [gru._shuffle(config, epoch, file).permutation(9).tolist() for epoch in (1, 2) for file in (0, 1)]
+    assert len({tuple(s) for s in shuffles}) == 4
+
+
+# ---- warm start ------------------------------------------------------------------------------------------------------
+
+
+def warm(comm, snapshot, path, config, n_items, earlier):
+    return gru.train(comm, str(snapshot), str(path), config, CPU, n_items, {}, str(earlier))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_warm_start_goes_on_from_the_earlier_weights(tmp_path, mode):
+    """With a learning rate near 0 the trained model is the one it began with, and new items' rows are appended."""
+    config = dataclasses.replace(SMALL, lanes=3, embedding=mode)
+    manifest = write_rows(tmp_path / "s", random_sessions(15, N_ITEMS), 2, 3)
+    train(SingleProcess(), manifest.path, tmp_path / "earlier", config)
+    still = dataclasses.replace(config, learning_rate=1e-12, momentum=0.0, warm_start=True, epochs=1)
+    found = []
+    for n_new in (0, 1, 4):
+        args = (manifest.path, tmp_path / f"m{n_new}", still, N_ITEMS + n_new, tmp_path / "earlier")
+        on_threads(1 + n_new % 3, warm, *args)
+        found.append(load_model(str(tmp_path / f"m{n_new}")))
+    earlier, described = load_model(str(tmp_path / "earlier"))
+    for n_new, (weights, told) in zip((0, 1, 4), found, strict=True):
+        assert told["warm_start"] == described["weights_sha256"]
+        for name, weight in weights.items():
+            grown = len(weight) == N_ITEMS + n_new
+            assert torch.equal(weight[:N_ITEMS] if grown else weight, earlier[name]), name
+            if grown and weight.dim() == 2 and n_new:
+                assert weight[N_ITEMS:].abs().min() > 0
+                assert torch.equal(weight[N_ITEMS], found[1][0][name][N_ITEMS])  # however many are new
+    assert described["warm_start"] is None
+
+
+def test_a_cold_model_is_not_resumed_warm(tmp_path):
+    """The checkpoints of a run that began cold are none of the warm one's."""
+    config = dataclasses.replace(SMALL, lanes=3, epochs=4)
+    manifest = write_rows(tmp_path / "s", random_sessions(15, N_ITEMS), 2, 3)
+    train(SingleProcess(), manifest.path, tmp_path / "earlier", dataclasses.replace(config, epochs=1))
+    with pytest.raises(ConnectionError):
+        train(Broken(), manifest.path, tmp_path / "m", config)
+    history = warm(SingleProcess(), manifest.path, tmp_path / "m", config, N_ITEMS, tmp_path / "earlier")
+    fresh = warm(SingleProcess(), manifest.path, tmp_path / "fresh", config, N_ITEMS, tmp_path / "earlier")
+    assert [h["loss"] for h in history] == [h["loss"] for h in fresh]
+
+
+@pytest.mark.parametrize(
+    ("change", "n_items", "error", "says"),
+    [
+        ({"layers": [6, 4]}, N_ITEMS, UserError, "another shape"),
+        ({"embedding": "none"}, N_ITEMS, UserError, "another shape"),
+        ({}, N_ITEMS - 1, InvariantError, "the catalogue only"),
+    ],
+)
+def test_an_earlier_model_that_does_not_fit_is_refused(tmp_path, change, n_items, error, says):
+    config = dataclasses.replace(SMALL, lanes=3, epochs=1)
+    manifest = write_rows(tmp_path / "s", random_sessions(15, N_ITEMS - 2), 2, 3)
+    train(SingleProcess(), manifest.path, tmp_path / "earlier", config)
+    other = dataclasses.replace(config, **change)
+    with pytest.raises(error, match=says):
+        warm(SingleProcess(), manifest.path, tmp_path / "m", other, n_items, tmp_path / "earlier")
 
 
 class Broken(SingleProcess):
@@ -107,9 +198,11 @@ def test_resume_gives_the_weights_of_an_unbroken_run(tmp_path):
         "checkpoint-00001.safetensors",
         "checkpoint-00002.safetensors",
     ]
+    with safe_open(tmp_path / "resumed" / "checkpoint-00002.safetensors", "pt") as file:
+        broken = json.loads(file.metadata()["sparkrec"])["state"]["history"]
     resumed = train(SingleProcess(), manifest.path, tmp_path / "resumed", config)
     assert [h["loss"] for h in resumed] == [h["loss"] for h in whole]
-    assert resumed[0]["seconds"] != whole[0]["seconds"]  # epochs 1 and 2 are those of the broken run
+    assert resumed[:2] == broken  # with their times: these epochs were not trained again
     left, right = (load_model(str(tmp_path / name))[0] for name in ("whole", "resumed"))
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert not list((tmp_path / "resumed").glob("checkpoint-*"))
@@ -171,12 +264,10 @@ def test_divergence_is_said(tmp_path):
 
 def test_dropout_has_two_rates_of_what_is_dropped():
     config = dataclasses.replace(SMALL, dropout_embedding=0.1, dropout_hidden=0.6, layers=[40, 50])
-    shape = model.GruShape(10, (40, 50))
-    trainer = gru.Trainer.create(shape, config, torch.ones(10, dtype=torch.int64))
-    lanes = torch.arange(2000)
-    chunk = gru.Chunk(torch.zeros(1, 2000).long(), torch.ones(1, 2000).long(), torch.zeros(1, 2000).bool())
-    batch = gru.make_batch(chunk, 0, 2000, torch.zeros(1).long(), lanes)
-    masks = trainer._masks(shape, batch, torch.Generator().manual_seed(1))
+    trainer = Trainer.create(gru_network(config, 10), config, torch.ones(10, dtype=torch.int64))
+    chunk = Chunk(torch.zeros(1, 2000).long(), torch.ones(1, 2000).long(), torch.zeros(1, 2000).char(), [2000])
+    batch = make_batch(chunk, 0, torch.zeros(1).long(), torch.arange(2000))
+    masks = trainer._masks(batch, torch.Generator().manual_seed(1))
     assert [m.shape[1] for m in masks] == [50, 40, 50]  # the embedding, each layer's output, the last one's too
     for mask, rate in zip(masks, (0.1, 0.6, 0.6), strict=True):
         assert (mask == 0).float().mean().item() == pytest.approx(rate, abs=0.01)

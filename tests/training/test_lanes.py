@@ -1,5 +1,7 @@
 """Lanes: each pair of neighbouring events once, in order, reset at each session's start."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,7 @@ def test_two_lanes_by_hand():
     # 5 takes lane 0 for two steps, 3 lane 1 for one; 9 has no pair; 8 takes lane 1, which is free first.
     assert lanes.input.tolist() == [[10, 20], [11, 40]]
     assert lanes.target.tolist() == [[11, 21], [12, 41]]
-    assert lanes.reset.tolist() == [[True, True], [False, True]]
+    assert lanes.start.tolist() == [[1, 1], [0, 1]]
 
 
 @given(LENGTHS, st.integers(1, 6))
@@ -42,10 +44,10 @@ def test_each_pair_once_in_order_with_resets(lengths, n_lanes):
     for column in range(n_lanes):
         valid = lanes.target[:, column] != NO_TARGET
         assert (np.diff(valid.astype(int)) <= 0).all()  # a lane never pauses
-        inputs, resets = lanes.input[valid, column], lanes.reset[valid, column]
+        inputs, starts = lanes.input[valid, column], lanes.start[valid, column]
         assert (np.diff(inputs) > 0).all()  # sessions in order of their first event, events in order
-        assert resets.tolist() == [i in first for i in inputs.tolist()]
-    assert not lanes.reset[lanes.target == NO_TARGET].any()
+        assert starts.tolist() == [int(i in first) for i in inputs.tolist()]
+    assert not lanes.start[lanes.target == NO_TARGET].any()
 
 
 @given(LENGTHS, st.integers(1, 6))
@@ -53,10 +55,33 @@ def test_each_pair_once_in_order_with_resets(lengths, n_lanes):
 def test_the_lane_that_is_free_first_takes_the_next_session(lengths, n_lanes):
     session, item = flat(lengths)
     lanes = walk_lanes(session, item, n_lanes)
-    starts = [(t, lane) for t, lane in zip(*np.nonzero(lanes.reset), strict=True)]
+    starts = [(t, lane) for t, lane in zip(*np.nonzero(lanes.start), strict=True)]
     order = sorted(starts, key=lambda place: lanes.input[place])
     assert order == starts  # by step, then by lane
     assert len(lanes.target) <= max([1, *lengths]) - 1 + sum(n - 1 for n in lengths) / n_lanes
+
+
+@given(LENGTHS, st.integers(1, 6), st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_a_drawn_order_has_each_session_once_and_whole(lengths, n_lanes, seed):
+    session, item = flat(lengths)
+    timed, drawn = walk_lanes(session, item, n_lanes), walk_lanes(session, item, n_lanes, np.random.default_rng(seed))
+    for lanes in (timed, drawn):
+        pairs = np.stack([m[lanes.target != NO_TARGET] for m in (lanes.input, lanes.target, lanes.start)])
+        lanes_pairs = pairs[:, pairs[0].argsort()]
+        assert lanes_pairs[0].tolist() == [i for i in range(len(item) - 1) if session[i] == session[i + 1]]
+        assert (lanes_pairs[1] == lanes_pairs[0] + 1).all()
+        assert lanes_pairs[2].tolist() == [int(i == 0 or session[i] != session[i - 1]) for i in lanes_pairs[0]]
+    for column in drawn.input.T:  # within a session in order of time
+        for a, b in itertools.pairwise(column):
+            assert b == a + 1 or session[a] != session[b] or b == 0
+
+
+def test_drawn_orders_differ():
+    session, item = flat([2] * 30)
+    orders = [walk_lanes(session, item, 1, np.random.default_rng(seed)).input[:, 0].tolist() for seed in (1, 2)]
+    assert orders[0] != orders[1]
+    assert orders[0] != sorted(orders[0])
 
 
 def test_rows_of_a_session_apart_are_noticed():
@@ -92,7 +117,8 @@ def test_chunks_are_the_same_on_any_number_of_ranks(size):
         for a, b in zip(found, expected, strict=True):
             assert torch.equal(a.input, b.input)
             assert torch.equal(a.target, b.target)
-            assert torch.equal(a.reset, b.reset)
+            assert a.n_valid == b.n_valid == (a.target != NO_TARGET).sum(1).tolist()
+            assert torch.equal(a.start, b.start)
         column = 0
         for f in sorted(other.lanes):  # the rank's places are its own files' lanes
             for lane in other.lanes[f].target.T:

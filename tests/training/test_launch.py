@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch_cases import CONFIG, collectives
+from launch_cases import CONFIGS, collectives
 
 from sparkrec.config import TrainConfig
 from sparkrec.errors import UserError
@@ -75,15 +75,16 @@ def test_collectives_on_real_workers(launched):
 @pytest.mark.timeout(900)
 def test_the_model_is_the_same_on_one_two_and_three_workers(launched):
     found, folder, _ = launched
-    expected, _ = load_model(f"{folder}/m1")
-    losses = [h["loss"] for h in found["train1"][0]]
-    assert len(losses) == CONFIG.epochs
-    for ranks in (2, 3):
-        assert len(found[f"train{ranks}"]) == ranks
-        for history in found[f"train{ranks}"]:
-            assert [h["loss"] for h in history] == pytest.approx(losses, rel=1e-5)
-        weights, _ = load_model(f"{folder}/m{ranks}")
-        assert all(torch.allclose(weights[n], expected[n], atol=1e-4) for n in expected)
+    for name, config in CONFIGS.items():
+        expected, _ = load_model(f"{folder}/{name}1")
+        losses = [h["loss"] for h in found["train1"][0][name]]
+        assert len(losses) == config.epochs
+        for ranks in (2, 3):
+            assert len(found[f"train{ranks}"]) == ranks
+            for histories in found[f"train{ranks}"]:
+                assert [h["loss"] for h in histories[name]] == pytest.approx(losses, rel=1e-5)
+            weights, _ = load_model(f"{folder}/{name}{ranks}")
+            assert all(torch.allclose(weights[n], expected[n], atol=1e-4) for n in expected), name
 
 
 @pytest.mark.slow

@@ -1,0 +1,191 @@
+"""One training step of the session-parallel networks, the same on one rank and on many.
+
+Independent of the number of ranks by construction: lanes belong to files, negatives and dropout masks come from a
+common seed, and the candidates of a step are the targets of all ranks' lanes and the additional negatives. So the rows
+that a step touches are the same set on every rank, and their gradients travel as one dense message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sparkrec.config import GruConfig
+from sparkrec.models import losses
+from sparkrec.models.network import Batch, Gradients, Network, Parameters
+from sparkrec.training.comm import Comm
+from sparkrec.training.lanes import NO_TARGET, Chunk
+from sparkrec.training.optimizer import AdagradMomentum
+from sparkrec.training.sampling import PopularitySampler
+
+
+@dataclass(frozen=True)
+class GruState:
+    """Weights with their accumulators and velocities, changed in place."""
+
+    rows: tuple[torch.Tensor, ...]  # of each table [n_rows, 3, width]: of each row the weights, accumulator, velocity
+    flat: torch.Tensor  # [3, flat size]
+
+    @classmethod
+    def new(cls, parameters: Parameters) -> GruState:
+        """The state before the first step: accumulators and velocities 0."""
+        rows = tuple(torch.stack([t, torch.zeros_like(t), torch.zeros_like(t)], dim=1) for t in parameters.tables)
+        zero = torch.zeros_like(parameters.flat)
+        return cls(rows, torch.stack([parameters.flat, zero, zero]))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """For a checkpoint."""
+        return {f"rows.{i}": t for i, t in enumerate(self.rows)} | {"flat": self.flat}
+
+    @classmethod
+    def of_tensors(cls, named: dict[str, torch.Tensor]) -> GruState:
+        """The inverse of ``tensors``."""
+        return cls(tuple(named[f"rows.{i}"] for i in range(len(named) - 1)), named["flat"])
+
+    def to(self, device: torch.device) -> GruState:
+        """The state on a device."""
+        return GruState(tuple(t.to(device) for t in self.rows), self.flat.to(device))
+
+    def broadcast(self, comm: Comm) -> GruState:
+        """The state of rank 0."""
+        return GruState(tuple(comm.broadcast(t) for t in self.rows), comm.broadcast(self.flat))
+
+    def parameters(self) -> Parameters:
+        """The weights alone, as views."""
+        return Parameters(tuple(t[:, 0] for t in self.rows), self.flat[0])
+
+
+def make_batch(
+    chunk: Chunk, k: int, samples: torch.Tensor, places: torch.Tensor, epoch: int = 1, step: int = 0
+) -> Batch:
+    """Step ``k`` of a chunk for the rank whose lanes are at ``places``; ``epoch`` and ``step``: its own."""
+    inputs, targets = chunk.input[k], chunk.target[k]
+    n_lanes, n_valid = len(targets), chunk.n_valid[k]
+    own, lanes, compact = None, places, places
+    if n_valid < n_lanes:
+        valid = targets != NO_TARGET
+        own = valid[places].nonzero().squeeze(1)
+        lanes = places[own]
+        compact = (valid.cumsum(0) - 1)[lanes]
+        inputs, targets = inputs[valid], targets[valid]
+    distinct, place = torch.unique(inputs, return_inverse=True)
+    candidates, column = torch.unique(torch.cat([targets, samples]), return_inverse=True)
+    return Batch(
+        inputs=distinct,
+        candidates=candidates,
+        n_target=torch.bincount(column[:n_valid], minlength=len(candidates)).float(),
+        n_sampled=torch.bincount(column[n_valid:], minlength=len(candidates)).float(),
+        input=place[compact],
+        target=column[compact],
+        start=chunk.start[k][lanes],
+        lanes=lanes,
+        own=own,
+        n_lanes=n_lanes,
+        epoch=epoch,
+        step=step,
+    )
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What the steps need besides the state."""
+
+    network: Network
+    config: GruConfig
+    sampler: PopularitySampler
+    optimizer: AdagradMomentum
+    log_q: torch.Tensor  # [n_items], logq * log(count): the correction of a target
+    target_weight: torch.Tensor  # [n_items], count ** -logq: weight of a target as a candidate
+    sample_weight: torch.Tensor  # [n_items], count ** (-logq * alpha): of an additional negative
+
+    @classmethod
+    def create(cls, network: Network, config: GruConfig, counts: torch.Tensor) -> Trainer:
+        """Builds the sampler, the optimizer and the tables of the log Q correction."""
+        sampler = PopularitySampler.from_counts(counts, config.sample_alpha)
+        log_q = config.logq * counts.clamp_min(1).double().log()
+        weights = ((-log_q).exp().float(), (-config.sample_alpha * log_q).exp().float())
+        optimizer = AdagradMomentum(config.learning_rate, config.momentum)
+        return cls(network, config, sampler, optimizer, log_q.float(), *weights)
+
+    @torch.no_grad()
+    def step(
+        self, state: GruState, hidden: Sequence[torch.Tensor], batch: Batch, drops: torch.Generator, comm: Comm
+    ) -> torch.Tensor:
+        """One step of all lanes: updates ``state`` and this rank's ``hidden`` states in place.
+
+        Args:
+            state: Weights and optimizer state, the same on all ranks.
+            hidden: For each state [this rank's lanes, width].
+            batch: The step.
+            drops: Common generator of the dropout masks.
+            comm: The ranks.
+
+        Returns:
+            The loss summed over the lanes of all ranks.
+        """
+        touched = self.network.touched(batch)
+        blocks = [table.index_select(0, t.rows) for table, t in zip(state.rows, touched, strict=True)]  # [R, 3, width]
+        found = self.network.gradients(
+            Parameters(tuple(block[:, 0] for block in blocks), state.flat[0]),
+            list(hidden) if batch.own is None else [h[batch.own] for h in hidden],
+            batch,
+            touched,
+            self._masks(batch, drops),
+            lambda scores: self._loss(scores, batch),
+        )
+        loss, grads = _summed(comm, found)
+        for table, t, block, grad in zip(state.rows, touched, blocks, grads.tables, strict=True):
+            self.optimizer.step(block[:, 0], block[:, 1], block[:, 2], grad)
+            table.index_copy_(0, t.rows, block)
+        self.optimizer.step(state.flat[0], state.flat[1], state.flat[2], grads.flat)
+        for h, new in zip(hidden, found.hidden, strict=True):
+            h.copy_(new) if batch.own is None else h.index_copy_(0, batch.own, new)
+        return loss
+
+    def _loss(self, scores: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss summed over this rank's lanes, and the gradient of its share of the mean over all lanes.
+
+        The mean is over all lanes, at an epoch's end too, when some have no event: so each event weighs the same.
+        """
+        loss, grad = self._sum_loss(scores, batch)
+        return loss, grad.mul_(1.0 / batch.n_lanes)
+
+    def _sum_loss(self, scores: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.config.loss == "cross-entropy":
+            return self._cross_entropy(scores, batch)
+        count = batch.n_target + batch.n_sampled
+        if self.config.loss == "bpr-max":
+            return losses.bpr_max(scores, batch.target, count, self.config.bpreg, self.config.elu)
+        plain = {"bpr": losses.bpr, "top1": losses.top1, "top1-max": losses.top1_max}
+        return plain[self.config.loss](scores, batch.target, count)
+
+    def _cross_entropy(self, scores: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Candidates of both kinds weigh count ** -logq, and the additional ones' count is taken ** alpha first."""
+        weight = batch.n_target * self.target_weight[batch.candidates]
+        weight.addcmul_(batch.n_sampled, self.sample_weight[batch.candidates])
+        log_expected = self.log_q[batch.candidates[batch.target]]
+        return losses.sampled_cross_entropy(scores, batch.target, weight.log(), log_expected)
+
+    def _masks(self, batch: Batch, drops: torch.Generator) -> list[torch.Tensor | None]:
+        """The network's dropout masks, drawn for all lanes, of which this rank's."""
+        masks: list[torch.Tensor | None] = []
+        for mask in self.network.masks:
+            if mask.rate == 0:
+                masks.append(None)
+                continue
+            kept = 1 - mask.rate
+            drawn = torch.empty(batch.n_lanes, mask.width, device=drops.device).bernoulli_(kept, generator=drops)
+            masks.append((drawn if len(batch.lanes) == batch.n_lanes else drawn.index_select(0, batch.lanes)) / kept)
+        return masks
+
+
+def _summed(comm: Comm, found: Gradients) -> tuple[torch.Tensor, Parameters]:
+    """Sums the loss and all gradients over the ranks, in one message."""
+    if comm.size == 1:
+        return found.loss, found.weights
+    parts = [*found.weights.tables, found.weights.flat, found.loss]
+    sent = comm.allreduce_sum(torch.cat([part.reshape(-1) for part in parts]))
+    *tables, flat, loss = (s.view(p.shape) for s, p in zip(sent.split([p.numel() for p in parts]), parts, strict=True))
+    return loss, Parameters(tuple(tables), flat)
