@@ -13,4 +13,4 @@ import sys
 from sparkrec.pipeline.job import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_job(None, __doc__))
+    sys.exit(run_job([], __doc__))

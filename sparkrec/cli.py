@@ -34,6 +34,7 @@ app.add_typer(query_app, name="query")
 # typer reads these annotations at run time, so they are spelt out for it.
 Conf = Annotated[Optional[str], typer.Option("--conf", help="the environment's YAML file, e.g. conf/local.yaml")]  # noqa: UP045
 RunDate = Annotated[str, typer.Option("--run-date", help="the night, YYYY-MM-DD: the last day whose events it uses")]
+Force = Annotated[bool, typer.Option("--force", help="run though nothing has changed")]
 Settings = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Argument(metavar="key=value", help="settings that win over the files, e.g. warehouse.path=DIR"),
@@ -86,9 +87,17 @@ def main_guard(run: Callable[[], int | None]) -> int:
 
 
 @app.command()
-def nightly(run_date: RunDate, conf: Conf = None, settings: Settings = None) -> int:
-    """Run a night: raw logs in, top-K tables out."""
-    return _run_stages(None, run_date, conf, settings)
+def nightly(
+    run_date: RunDate,
+    conf: Conf = None,
+    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="leave out the stages before it")] = "",
+    only: Annotated[str, typer.Option(metavar="STAGE,…", help="these stages alone")] = "",
+    force: Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and why, and write nothing")] = False,
+    settings: Settings = None,
+) -> int:
+    """Run a night: raw logs in, top-K tables out. Ends with 3 where the gate held a model back."""
+    return _run_stages([name for name in only.split(",") if name], run_date, conf, settings, first, force, dry_run)
 
 
 @app.command()
@@ -96,10 +105,25 @@ def stage(
     name: Annotated[str, typer.Argument(help="ingest, index, prepare, train_als, train_gru, …, evaluate, topk")],
     run_date: RunDate,
     conf: Conf = None,
+    force: Force = False,
     settings: Settings = None,
 ) -> int:
     """Run one stage of a night."""
-    return _run_stages([name], run_date, conf, settings)
+    return _run_stages([name], run_date, conf, settings, force=force)
+
+
+@app.command()
+def rollback(
+    to: Annotated[str, typer.Option("--to", metavar="RUN_DATE", help="a night that was published, YYYY-MM-DD")],
+    model: Annotated[Optional[list[str]], typer.Option(help="this model alone (may be repeated)")] = None,  # noqa: UP045
+    form: Form = "table",
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Make the lists of another night current; no list is changed."""
+    from sparkrec import query
+
+    return _show([query.rollback(_warehouse(conf, settings), to, model or [])], form)
 
 
 @app.command("make-log")
@@ -212,15 +236,28 @@ def query_sql(
     return _show(query.sql(_warehouse(conf, settings), statement), form)
 
 
-def _run_stages(names: Sequence[str] | None, run_date: str, conf: str | None, settings: Sequence[str] | None) -> int:
+def _run_stages(
+    only: Sequence[str],
+    run_date: str,
+    conf: str | None,
+    settings: Sequence[str] | None,
+    first: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+) -> int:
     from sparkrec.config import load_config
     from sparkrec.log import setup_logging
 
     config = load_config(conf, list(settings or []))  # before Spark is imported: a wrong key is told at once
-    from sparkrec.pipeline.nightly import run_nightly
+    from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
 
     setup_logging()
-    return run_nightly(config, run_date, only=names)
+    choice = Choice(tuple(only), first, force)
+    if not dry_run:
+        return run_nightly(config, run_date, choice)
+    for name, runs, why in plan_nightly(config, run_date, choice):
+        print(f"{name}: {'run' if runs else 'skip'}: {why}")
+    return OK
 
 
 def _warehouse(conf: str | None, settings: Sequence[str] | None) -> Warehouse:

@@ -36,6 +36,7 @@ class WarehouseConfig:
     """Where the Delta tables, models and snapshots live."""
 
     path: str = ""
+    lock_expiry_s: float = 300.0  # a lock that its night has not renewed for so long is taken over
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,18 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """What a model must reach on the hold-out to be published."""
+
+    enabled: bool = True
+    metric: str = "recall"  # recall | mrr
+    k: int = 20  # one of evaluation.k
+    below_popularity: float = 0.5  # share that the metric may be below recent popularity's
+    below_last: float = 0.2  # share that it may be below that of the model published before
+    min_users_share: float = 0.9  # users with a list, of those who should have one
+
+
+@dataclass(frozen=True)
 class TopKConfig:
     """The published lists."""
 
@@ -215,6 +228,7 @@ class Config:
     two_tower: TwoTowerConfig = field(default_factory=TwoTowerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
     topk: TopKConfig = field(default_factory=TopKConfig)
 
 
@@ -224,6 +238,7 @@ CHOICES: Dict[str, List[str]] = {
     "prepare.baskets.by": ["basket_id", "window"],
     "prepare.user_item.rating": ["last", "mean"],
     "als.feedback": ["explicit", "implicit"],
+    "gate.metric": ["recall", "mrr"],
     "gru.embedding": ["constrained", "separate", "none"],
     "gru.session_order": ["time", "random"],
     "gru.loss": ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"],
@@ -345,6 +360,9 @@ def _check(config: Config) -> None:
     ]:
         if value < low:
             raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"at least {low}")
+    if config.gate.enabled and config.gate.k not in config.evaluation.k:
+        fix = f"one of evaluation.k={config.evaluation.k}"
+        raise UserError("the gate looks at a list length that is not judged", where=f"gate.k={config.gate.k}", fix=fix)
     if config.train.snapshot_files % config.train.ranks:
         raise UserError(
             "train.snapshot_files must be a multiple of train.ranks",

@@ -105,6 +105,41 @@ def write_bytes(path: str, data: bytes) -> None:
         raise UserError("file cannot be written", where=path, fix=str(error)) from error
 
 
+def create(path: str, data: bytes) -> bool:
+    """Writes a file only where there is none, and says whether it did; on a local path in one atomic step.
+
+    Raises:
+        UserError: The place cannot be written.
+    """
+    filesystem, inside = resolve(path)
+    if filesystem.type_name != "local":
+        if exists(path):
+            return False
+        write_bytes(path, data)
+        return True
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    write_bytes(temporary, data)
+    try:
+        os.link(resolve(temporary)[1], inside)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise UserError("file cannot be written", where=path, fix=str(error)) from error
+    finally:
+        remove(temporary)
+    return True
+
+
+def move(path: str, to: str) -> bool:
+    """Renames a file, and says whether it was still there."""
+    filesystem, inside = resolve(path)
+    try:
+        filesystem.move(inside, resolve(to)[1])
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def remove(path: str) -> None:
     """Removes a file or a folder with all in it; nothing happens where there is none."""
     from pyarrow.fs import FileType

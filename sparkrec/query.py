@@ -1,4 +1,4 @@
-"""Reads the warehouse's tables without Spark or Java: top-K lists, metrics, runs, tables, SQL.
+"""Reads the warehouse's tables without Spark or Java: top-K lists, metrics, runs, tables, SQL; and the rollback.
 
 Only deltalake and polars are needed, so a command starts in a fraction of a second. What users type reaches the
 tables as literals of polars expressions, never as part of a path or of an SQL text; the one SQL text that is run is
@@ -13,14 +13,28 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sparkrec.errors import UserError
 from sparkrec.store import Warehouse
-from sparkrec.tables import ID, ITEM_ID, ITEMS_TABLE, KEY_TYPE, METRICS, RANK, RUN_DATE, RUNS, TABLES, USER_ID, Table
+from sparkrec.tables import (
+    CURRENT,
+    ID,
+    ITEM_ID,
+    ITEMS_TABLE,
+    KEY_TYPE,
+    METRICS,
+    MODEL_VERSION,
+    RANK,
+    RUN_DATE,
+    RUNS,
+    TABLES,
+    USER_ID,
+    Table,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +61,7 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
         warehouse: Where the tables are.
         model: als, gru or two_tower.
         user: The user's id as in the log; for the GRU also the session id of an anonymous session.
-        run_date: ``YYYY-MM-DD``, or ``latest``: the last night in the table.
+        run_date: ``YYYY-MM-DD``, or ``latest``: the night that is current.
         k: At most so many items, or None for the whole list.
 
     Returns:
@@ -61,7 +75,8 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
     table = _topk_table(model)
     _require_text("user", user)
     opened = _open(warehouse, table)
-    night = _night(opened, table, run_date)
+    night = _current(warehouse, model) if run_date == LATEST else None
+    night = night or _night(opened, table, run_date)
     wanted = pl.col(USER_ID) == pl.lit(user)
     wanted = wanted if k is None else wanted & (pl.col(RANK) <= k)
     found = _read(opened, table, table.column_names, wanted, night)
@@ -73,6 +88,44 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
         )
     order = [c for c in (KEY_TYPE, RANK) if c in found.columns]
     return _with_titles(warehouse, found.sort(order))
+
+
+def rollback(warehouse: Warehouse, to: str, models: Sequence[str] = ()) -> pl.DataFrame:
+    """Makes the lists of an earlier (or later) published night current again. No list is changed or removed.
+
+    Args:
+        warehouse: Where the tables are.
+        to: The night, ``YYYY-MM-DD``.
+        models: The models; by default all that ``current`` names.
+
+    Returns:
+        The rows of ``current`` after it.
+
+    Raises:
+        UserError: A model has no lists of that night; nothing is changed then.
+    """
+    import polars as pl
+
+    opened = _open(warehouse, CURRENT)
+    known = _read(opened, CURRENT, CURRENT.column_names, pl.lit(True))["model"].to_list()
+    for model in models:
+        _require_known("model", model, known)
+    chosen = list(models) or known
+    versions = {}
+    for model in chosen:
+        table = _topk_table(model)
+        lists = _open(warehouse, table)
+        night = _night(lists, table, to)
+        versions[model] = _read(lists, table, [MODEL_VERSION], pl.lit(True), night)[MODEL_VERSION][0]
+    now = datetime.now(UTC)
+    rows = pl.DataFrame(
+        [(model, date.fromisoformat(to), version, now) for model, version in versions.items()],
+        schema={"model": pl.String, RUN_DATE: pl.Date, MODEL_VERSION: pl.String, "since": pl.Datetime("us", "UTC")},
+        orient="row",
+    )
+    merge = opened.merge(rows, predicate="t.model = s.model", source_alias="s", target_alias="t")
+    merge.when_matched_update_all().execute()
+    return _read(_open(warehouse, CURRENT), CURRENT, CURRENT.column_names, pl.lit(True)).sort("model")
 
 
 def metrics(warehouse: Warehouse, *, run_date: str | None = None, model: str | None = None) -> pl.DataFrame:
@@ -277,6 +330,16 @@ def _read(
 def _night(opened: DeltaTable, table: Table, run_date: str) -> date:
     nights = {part[RUN_DATE] for part in opened.partitions()}
     return _choose_night([date.fromisoformat(str(night)) for night in nights if night], table, run_date)
+
+
+def _current(warehouse: Warehouse, model: str) -> date | None:
+    """The night whose lists of a model are current, as ``current`` says; None where it says nothing."""
+    import polars as pl
+
+    if not _exists(warehouse, CURRENT):
+        return None
+    rows = _read(_open(warehouse, CURRENT), CURRENT, CURRENT.column_names, pl.col("model") == pl.lit(model))
+    return rows[RUN_DATE][0] if rows.height else None
 
 
 def _choose_night(nights: Sequence[date], table: Table, run_date: str) -> date:

@@ -219,7 +219,7 @@ RUNS = Table(
         Column("run_id", "string", "the night's attempt"),
         Column(RUN_DATE, "date", "night"),
         Column("stage", "string", "stage"),
-        Column("status", "string", "done, skipped, failed"),
+        Column("status", "string", "done, skipped, held_back (a model was not published), failed"),
         Column("started_at", "timestamp", "UTC"),
         Column("ended_at", "timestamp", "UTC"),
         Column("inputs", "string", "JSON: table to version"),
@@ -233,6 +233,19 @@ RUNS = Table(
         Column("rows_duplicate", "bigint", "exact duplicates", nullable=True),
         Column("message", "string", "what there is to say", nullable=True),
     ),
+)
+
+
+CURRENT = Table(
+    "current",
+    "The night whose lists are current, for each model.",
+    (
+        Column("model", "string", "als, gru, two_tower"),
+        Column(RUN_DATE, "date", "the night: read the rows of topk_<model> with this run_date"),
+        Column(MODEL_VERSION, "string", "version of the model"),
+        Column("since", "timestamp", "when it became current, UTC"),
+    ),
+    key=("model",),
 )
 
 
@@ -261,6 +274,7 @@ TABLES: dict[str, Table] = {
     for t in (
         EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
         SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, METRICS, RUNS,
+        CURRENT,
         topk_table("als"), topk_table("gru"), topk_table("two_tower"),
     )
 }  # fmt: skip

@@ -25,6 +25,7 @@ SMALL = [
     "evaluation.holdout_days=3",
     "train.snapshot_files=2",
     "topk.k=5",
+    "gate.enabled=false",  # what an hour of data teaches is not worth a judgement
 ]
 
 

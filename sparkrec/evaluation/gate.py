@@ -4,43 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from sparkrec.config import GateConfig
 from sparkrec.evaluation.values import MetricValue
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """What a model must reach to be published."""
-
-    metric: str = "recall"
-    k: int = 20
-    max_loss: float = 0.2  # the metric may be this share of the baseline's below it
-    min_users_share: float = 0.9  # users with a list, of those who should have one
-
-
 def objections(
-    model: Sequence[MetricValue], baseline: Sequence[MetricValue], users_share: float, thresholds: Thresholds
+    model: Sequence[MetricValue],
+    popularity: Sequence[MetricValue],
+    last: Sequence[MetricValue] | None,
+    users_share: float,
+    limits: GateConfig,
 ) -> list[str]:
     """Why a model is not to be published; empty when nothing speaks against it.
 
     Args:
         model: Hold-out metrics of the model.
-        baseline: Those of recent popularity, on the same hold-out.
+        popularity: Those of recent popularity, on the same hold-out.
+        last: Those of the model that was published before, on its own hold-out; None where none was.
         users_share: Share of the users who have a list.
-        thresholds: The limits.
+        limits: The margins.
     """
     found = [f"{v.metric}@{v.k} is not a number" for v in model if not math.isfinite(v.value)]
-    if not users_share >= thresholds.min_users_share:
-        found.append(f"lists for {users_share:.1%} of the users, less than {thresholds.min_users_share:.1%}")
-    name = f"{thresholds.metric}@{thresholds.k}"
-    mine, theirs = (_value(values, thresholds) for values in (model, baseline))
-    if mine is None or theirs is None:
-        found.append(f"{name} is missing for the {'model' if mine is None else 'baseline'}")
-    elif mine < theirs * (1 - thresholds.max_loss):
-        found.append(f"{name} {mine:.4f} is more than {thresholds.max_loss:.0%} below the baseline's {theirs:.4f}")
+    if not users_share >= limits.min_users_share:
+        found.append(f"lists for {users_share:.1%} of the users, less than {limits.min_users_share:.1%}")
+    mine = _value(model, limits)
+    if mine is None:
+        found.append(f"{limits.metric}@{limits.k} of the model is missing")
+        return found
+    compared = [("recent popularity's", popularity, limits.below_popularity)]
+    if last is not None:
+        compared.append(("the last published model's", last, limits.below_last))
+    for whose, values, margin in compared:
+        theirs = _value(values, limits)
+        if theirs is None:
+            found.append(f"{whose} {limits.metric}@{limits.k} is missing")
+        elif mine < theirs * (1 - margin):
+            found.append(f"{limits.metric}@{limits.k} {mine:.4f} is more than {margin:.0%} below {whose} {theirs:.4f}")
     return found
 
 
-def _value(values: Sequence[MetricValue], thresholds: Thresholds) -> float | None:
-    return next((v.value for v in values if (v.metric, v.k) == (thresholds.metric, thresholds.k)), None)
+def _value(values: Sequence[MetricValue], limits: GateConfig) -> float | None:
+    return next((v.value for v in values if (v.metric, v.k) == (limits.metric, limits.k)), None)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from sparkrec.config import EvaluationConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
-from sparkrec.tables import EVENT_TYPE, ITEM_IDX, ITEMS, SESSION_ID, TS, USER_IDX
+from sparkrec.prepare.cut import EPOCH, utc
+from sparkrec.prepare.weights import counted
+from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, TS, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 BUCKETS = 4096  # of one pass of the quantile search
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def resolve_cutoff(df: DataFrame, ts_column: str, config: EvaluationConfig, as_of: datetime) -> datetime:
@@ -109,10 +110,9 @@ def holdout_users(
     """
     import pyspark.sql.functions as F
 
-    counted = [kind for kind, weight in event_weights.items() if weight > 0]
-    relevant = (F.col(TS) < F.lit(as_of)) & F.col(USER_IDX).isNotNull() & F.col(EVENT_TYPE).isin(counted)
-    pairs = interactions.where(relevant).groupBy(USER_IDX, ITEM_IDX).agg(F.min(TS).alias(TS))
-    before = F.col(TS) < F.lit(cutoff)
+    relevant = (F.col(TS) < utc(as_of)) & F.col(USER_IDX).isNotNull()
+    pairs = counted(interactions, event_weights).where(relevant).groupBy(USER_IDX, ITEM_IDX).agg(F.min(TS).alias(TS))
+    before = F.col(TS) < utc(cutoff)
     new = pairs.where(~before).select(USER_IDX, ITEM_IDX)
     known_users = pairs.where(before).select(USER_IDX).distinct().withColumn("known_user", F.lit(True))
     known_items = pairs.where(before).select(ITEM_IDX).distinct().withColumn("known_item", F.lit(True))

@@ -58,3 +58,14 @@ def ingest(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run
     from sparkrec.ingest.run import run
 
     return run(spark, config, fmt, run_id, run_date)
+
+
+def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date: date) -> int:
+    """Number of log and attribute files that ``ingest`` would take in, without reading them.
+
+    Raises:
+        UserError: No such path, no file, or a changed one.
+    """
+    from sparkrec.ingest.run import files_to_read
+
+    return files_to_read(spark, config, fmt, run_date)

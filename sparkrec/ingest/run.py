@@ -76,11 +76,23 @@ class Kept:
     duplicates: int
 
 
-def run(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_date: date) -> IngestResult:
-    """See :func:`sparkrec.ingest.ingest`."""
+def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date: date) -> int:
+    """See :func:`sparkrec.ingest.files_to_read`."""
+    context = _context(spark, config, fmt, "", run_date)
+    known = known_files(context)
+    selections = [select_logs(context, known), *select_attribute_files(context, known).values()]
+    return sum(len(selection.to_read) for selection in selections)
+
+
+def _context(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_date: date) -> Context:
     now = datetime.now(UTC).replace(tzinfo=None)
     warehouse = store.Warehouse(config.warehouse.path)
-    context = Context(spark, config, fmt, run_id, run_date, now, FileSystem(spark), warehouse)
+    return Context(spark, config, fmt, run_id, run_date, now, FileSystem(spark), warehouse)
+
+
+def run(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_date: date) -> IngestResult:
+    """See :func:`sparkrec.ingest.ingest`."""
+    context = _context(spark, config, fmt, run_id, run_date)
     known = known_files(context)
     logs = select_logs(context, known)
     beside = select_attribute_files(context, known)

@@ -8,21 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from sparkrec.prepare.cut import utc
+from sparkrec.prepare.weights import WEIGHT, counted
 from sparkrec.retrieval.topk import VECTOR, ItemMatrix
-from sparkrec.tables import EVENT_TYPE, ITEM_IDX, N_EVENTS, SCORE, TS, USER_IDX
+from sparkrec.tables import ITEM_IDX, N_EVENTS, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
-
-
-def event_weight(event_weights: Mapping[str, float]) -> Column:
-    """The weight of an event by its type: double, 0 for a type without one."""
-    import pyspark.sql.functions as F
-
-    weight = F.lit(0.0)
-    for kind, value in event_weights.items():
-        weight = F.when(F.col(EVENT_TYPE) == kind, F.lit(float(value))).otherwise(weight)
-    return weight
+    from pyspark.sql import DataFrame
 
 
 def popularity(
@@ -48,14 +40,14 @@ def popularity(
     """
     import pyspark.sql.functions as F
 
-    within = F.col(TS) < F.lit(as_of)
+    within = F.col(TS) < utc(as_of)
     if days is not None:
-        within = within & (F.col(TS) >= F.lit(as_of - timedelta(days=days)))
-    counted = interactions.withColumn("weight", event_weight(event_weights)).where(within & (F.col("weight") > 0))
+        within = within & (F.col(TS) >= utc(as_of - timedelta(days=days)))
+    taken = counted(interactions, event_weights).where(within)
     if by == "events":
-        score = F.sum("weight")
-        return counted.groupBy(ITEM_IDX).agg(F.count("*").alias(N_EVENTS), score.alias(SCORE))
-    pairs = counted.groupBy(ITEM_IDX, USER_IDX).agg(F.count("*").alias(N_EVENTS))
+        score = F.sum(WEIGHT)
+        return taken.groupBy(ITEM_IDX).agg(F.count("*").alias(N_EVENTS), score.alias(SCORE))
+    pairs = taken.groupBy(ITEM_IDX, USER_IDX).agg(F.count("*").alias(N_EVENTS))
     users = F.when(F.col(USER_IDX).isNull(), F.col(N_EVENTS)).otherwise(1)
     return pairs.groupBy(ITEM_IDX).agg(F.sum(N_EVENTS).alias(N_EVENTS), F.sum(users).cast("double").alias(SCORE))
 

@@ -22,10 +22,11 @@ from sparkrec.models.popularity import popularity, popularity_matrix, popularity
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.scorers import USER_MODELS, Scorer, counted, seen_pairs, user_scorer
+from sparkrec.pipeline.scorers import USER_MODELS, Scorer, seen_pairs, user_scorer
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
+from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
 from sparkrec.retrieval.topk import top_k
 from sparkrec.tables import INTERACTIONS, ITEM_IDX, METRICS, RATING, START_TS, TS, USER_IDX
@@ -33,7 +34,8 @@ from sparkrec.tables import INTERACTIONS, ITEM_IDX, METRICS, RATING, START_TS, T
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-USERS, SESSIONS_SPLIT, RATINGS = "holdout_users", "holdout_sessions", "holdout_ratings"
+USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
+RECENT = "popularity_recent"
 Judged = tuple[str, str, str, MetricValue]  # model, model version, split, value
 
 
@@ -71,7 +73,7 @@ def _judge_users(night: Night, inputs: Inputs, cards: list[ModelCard]) -> list[J
         queries = scorer.queries.join(users, USER_IDX, "left_semi")
         lists = top_k(queries, scorer.items, key=USER_IDX, k=max(ks), seen=seen, block_mb=night.config.topk.block_mb)
         values = ranking_metrics(lists, truth, ks, int(scorer.items.positions().size))
-        judged += [(model, version, USERS, value) for value in values]
+        judged += [(model, version, USERS_SPLIT, value) for value in values]
     seen.unpersist()
     truth.unpersist()
     return judged
@@ -82,7 +84,7 @@ def _popularity(
 ) -> list[tuple[str, Scorer]]:
     """Popularity over all time and over the recent window, as scorers over the items seen before the cutoff."""
     rows, weights = inputs.read(INTERACTIONS), night.fmt.event_weights
-    catalogue = counted(night, rows).where(F.col(TS) < utc(cutoff)).select(ITEM_IDX).distinct()
+    catalogue = counted(rows, weights).where(F.col(TS) < utc(cutoff)).select(ITEM_IDX).distinct()
     queries = popularity_queries(users)
     return [
         (name, Scorer(queries, popularity_matrix(popularity(rows, weights, cutoff, days), n_items, catalogue)))
@@ -98,7 +100,7 @@ def _judge_ratings(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged
     mean = user_item(earlier, settings, weights, card.cutoff).agg(F.avg(RATING)).head()
     model = load_als(night.spark, part_path(night.warehouse, card.model, night.run_date, HOLDOUT))
     values = rating_metrics(held_out, model.user_factors, model.item_factors, float(mean[0]))  # type: ignore[index]
-    return [(card.model, card.model_version, RATINGS, value) for value in values]
+    return [(card.model, card.model_version, RATINGS_SPLIT, value) for value in values]
 
 
 def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]:
@@ -127,7 +129,7 @@ def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judge
 
 def _windows(night: Night) -> dict[str, float | None]:
     """The popularity baselines: name → days before the cutoff, None for all time."""
-    return {"popularity": None, "popularity_recent": night.config.evaluation.recent_days}
+    return {"popularity": None, RECENT: night.config.evaluation.recent_days}
 
 
 def _nothing_held_out(cutoff: datetime) -> UserError:

@@ -10,23 +10,30 @@ from sparkrec.config import load_config
 from sparkrec.log import setup_logging
 
 
-def run_job(stages: Sequence[str] | None, description: str | None, argv: Sequence[str] | None = None) -> int:
-    """Parses ``--conf FILE --run-date DATE key=value …`` and runs the stages (None: the whole night).
+def run_job(stages: Sequence[str], description: str | None, argv: Sequence[str] | None = None) -> int:
+    """Parses ``--conf FILE --run-date DATE [--force] key=value …`` and runs the stages (none: the whole night).
+
+    The whole night also takes ``--from STAGE``.
 
     Returns:
-        The exit code: 0, or 2 after a user's mistake, which is printed as one line.
+        The exit code: 0, 2 after a user's mistake, which is printed as one line, or 3 where the gate held a model
+        back.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conf", help="the environment's YAML file, e.g. conf/cluster.yaml")
     parser.add_argument("--run-date", required=True, help="the night, YYYY-MM-DD")
+    parser.add_argument("--force", action="store_true", help="run though nothing has changed")
+    if not stages:
+        parser.add_argument("--from", dest="first", default="", metavar="STAGE", help="leave out the stages before it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the files")
     arguments = parser.parse_intermixed_args(argv)
     setup_logging()
 
     def run() -> int:
-        from sparkrec.pipeline.nightly import run_nightly
+        from sparkrec.pipeline.nightly import Choice, run_nightly
 
         config = load_config(arguments.conf, arguments.settings)
-        return run_nightly(config, arguments.run_date, only=stages)
+        choice = Choice(tuple(stages), getattr(arguments, "first", ""), arguments.force)
+        return run_nightly(config, arguments.run_date, choice)
 
     return main_guard(run)

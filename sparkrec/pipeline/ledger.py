@@ -28,6 +28,12 @@ class StageResult:
     rows_duplicate: int | None = None
     message: str = ""
     skipped: bool = False
+    held_back: tuple[str, ...] = ()  # models that the gate did not let pass
+
+    @property
+    def status(self) -> str:
+        """The status in ``runs``."""
+        return "skipped" if self.skipped else "held_back" if self.held_back else "done"
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,27 @@ def record(spark: SparkSession, warehouse: Warehouse, row: RunRow) -> None:
         result.message or None,
     )
     store.append(spark.createDataFrame([values], RUNS.ddl).coalesce(1), warehouse, RUNS)
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """The newest row of a stage and night."""
+
+    status: str
+    inputs: Versions
+    config_hash: str
+    code_version: str
+
+
+def last_run(spark: SparkSession, warehouse: Warehouse, stage: str, run_date: date) -> LastRun | None:
+    """The newest run of a stage of this night, however it ended; None where there is none."""
+    from pyspark.sql import functions as F
+
+    if not store.exists(spark, warehouse, RUNS):
+        return None
+    rows = store.read(spark, warehouse, RUNS).where((F.col("run_date") == F.lit(run_date)) & (F.col("stage") == stage))
+    newest = rows.orderBy(F.col("ended_at").desc()).select("status", "inputs", "config_hash", "code_version").head()
+    return LastRun(newest[0], json.loads(newest[1]), newest[2], newest[3]) if newest else None
 
 
 def last_done(

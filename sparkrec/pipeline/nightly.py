@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,11 @@ from sparkrec import store
 from sparkrec.config import Config, config_dict, config_hash
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import load_format
+from sparkrec.ingest import files_to_read
 from sparkrec.log import LOGGER, log_event
 from sparkrec.pipeline import ledger
 from sparkrec.pipeline.ledger import RunRow, StageResult, Versions
+from sparkrec.pipeline.lock import locked
 from sparkrec.pipeline.models import published_version
 from sparkrec.pipeline.night import Inputs, Night, Stage, new_run_id
 from sparkrec.pipeline.preflight import preflight
@@ -26,38 +30,113 @@ from sparkrec.spark import build_session
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PUBLISHED = 0
+PUBLISHED, HELD_BACK = 0, 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which stages of a night run.
+
+    Attributes:
+        only: These stages; empty: all that the configuration's models need.
+        first: The first stage to run; those before it are left out. Empty: the first of all.
+        force: Run them though nothing has changed.
+    """
+
+    only: tuple[str, ...] = ()
+    first: str = ""
+    force: bool = False
+
+    def stages(self, config: Config) -> list[str]:
+        """Their names, in order.
+
+        Raises:
+            UserError: An unknown stage, or one that the configuration's models do not need.
+        """
+        names = stage_names(config.models)
+        unknown = [name for name in (*self.only, *([self.first] if self.first else [])) if name not in STAGES]
+        if unknown:
+            raise UserError("unknown stage", where=", ".join(unknown), fix=f"one of {', '.join(STAGES)}")
+        if self.only:
+            return [name for name in STAGES if name in self.only]
+        if self.first and self.first not in names:
+            fix = f"models={config.models} need {', '.join(names)}"
+            raise UserError("the night has no such stage", where=self.first, fix=fix)
+        return names[names.index(self.first) :] if self.first else names
 
 
 def run_nightly(
-    config: Config, run_date: str, *, only: Sequence[str] | None = None, spark: SparkSession | None = None
+    config: Config, run_date: str, choice: Choice | None = None, *, spark: SparkSession | None = None
 ) -> int:
     """Runs a night, or some of its stages.
 
     Args:
         config: The configuration.
         run_date: The night, ``YYYY-MM-DD``: the last day whose events it uses.
-        only: Names of the stages to run, or None for all that the configuration's models need.
+        choice: Which stages; by default all.
         spark: The caller's session; without one a session is built, and stopped at the end.
 
     Returns:
-        The exit code: 0.
+        The exit code: 0, or 3 where the gate held a model back.
 
     Raises:
-        UserError: Bad input, configuration or environment; every table is as it was.
+        UserError: Bad input, configuration or environment, or another night is running on the warehouse; every table
+            is as it was.
     """
-    day = parse_run_date(run_date)
-    names = list(only) if only else stage_names(config.models)
-    unknown = [name for name in names if name not in STAGES]
-    if unknown:
-        raise UserError("unknown stage", where=", ".join(unknown), fix=f"one of {', '.join(STAGES)}")
+    day, choice = parse_run_date(run_date), choice or Choice()
+    names = choice.stages(config)
+    with _session(config, spark) as session:
+        preflight(session, config, names, as_of(day))
+        night = _night(session, config, day)
+        with locked(night.warehouse.path, night.run_id, config.warehouse.lock_expiry_s):
+            return _run(night, names, choice.force)
+
+
+def plan_nightly(
+    config: Config, run_date: str, choice: Choice | None = None, *, spark: SparkSession | None = None
+) -> list[tuple[str, bool, str]]:
+    """What ``run_nightly`` would do; nothing is written.
+
+    Returns:
+        For each stage: its name, whether it would run, and why.
+
+    Raises:
+        UserError: Bad configuration.
+    """
+    day, choice = parse_run_date(run_date), choice or Choice()
+    names = choice.stages(config)
+    with _session(config, spark) as session:
+        night, planned, changed = _night(session, config, day), [], ""
+        for name in names:
+            runs, why = (
+                (True, f"{changed} runs before it") if changed else _would_run(night, STAGES[name], choice.force)
+            )
+            changed = changed or (name if runs else "")
+            planned.append((name, runs, why))
+        return planned
+
+
+@contextmanager
+def _session(config: Config, spark: SparkSession | None) -> Iterator[SparkSession]:
     if spark is not None:
-        return _run(spark, config, day, names)
+        yield spark
+        return
     own = build_session(config.spark)
     try:
-        return _run(own, config, day, names)
+        yield own
     finally:
         own.stop()
+
+
+def _night(spark: SparkSession, config: Config, run_date: date) -> Night:
+    return Night(
+        spark=spark,
+        config=config,
+        fmt=load_format(config.logs.format),
+        run_date=run_date,
+        run_id=new_run_id(run_date),
+        code_version=code_version(),
+    )
 
 
 def parse_run_date(text: str) -> date:
@@ -72,33 +151,26 @@ def parse_run_date(text: str) -> date:
         raise UserError("run date is not YYYY-MM-DD", where=text, fix="for example 2011-12-09") from error
 
 
-def _run(spark: SparkSession, config: Config, run_date: date, names: Sequence[str]) -> int:
-    preflight(spark, config, names, as_of(run_date))
-    night = Night(
-        spark=spark,
-        config=config,
-        fmt=load_format(config.logs.format),
-        run_date=run_date,
-        run_id=new_run_id(run_date),
-        code_version=code_version(),
-    )
-    log_event("night begins", run_id=night.run_id, run_date=str(run_date), stages=list(names))
+def _run(night: Night, names: Sequence[str], force: bool) -> int:
+    log_event("night begins", run_id=night.run_id, run_date=str(night.run_date), stages=list(names))
+    held_back: list[str] = []
     for number, name in enumerate(names, 1):
         if _terminal():
             LOGGER.info(f"[{number}/{len(names)}] {name}")
-        run_stage(night, STAGES[name])
-    log_event("night done", run_id=night.run_id, run_date=str(run_date))
-    return PUBLISHED
+        held_back += run_stage(night, STAGES[name], force).held_back
+    log_event("night done", run_id=night.run_id, run_date=str(night.run_date), held_back=held_back)
+    return HELD_BACK if held_back else PUBLISHED
 
 
-def run_stage(night: Night, stage: Stage) -> StageResult:
+def run_stage(night: Night, stage: Stage, force: bool = False) -> StageResult:
     """Runs one stage unless an equal run is on record, and records it.
 
     A UserError leaves no row; any other failure is recorded before it goes on.
     """
     versions = pin(night, stage)
     settings = config_hash(*stage.settings(night))
-    if not stage.always and (done := _done(night, stage, versions, settings)) is not None:
+    done = None if stage.always or force else _done(night, stage, versions, settings)
+    if done is not None:
         result = StageResult(outputs=done, skipped=True, message="inputs, settings and code unchanged")
         _record(night, stage, "skipped", _now(), versions, settings, result)
         log_event("stage skipped", stage=stage.name, reason=result.message)
@@ -112,9 +184,9 @@ def run_stage(night: Night, stage: Stage) -> StageResult:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         _record(night, stage, "failed", started, versions, settings, StageResult(message=reason))
         raise
-    _record(night, stage, "skipped" if result.skipped else "done", started, versions, settings, result)
+    _record(night, stage, result.status, started, versions, settings, result)
     log_event(
-        f"stage {'skipped' if result.skipped else 'done'}",
+        f"stage {result.status}",
         stage=stage.name,
         seconds=time.monotonic() - clock,
         rows_in=result.rows_in,
@@ -156,6 +228,31 @@ def _done(night: Night, stage: Stage, versions: Versions, settings: str) -> Vers
     if outputs is None or any(not _current(night, name, version) for name, version in outputs.items()):
         return None
     return outputs
+
+
+def _would_run(night: Night, stage: Stage, force: bool) -> tuple[bool, str]:
+    """Whether a stage would run on the tables as they are, and why."""
+    if force:
+        return True, "forced"
+    if stage.name == "ingest":
+        n_files = files_to_read(night.spark, night.config, night.fmt, night.run_date)
+        return bool(n_files), f"{n_files} new log files" if n_files else "no new log file"
+    try:
+        versions = pin(night, stage)
+    except UserError as error:
+        return True, str(error)
+    settings = config_hash(*stage.settings(night))
+    if _done(night, stage, versions, settings) is not None:
+        return False, "inputs, settings and code unchanged"
+    last = ledger.last_run(night.spark, night.warehouse, stage.name, night.run_date)
+    if last is None:
+        return True, "it has not run for this night"
+    moved = [f"{n} {last.inputs.get(n, '-')} -> {v}" for n, v in sorted(versions.items()) if last.inputs.get(n) != v]
+    reasons = [f"input {', '.join(moved)}"] if moved else []
+    reasons += ["settings changed"] if last.config_hash != settings else []
+    reasons += ["code changed"] if last.code_version != night.code_version else []
+    reasons += [f"the last attempt ended as {last.status}"] if last.status not in ("done", "skipped") else []
+    return True, "; ".join(reasons) or "its output has been changed by another night"
 
 
 def _current(night: Night, name: str, version: int | str) -> bool:

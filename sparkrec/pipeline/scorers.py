@@ -13,9 +13,10 @@ from sparkrec.models.als import load_als
 from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.prepare.cut import utc
+from sparkrec.prepare.weights import counted
 from sparkrec.retrieval import towers
 from sparkrec.retrieval.topk import VECTOR, ItemMatrix, item_matrix
-from sparkrec.tables import EVENT_TYPE, IDX, INTERACTIONS, ITEM_IDX, TS, USER_FEATURES, USER_IDX
+from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, TS, USER_FEATURES, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -39,14 +40,10 @@ def user_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of:
     return _two_tower(night, inputs, path, as_of)
 
 
-def counted(night: Night, rows: DataFrame) -> DataFrame:
-    """The events that count as interactions: those whose type has a positive weight."""
-    return rows.where(F.col(EVENT_TYPE).isin([kind for kind, weight in night.fmt.event_weights.items() if weight > 0]))
-
-
 def seen_pairs(night: Night, inputs: Inputs, before: datetime) -> DataFrame:
     """``(user_idx, item_idx)`` of all interactions of known users before a time, distinct."""
-    rows = counted(night, inputs.read(INTERACTIONS)).where(F.col(USER_IDX).isNotNull() & (F.col(TS) < utc(before)))
+    known = F.col(USER_IDX).isNotNull() & (F.col(TS) < utc(before))
+    rows = counted(inputs.read(INTERACTIONS), night.fmt.event_weights).where(known)
     return rows.select(USER_IDX, ITEM_IDX).distinct()
 
 
@@ -64,6 +61,6 @@ def _two_tower(night: Night, inputs: Inputs, path: str, as_of: datetime) -> Scor
     )
     vectors = towers.item_vectors(path)
     known = np.zeros(len(vectors), dtype=np.bool_)
-    taken = counted(night, rows).where(F.col(TS) < utc(as_of)).select(ITEM_IDX).distinct().toArrow()
+    taken = counted(rows, weights).where(F.col(TS) < utc(as_of)).select(ITEM_IDX).distinct().toArrow()
     known[taken.column(ITEM_IDX).to_numpy()] = True
     return Scorer(towers.user_vectors(states, path), ItemMatrix(vectors, None, known))

@@ -18,6 +18,7 @@ from sparkrec.tables import (
     ITEM_FEATURES,
     ITEM_INDEX,
     ITEMS_TABLE,
+    METRICS,
     SESSIONS,
     USER_FEATURES,
     USER_INDEX,
@@ -76,8 +77,9 @@ _STAGES = (
     Stage(
         "topk",
         (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
-        lambda n: (n.config.models, n.config.topk, n.fmt.recommend_seen),
+        lambda n: (n.config.models, n.config.topk, n.config.gate, n.fmt.recommend_seen),
         run_topk,
+        optional=(METRICS,),
         models=True,
     ),
 )

@@ -16,12 +16,12 @@ from sparkrec.models.als import fit_als, save_als
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.models import FULL, HOLDOUT, ModelCard, model_version, part_path, write_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.scorers import counted
 from sparkrec.pipeline.warm_start import begin_with, earlier_models
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import user_item
+from sparkrec.prepare.weights import counted
 from sparkrec.tables import (
     INTERACTIONS,
     ITEM_FEATURES,
@@ -146,7 +146,7 @@ def before(rows: DataFrame, part: Part) -> DataFrame:
 
 def user_cutoff(night: Night, rows: DataFrame) -> datetime:
     """Where the hold-out of the user models begins."""
-    known = counted(night, rows).where(F.col(USER_IDX).isNotNull())
+    known = counted(rows, night.fmt.event_weights).where(F.col(USER_IDX).isNotNull())
     return resolve_cutoff(known, TS, night.config.evaluation, night.as_of)
 
 

@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 from sparkrec.config import UserItemConfig
 from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.cut import micros, utc
-from sparkrec.tables import CONFIDENCE, EVENT_TYPE, ITEM_IDX, LAST_TS, N_EVENTS, RATING, TS, USER_IDX, USER_ITEM, VALUE
+from sparkrec.prepare.weights import WEIGHT, event_weight
+from sparkrec.tables import CONFIDENCE, ITEM_IDX, LAST_TS, N_EVENTS, RATING, TS, USER_IDX, USER_ITEM, VALUE
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 MICROS_PER_DAY = 86_400_000_000
-WEIGHT = "weight"
 
 
 def user_item(
@@ -43,7 +43,7 @@ def user_item(
     Returns:
         The columns of ``tables.USER_ITEM``, one row for each pair.
     """
-    events = interactions.withColumn(WEIGHT, _weight(event_weights))
+    events = interactions.withColumn(WEIGHT, event_weight(event_weights))
     late, anonymous = F.col(TS) >= utc(as_of), F.col(USER_IDX).isNull()
     weightless = F.col(WEIGHT) <= 0
     events = observed(
@@ -62,13 +62,6 @@ def user_item(
         F.count(F.lit(1)).cast("int").alias(N_EVENTS),
         F.max(TS).alias(LAST_TS),
     ).select(*USER_ITEM.column_names)
-
-
-def _weight(event_weights: Mapping[str, float]) -> Column:
-    weight = F.lit(0.0)
-    for event_type, value in sorted(event_weights.items()):
-        weight = F.when(F.col(EVENT_TYPE) == event_type, F.lit(float(value))).otherwise(weight)
-    return weight
 
 
 def _recent_weight(half_life_days: float | None, as_of: datetime) -> Column:

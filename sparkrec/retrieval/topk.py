@@ -5,11 +5,14 @@ through ``mapInArrow``; each block of queries is one BLAS matrix product followe
 levels, all vectorised over the block:
 
 1. Items are laid out in chunks of ``c`` consecutive positions. The maximum of each chunk is taken (one pass over
-   the scores), and the best ``k`` chunks are selected.
-2. Only the ``k * c`` scores of those chunks are searched for the best ``k``.
+   the scores), and the best chunks are selected.
+2. Only the scores of those chunks are searched for the best candidates, ``MARGIN`` more than the list is long.
+3. BLAS rounds one and the same product differently from block to block and from machine to machine. So the
+   candidates are scored again by a sum of fixed order, which decides. Where an item that is no candidate could still
+   reach the list within the bounds of rounding (mostly ties), all items that could are scored so.
 
-This is exact: an item outside the best ``k`` chunks is beaten by the best item of each of them. Equal scores are
-ordered by the smaller item, at both levels, so the result does not depend on blocks, partitions or reruns.
+This is exact: an item outside the best ``n`` chunks is beaten by the best item of each of them. Equal scores are
+ordered by the smaller item, so the result does not depend on blocks, partitions, reruns or the BLAS.
 """
 
 from __future__ import annotations
@@ -32,9 +35,10 @@ if TYPE_CHECKING:
 VECTOR, SEEN = "vector", "seen"
 MIN_ROWS = 256  # queries in a block, at least: fewer make the matrix product slow, so items are cut into tiles
 MAX_ROWS = 4096
-# BLAS takes other kernels at the edges of a product, which round otherwise. With both sides multiples of this, a
-# score depends on its query and its item alone, so equal items score equal and blocks do not show in the result.
-ALIGN = 64
+MIN_TILE = 64  # items in a tile, at least
+MARGIN = 8  # candidates more than the list is long
+PAIRS_AT_ONCE = 1 << 16  # scored by the sum of fixed order
+UNIT = 2.0**-24  # half the distance of 1 to the next float32: the largest relative rounding error
 PARTITIONS_PER_CORE = 4
 
 FloatArray = npt.NDArray[np.float32]
@@ -165,8 +169,8 @@ def _with_seen(queries: DataFrame, seen: DataFrame | None, keys: list[str], part
 class _Tile:
     """Consecutive positions ``start … stop - 1`` of the eligible items, as ``chunks`` chunks of ``width``.
 
-    ``matrix`` is float32 ``[width * chunks, d]``: the item at position ``start + p`` is row
-    ``(p % width) * chunks + p // width``, so that the maxima of all chunks are an element-wise maximum of
+    Its rows of the matrix are ``first … first + width * chunks - 1``: the item at position ``start + p`` is row
+    ``first + (p % width) * chunks + p // width``, so that the maxima of all chunks are an element-wise maximum of
     ``width`` contiguous rows of scores.
     """
 
@@ -174,7 +178,12 @@ class _Tile:
     stop: int
     width: int
     chunks: int
-    matrix: FloatArray
+    first: int
+
+    @property
+    def size(self) -> int:
+        """Rows, with those that fill up the last chunk."""
+        return self.width * self.chunks
 
     def column(self, position: IntArray) -> IntArray:
         """The column of a block of scores that holds a position."""
@@ -192,41 +201,69 @@ class _Index:
     dim: int
     item_of: IntArray  # position -> item_idx
     position_of: IntArray  # item_idx -> position, -1 where not eligible
+    matrix: FloatArray  # [rows of all tiles, dim, one more with a bias]
+    row_of: IntArray  # position -> row of the matrix
+    norm: float  # the largest of a row
     tiles: tuple[_Tile, ...]
 
     @staticmethod
     def build(items: ItemMatrix, k: int, block_mb: int) -> _Index:
-        """Leaves out what is not eligible, appends the bias as a column and cuts the matrix into tiles."""
+        """Cuts the eligible items into tiles of which a block of scores fits into ``block_mb``."""
+        budget = max(1, block_mb * 2**20 // 4)  # scores in a block
+        eligible = max(1, len(items.positions()))
+        rows = min(MAX_ROWS, max(MIN_ROWS, budget // eligible))
+        return _Index.of_tiles(items, k, rows, max(MIN_TILE, budget // rows))
+
+    @staticmethod
+    def of_tiles(items: ItemMatrix, k: int, rows: int, tile: int) -> _Index:
+        """Leaves out what is not eligible, appends the bias as a column and lays out tiles of so many items."""
         item_of = items.positions()
         position_of = np.full(len(items.vectors), -1, dtype=np.int64)
         position_of[item_of] = np.arange(len(item_of))
-        columns = [items.vectors[item_of]] + ([] if items.bias is None else [items.bias[item_of, None]])
-        matrix = np.ascontiguousarray(np.concatenate(columns, axis=1), dtype=np.float32)
-        budget = max(1, block_mb * 2**20 // 4)  # scores in a block
-        rows = min(MAX_ROWS, max(MIN_ROWS, budget // max(1, len(matrix)) // ALIGN * ALIGN))
-        size = max(ALIGN, budget // rows)
-        tiles = tuple(_tile(matrix, start, size, k) for start in range(0, len(matrix), size))
-        return _Index(k, rows, items.bias is not None, items.vectors.shape[1], item_of, position_of, tiles)
+        tiles, first = [], 0
+        for start in range(0, len(item_of), tile):
+            tiles.append(_tile(start, min(start + tile, len(item_of)), first, k + MARGIN))
+            first += tiles[-1].size
+        biased, dim = items.bias is not None, items.vectors.shape[1]
+        matrix = np.zeros((first, dim + biased), dtype=np.float32)
+        row_of = np.zeros(len(item_of), dtype=np.int64)
+        for t in tiles:
+            positions = np.arange(t.start, t.stop)
+            row_of[t.start : t.stop] = t.first + t.column(positions)
+        matrix[row_of, :dim] = items.vectors[item_of]
+        if items.bias is not None:
+            matrix[row_of, dim] = items.bias[item_of]
+        norm = float(np.sqrt(np.einsum("rd,rd->r", matrix, matrix, dtype=np.float64).max(initial=0.0)))
+        return _Index(k, rows, biased, dim, item_of, position_of, matrix, row_of, norm, tuple(tiles))
 
     def scratch(self) -> FloatArray:
         """Memory for a block of scores, to be used again: fresh pages would cost a quarter of the product."""
-        widest = max((len(tile.matrix) for tile in self.tiles), default=0)
-        return np.empty(_aligned(self.rows) * widest, dtype=np.float32)
+        return np.empty(self.rows * max((tile.size for tile in self.tiles), default=0), dtype=np.float32)
+
+    def exact(self, vectors: FloatArray, rows: IntArray, positions: IntArray) -> FloatArray:
+        """Scores of pairs of a query's row and a position, by a sum whose order depends on the dimension alone."""
+        scores = np.empty(len(rows), dtype=np.float32)
+        for low in range(0, len(rows), PAIRS_AT_ONCE):
+            part = slice(low, low + PAIRS_AT_ONCE)
+            scores[part] = np.einsum("md,md->m", vectors[rows[part]], self.matrix[self.row_of[positions[part]]])
+        return scores
+
+    def slack(self, vectors: FloatArray) -> npt.NDArray[np.float64]:
+        """For each query how far apart two ways to sum up the same score can be, at most; 0 where nothing rounds.
+
+        |fl(Σ q_j x_j) − Σ q_j x_j| ≤ γ_d Σ |q_j x_j| with γ_d = d u / (1 − d u) (Higham, "Accuracy and Stability of
+        Numerical Algorithms", 2002, eq. 3.5), and Σ |q_j x_j| ≤ |q| |x|.
+        """
+        d = vectors.shape[1]
+        gamma = 0.0 if d < 2 else 2 * (d + 1) * UNIT
+        return gamma * self.norm * np.sqrt(np.einsum("bd,bd->b", vectors, vectors, dtype=np.float64))
 
 
-def _aligned(n: int) -> int:
-    return -(-n // ALIGN) * ALIGN
-
-
-def _tile(matrix: FloatArray, start: int, size: int, k: int) -> _Tile:
-    rows = matrix[start : start + size]
-    # Searching costs n / width + k * width; below a few k the second level would not pay.
-    width = max(1, round(math.sqrt(len(rows) / k))) if len(rows) > 8 * k else 1
-    chunks = _aligned(-(-len(rows) // width))
-    padded = np.zeros((chunks * width, matrix.shape[1]), dtype=np.float32)
-    padded[: len(rows)] = rows
-    laid_out = padded.reshape(chunks, width, -1).swapaxes(0, 1).reshape(chunks * width, matrix.shape[1])
-    return _Tile(start, start + len(rows), width, chunks, np.ascontiguousarray(laid_out))
+def _tile(start: int, stop: int, first: int, n: int) -> _Tile:
+    # Searching costs size / width + n * width; below a few n the second level would not pay.
+    size = stop - start
+    width = max(1, round(math.sqrt(size / n))) if size > 8 * n else 1
+    return _Tile(start, stop, width, -(-size // width), first)
 
 
 def _searcher(index: Any, keys: list[str]) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
@@ -312,26 +349,74 @@ def search_block(
         Scores float32 and positions int64 ``[b, <= k]``, ordered by ``(-score, position)``; ``-inf`` where a query
         has no further item.
     """
-    aligned = np.zeros((_aligned(len(vectors)), vectors.shape[1]), dtype=np.float32)
-    aligned[: len(vectors)] = vectors
+    scores, found = _candidates(index, vectors, rows, positions, scratch)
+    slack = index.slack(vectors)
+    row, column = np.nonzero(scores > -np.inf)
+    exact = np.full_like(scores, -np.inf)
+    exact[row, column] = index.exact(vectors, row, found[row, column])
+    order = np.lexsort((found, -exact), axis=1)[:, : index.k]
+    kept, best = np.take_along_axis(exact, order, axis=1), np.take_along_axis(found, order, axis=1)
+    if scores.shape[1] < len(index.item_of):  # there are items beside the candidates, at most as good as the last one
+        last = scores[:, -1].astype(np.float64)
+        unsure = np.flatnonzero((last > -np.inf) & (slack > 0) & ~(kept[:, -1] > last + slack))
+        at_once = max(1, len(scratch) // len(index.matrix))
+        for low in range(0, len(unsure), at_once):
+            some = unsure[low : low + at_once]
+            mine = np.isin(rows, some)
+            seen = np.searchsorted(some, rows[mine]), positions[mine]
+            kept[some], best[some] = _settle(index, vectors[some], kept[some, -1] - slack[some], *seen, scratch)
+    return kept, best
+
+
+def _candidates(
+    index: _Index, vectors: FloatArray, rows: IntArray, positions: IntArray, scratch: FloatArray
+) -> tuple[FloatArray, IntArray]:
+    """The best ``k + MARGIN`` positions by the scores of BLAS; arguments and results as in ``search_block``."""
     best_scores = [np.empty((len(vectors), 0), dtype=np.float32)]
     best = [np.empty((len(vectors), 0), dtype=np.int64)]
     for tile in index.tiles:
-        scores = scratch[: len(aligned) * len(tile.matrix)].reshape(len(aligned), -1)
-        scores = np.matmul(aligned, tile.matrix.T, out=scores)[: len(vectors)]
-        padding = np.arange(tile.stop, tile.start + tile.width * tile.chunks)
-        scores[:, tile.column(padding)] = -np.inf
-        inside = (positions >= tile.start) & (positions < tile.stop)
-        scores[rows[inside], tile.column(positions[inside])] = -np.inf
-        tile_scores, found = _search_tile(scores, tile, index.k)
+        scores = _tile_scores(index, tile, vectors, rows, positions, scratch)
+        tile_scores, found = _search_tile(scores, tile, index.k + MARGIN)
         best_scores.append(tile_scores)
         best.append(found + tile.start)
     if len(best) == 2:
         return best_scores[1], best[1]
     # Among equal scores an earlier tile stands further left and holds smaller positions.
     all_scores, all_found = np.concatenate(best_scores, axis=1), np.concatenate(best, axis=1)
-    kept, columns = select(all_scores, index.k)
+    kept, columns = select(all_scores, index.k + MARGIN)
     return kept, np.take_along_axis(all_found, columns, axis=1)
+
+
+def _settle(
+    index: _Index, vectors: FloatArray, floor: npt.NDArray[np.float64], rows: IntArray, positions: IntArray,
+    scratch: FloatArray,
+) -> tuple[FloatArray, IntArray]:  # fmt: skip
+    """The best ``k`` positions among all that BLAS scores at ``floor`` [b] or higher, ``k`` of them at least."""
+    pairs = []
+    for tile in index.tiles:
+        row, column = np.nonzero(_tile_scores(index, tile, vectors, rows, positions, scratch) >= floor[:, None])
+        pairs.append((row, tile.start + column % tile.chunks * tile.width + column // tile.chunks))
+    row, position = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    scores = index.exact(vectors, row, position)
+    order = np.lexsort((position, -scores, row))
+    counts = np.bincount(row, minlength=len(vectors))
+    if counts.min() < index.k:
+        raise InvariantError("fewer items than the list is long reach a score that so many have")
+    chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(index.k)]
+    return scores[chosen], position[chosen]
+
+
+def _tile_scores(
+    index: _Index, tile: _Tile, vectors: FloatArray, rows: IntArray, positions: IntArray, scratch: FloatArray
+) -> FloatArray:
+    """float32 ``[b, tile.size]``, a view of ``scratch``: the scores by BLAS, ``-inf`` for what may not be chosen."""
+    scores = scratch[: len(vectors) * tile.size].reshape(len(vectors), tile.size)
+    np.matmul(vectors, index.matrix[tile.first : tile.first + tile.size].T, out=scores)
+    padding = np.arange(tile.stop, tile.start + tile.size)
+    scores[:, tile.column(padding)] = -np.inf
+    inside = (positions >= tile.start) & (positions < tile.stop)
+    scores[rows[inside], tile.column(positions[inside])] = -np.inf
+    return scores
 
 
 def _search_tile(scores: FloatArray, tile: _Tile, k: int) -> tuple[FloatArray, IntArray]:

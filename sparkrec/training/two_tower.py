@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from sparkrec.models.two_tower import (
     new_table,
     sampled_softmax,
 )
-from sparkrec.tables import EVENT_TYPE, ITEM_IDX, TS, USER_IDX
+from sparkrec.tables import ITEM_IDX, TS, USER_IDX
 from sparkrec.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint, save_model
 from sparkrec.training.comm import Comm, gather_rows
 from sparkrec.training.feed import check_total, read_files
@@ -583,22 +582,20 @@ def counted_events(interactions: DataFrame, event_weights: Mapping[str, float], 
     """user_idx, item_idx, ts_s, weight of the events of known users that count, before ``as_of``."""
     from pyspark.sql import functions as F
 
-    weight = F.lit(None).cast("float")
-    for kind, value in sorted(event_weights.items()):
-        weight = F.when(F.col(EVENT_TYPE) == kind, F.lit(float(value))).otherwise(weight)
-    known = F.col(USER_IDX).isNotNull() & (F.col(WEIGHT) > 0)
-    columns: list[Any] = [USER_IDX, ITEM_IDX, F.unix_seconds(TS).alias(SECONDS), weight.cast("float").alias(WEIGHT)]
-    return interactions.where(F.col(TS) < F.lit(utc(as_of))).select(*columns).where(known)
+    from sparkrec.prepare.cut import utc
+    from sparkrec.prepare.weights import counted
+
+    known = F.col(USER_IDX).isNotNull() & (F.col(TS) < utc(as_of))
+    weight = F.col(WEIGHT).cast("float").alias(WEIGHT)
+    rows = counted(interactions, event_weights).where(known)
+    return rows.select(USER_IDX, ITEM_IDX, F.unix_seconds(TS).alias(SECONDS), weight)
 
 
 def seconds(when: datetime) -> int:
-    """Seconds since 1970, rounded up, so that what came before is in an earlier second; see ``utc``."""
-    return math.ceil(utc(when).timestamp())
+    """Seconds since 1970, rounded up, so that what came before is in an earlier second; without a zone it is UTC."""
+    from sparkrec.prepare.cut import micros
 
-
-def utc(when: datetime) -> datetime:
-    """The time with its zone; one without a zone is UTC."""
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    return -(-micros(when) // 1_000_000)
 
 
 def item_feature_matrix(item_features: DataFrame, features: Sequence[Feature], n_items: int) -> np.ndarray:

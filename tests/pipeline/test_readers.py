@@ -1,17 +1,55 @@
 """The published tables are read without Spark and without Java."""
 
+import importlib.metadata as metadata
 import json
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import polars as pl
 import pytest
+from packaging.requirements import Requirement
 
 pytestmark = pytest.mark.slow
 
 NO_JVM = {k: v for k, v in os.environ.items() if k != "JAVA_HOME"} | {"PATH": "/nonexistent"}
+
+
+def distributions(*names: str) -> dict[str, metadata.Distribution]:
+    """The installed distributions of these names and all that they require."""
+    found: dict[str, metadata.Distribution] = {}
+    wanted = list(names)
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found[name] = metadata.distribution(name)
+            required = [Requirement(line) for line in found[name].requires or []]
+            wanted += [r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return found
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> str:
+    """The interpreter of another environment, which has polars, deltalake and what these require, and nothing else."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = next((folder / "lib").glob("python*/site-packages"))
+    for distribution in distributions("polars", "deltalake").values():
+        for top in {file.parts[0] for file in distribution.files or [] if file.parts[0] != ".."}:
+            if not (site / top).exists():
+                (site / top).symlink_to(distribution.locate_file(top))
+    return str(folder / "bin" / "python")
+
+
+def reads(interpreter: str, code: str, *args: str) -> str:
+    """What a program of a data analyst prints, in an environment of its own, without Java."""
+    done = subprocess.run(
+        [interpreter, "-I", "-c", code, *args], env=NO_JVM, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def python(code: str, *args: str) -> str:
@@ -29,25 +67,31 @@ def sparkrec(*args: str) -> list[dict]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_polars_reads_every_table(night):
+def test_another_environment_has_neither_spark_nor_this_package(elsewhere):
+    code = "from importlib.util import find_spec as f; print([n for n in ('pyspark', 'py4j', 'sparkrec') if f(n)])"
+    assert reads(elsewhere, code) == "[]\n"
+
+
+def test_polars_reads_every_table(night, elsewhere):
     code = (
-        "import polars as pl, pathlib\n"
+        "import polars as pl, pathlib, sys\n"
         "for p in sorted(pathlib.Path(sys.argv[1]).glob('*/_delta_log')):\n"
         "    print(p.parent.name, pl.scan_delta(str(p.parent)).collect().height)\n"
     )
-    heights = dict(line.split() for line in python(code, str(night.warehouse)).splitlines())
+    heights = dict(line.split() for line in reads(elsewhere, code, str(night.warehouse)).splitlines())
     assert int(heights["events"]) == 4000
     assert set(heights) >= {"topk_als", "topk_gru", "topk_two_tower", "metrics", "runs", "items", "quarantine"}
 
 
-def test_deltalake_runs_sql(night):
+def test_deltalake_runs_sql(night, elsewhere):
     code = (
+        "import sys\n"
         "from deltalake import DeltaTable, QueryBuilder\n"
         "lists = DeltaTable(sys.argv[1] + '/topk_als')\n"
         "q = 'select count(distinct user_id) n from lists where rank = 1'\n"
         "print(QueryBuilder().register('lists', lists).execute(q).read_all()['n'][0].as_py())\n"
     )
-    assert int(python(code, str(night.warehouse))) == night.table("topk_als")["user_id"].n_unique()
+    assert int(reads(elsewhere, code, str(night.warehouse))) == night.table("topk_als")["user_id"].n_unique()
 
 
 def test_query_topk_joins_titles_and_keeps_the_order(night):

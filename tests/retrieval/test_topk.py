@@ -31,10 +31,7 @@ def search(queries, items, seen, k, *, block_mb=1, tile=None):
     """The engine's kernel without Spark, in the form of ``naive``."""
     index = topk._Index.build(items, k, block_mb)
     if tile:
-        columns = [items.vectors[index.item_of]] + ([] if items.bias is None else [items.bias[index.item_of, None]])
-        matrix = np.concatenate(columns, axis=1)
-        tiles = tuple(topk._tile(matrix, start, tile, k) for start in range(0, len(matrix), tile))
-        index = topk._Index(k, 3, index.biased, index.dim, index.item_of, index.position_of, tiles)
+        index = topk._Index.of_tiles(items, k, 3, tile)
     vectors = pa.array([list(q) for q in queries], pa.list_(pa.float32()))
     batch = pa.RecordBatch.from_arrays(
         [pa.array(range(len(queries)), pa.int32()), vectors, pa.array([list(s) for s in seen], pa.list_(pa.int32()))],
