@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sparkrec import files
+from pyspark.sql import functions as F
+
+from sparkrec import store
 from sparkrec.config import GruConfig, config_dict
 from sparkrec.errors import UserError
 from sparkrec.pipeline.models import FULL, part_path, read_card
 from sparkrec.pipeline.night import Night
 from sparkrec.prepare.cut import as_of
+from sparkrec.tables import MODEL_VERSION, RUN_DATE, topk_table
 from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
 _MAY_DIFFER = ("warm_start", "epochs")  # what says how a training begins and ends, not what is trained
@@ -28,15 +31,18 @@ class Earlier:
 
 
 def earlier_models(night: Night) -> list[Earlier]:
-    """The GRUs of the nights before this one that have its settings, the latest first; none unless it asks for them.
+    """The published GRUs of the nights before this one that have its settings, the latest first.
 
-    Nights after this one do not count, so a night that is run again later begins as it would have begun then.
+    None unless the night asks for them. Nights after this one do not count, so a night that is run again later begins
+    as it would have begun then; nor does a model that the gate held back.
     """
-    if not night.config.gru.warm_start:
+    table = topk_table("gru")
+    if not night.config.gru.warm_start or not store.exists(night.spark, night.warehouse, table):
         return []
-    names = files.list_names(files.join(night.warehouse.path, "models", "gru"))
-    before = sorted((day for day in map(_day, names) if day is not None and day < night.run_date), reverse=True)
-    return [found for day in before if (found := _model_of(night, day)) is not None]
+    lists = store.read(night.spark, night.warehouse, table).where(F.col(RUN_DATE) < F.lit(night.run_date))
+    published = lists.select(RUN_DATE, MODEL_VERSION).distinct().collect()
+    newest_first = sorted(((row[RUN_DATE], row[MODEL_VERSION]) for row in published), reverse=True)
+    return [found for day, version in newest_first if (found := _model_of(night, day, version)) is not None]
 
 
 def begin_with(models: list[Earlier], before: datetime) -> Earlier | None:
@@ -44,24 +50,19 @@ def begin_with(models: list[Earlier], before: datetime) -> Earlier | None:
     return next((model for model in models if as_of(model.run_date) <= before), None)
 
 
-def _day(name: str) -> date | None:
-    try:
-        return date.fromisoformat(name)
-    except ValueError:
-        return None
-
-
-def _model_of(night: Night, run_date: date) -> Earlier | None:
-    """The night's full model, if it has one of these settings."""
+def _model_of(night: Night, run_date: date, version: str) -> Earlier | None:
+    """The full model of a night, if it is still the published one and has these settings."""
     try:
         card = read_card(night.warehouse, "gru", run_date)
+        if card.model_version != version or FULL not in card.parts:
+            return None
         path = part_path(night.warehouse, "gru", run_date, FULL)
-        model = read_model(path) if FULL in card.parts else None
-    except UserError:  # broken off before it was finished
+        model = read_model(path)
+    except UserError:  # removed, or being trained anew
         return None
-    if model is None or _settings(GruConfig(**model["config"])) != _settings(night.config.gru):
+    if _settings(GruConfig(**model["config"])) != _settings(night.config.gru):
         return None
-    return Earlier(run_date, card.model_version, path, model[MODEL_HASH])
+    return Earlier(run_date, version, path, model[MODEL_HASH])
 
 
 def _settings(config: GruConfig) -> dict[str, Any]:

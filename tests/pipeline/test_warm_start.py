@@ -7,10 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 import torch
 
-from sparkrec.config import Config, EvaluationConfig, GruConfig, WarehouseConfig, config_dict
+from sparkrec import store
+from sparkrec.config import Config, GruConfig, WarehouseConfig, config_dict
 from sparkrec.pipeline.models import FULL, HOLDOUT, ModelCard, part_path, read_card, write_card
 from sparkrec.pipeline.night import Night
-from sparkrec.pipeline.warm_start import begin_with, earlier_models
+from sparkrec.pipeline.warm_start import Earlier, begin_with, earlier_models
+from sparkrec.tables import topk_table
 from sparkrec.training.checkpoint import save_model
 from tests.nights import make_place
 
@@ -18,54 +20,62 @@ CONFIG = GruConfig(layers=[4], warm_start=True)
 TONIGHT = date(2024, 1, 9)
 
 
-def a_night(warehouse, config=CONFIG, run_date=TONIGHT):
-    settings = Config(warehouse=WarehouseConfig(str(warehouse)), gru=config, evaluation=EvaluationConfig())
-    return Night(spark=None, config=settings, fmt=None, run_date=run_date, run_id="x", code_version="y")
+def a_night(spark, warehouse, config=CONFIG, run_date=TONIGHT):
+    settings = Config(warehouse=WarehouseConfig(str(warehouse)), gru=config)
+    return Night(spark=spark, config=settings, fmt=None, run_date=run_date, run_id="x", code_version="y")
 
 
-def publish(warehouse, day, config=CONFIG, parts=(HOLDOUT, FULL), card=True):
-    """A model of a night, with weights of its own."""
-    night = a_night(warehouse, run_date=date(2024, 1, day))
+def train(night, config=CONFIG, parts=(HOLDOUT, FULL), version="v"):
+    """A model with weights of its own."""
     for part in parts:
         path = part_path(night.warehouse, "gru", night.run_date, part)
         save_model(path, {"bias": torch.rand(3)}, {"config": config_dict(config), "n_items": 3})
-    if card:
-        cutoff = datetime(2024, 1, day, tzinfo=UTC)
-        write_card(night.warehouse, night.run_date, ModelCard("gru", f"v{day}", cutoff, parts, 0, 3, {}))
+    cutoff = datetime(2024, 1, 1, tzinfo=UTC)
+    write_card(night.warehouse, night.run_date, ModelCard("gru", version, cutoff, parts, 0, 3, {}))
 
 
-def test_the_latest_earlier_model_of_these_settings_comes_first(tmp_path):
-    publish(tmp_path, 3)
-    publish(tmp_path, 4, dataclasses.replace(CONFIG, warm_start=False, epochs=9))  # how it began and ended may differ
-    publish(tmp_path, 5, dataclasses.replace(CONFIG, layers=[5]))
-    publish(tmp_path, 6, parts=(HOLDOUT,))  # no model of everything
-    publish(tmp_path, 7, card=False)  # broken off
-    publish(tmp_path, 9)  # this very night, when it is run again
-    publish(tmp_path, 10)  # a later night, when this one is run again after it
-    (tmp_path / "models" / "gru" / "not a day").mkdir()
-    assert [m.version for m in earlier_models(a_night(tmp_path))] == ["v4", "v3"]
-    assert earlier_models(a_night(tmp_path, dataclasses.replace(CONFIG, warm_start=False))) == []
-    assert earlier_models(a_night(tmp_path / "new")) == []
+def publish(night, version="v"):
+    """A list made by the night's model."""
+    rows = [(night.run_date, "u", "user", 1, "i", 1.0, version)]
+    lists = night.spark.createDataFrame(rows, topk_table("gru").ddl)
+    store.replace_night(lists, night.warehouse, topk_table("gru"), night.run_date)
 
 
-def test_a_holdout_model_begins_with_one_that_has_not_seen_its_truth(tmp_path):
-    for day in (3, 4, 8):
-        publish(tmp_path, day)
-    models = earlier_models(a_night(tmp_path))
-    as_of = datetime(2024, 1, 10, tzinfo=UTC)
-    assert begin_with(models, as_of).version == "v8"
+def test_the_latest_earlier_published_model_of_these_settings_comes_first(spark, tmp_path):
+    def on(day, config=CONFIG):
+        return a_night(spark, tmp_path, config, date(2024, 1, day))
+
+    tonight = a_night(spark, tmp_path)
+    assert earlier_models(tonight) == []
+    train(on(3))
+    publish(on(3))
+    train(on(4), dataclasses.replace(CONFIG, warm_start=False, epochs=9))  # how it began and ended may differ
+    publish(on(4))
+    train(on(5), dataclasses.replace(CONFIG, layers=[5]))
+    publish(on(5))
+    train(on(6), parts=(HOLDOUT,))  # no model of everything
+    publish(on(6))
+    train(on(7))  # held back
+    train(on(8), version="trained anew since")
+    publish(on(8))
+    train(on(9))  # this very night, when it is run again
+    publish(on(9))
+    train(on(10))  # a later night, when this one is run again after it
+    publish(on(10))
+    found = earlier_models(tonight)
+    assert [m.run_date.day for m in found] == [4, 3]
+    train(on(4))
+    assert earlier_models(tonight)[0].weights != found[0].weights  # so the stage's settings differ, and it runs again
+    assert earlier_models(on(9, dataclasses.replace(CONFIG, warm_start=False))) == []
+
+
+def test_a_holdout_model_begins_with_one_that_has_not_seen_its_truth():
+    models = [Earlier(date(2024, 1, day), f"v{day}", "", "") for day in (8, 4, 3)]
+    assert begin_with(models, datetime(2024, 1, 10, tzinfo=UTC)).version == "v8"
     cutoff = datetime(2024, 1, 5, tzinfo=UTC)  # night 4 saw the events before it
     assert begin_with(models, cutoff).version == "v4"
     assert begin_with(models, cutoff - timedelta(seconds=1)).version == "v3"
     assert begin_with(models, cutoff - timedelta(days=3)) is None
-
-
-def test_a_model_trained_anew_is_another_one(tmp_path):
-    publish(tmp_path, 3)
-    (before,) = earlier_models(a_night(tmp_path))
-    publish(tmp_path, 3)
-    (after,) = earlier_models(a_night(tmp_path))
-    assert before.weights != after.weights  # so that the stage's settings differ, and it runs again
 
 
 @pytest.mark.slow
@@ -75,7 +85,7 @@ def test_nights_that_begin_with_the_night_before(spark, tmp_path):
     settings = ["models=[gru]", "gru.warm_start=true"]
     for night in (first, second):
         assert place.run(spark, night, *settings) == 0
-    warehouse = a_night(place.warehouse).warehouse
+    warehouse = a_night(spark, place.warehouse).warehouse
     cards = [read_card(warehouse, "gru", night) for night in (first, second)]
     assert not [key for key in cards[0].inputs if key.startswith("models/")]
     version = cards[0].model_version
