@@ -96,6 +96,18 @@ class SupportConfig:
 
 
 @dataclass(frozen=True)
+class TextConfig:
+    """Vectors of the items' texts."""
+
+    method: str = "none"  # none | tfidf (with a truncated SVD) | word2vec
+    columns: List[str] = field(default_factory=list)  # attributes of items; []: the format's title
+    dim: int = 64
+    min_df: int = 2  # a word counts when so many items have it (word2vec: when it occurs so often)
+    vocabulary: int = 20000  # tfidf: words at most, the most frequent
+    seed: int = 1  # of word2vec
+
+
+@dataclass(frozen=True)
 class PrepareConfig:
     """Preparation of the training tables."""
 
@@ -103,6 +115,7 @@ class PrepareConfig:
     baskets: BasketsConfig = field(default_factory=BasketsConfig)
     user_item: UserItemConfig = field(default_factory=UserItemConfig)
     support: SupportConfig = field(default_factory=SupportConfig)
+    text: TextConfig = field(default_factory=TextConfig)
 
 
 @dataclass(frozen=True)
@@ -223,6 +236,7 @@ CHOICES: Dict[str, List[str]] = {
     "prepare.sessions.by": ["gap", "session_id"],
     "prepare.baskets.by": ["basket_id", "window"],
     "prepare.user_item.rating": ["last", "mean"],
+    "prepare.text.method": ["none", "tfidf", "word2vec"],
     "als.feedback": ["explicit", "implicit"],
     "gru.embedding": ["constrained", "separate", "none"],
     "gru.session_order": ["time", "random"],
@@ -342,6 +356,7 @@ def _check(config: Config) -> None:
         ("als.iterations", config.als.iterations, 1),
         ("prepare.sessions.min_length", config.prepare.sessions.min_length, 1),
         ("prepare.sessions.max_length", config.prepare.sessions.max_length, 2),
+        ("prepare.text.dim", config.prepare.text.dim, 1),
     ]:
         if value < low:
             raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"at least {low}")

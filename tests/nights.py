@@ -25,6 +25,8 @@ SMALL = [
     "evaluation.holdout_days=3",
     "train.snapshot_files=2",
     "topk.k=5",
+    "prepare.text.method=tfidf",
+    "prepare.text.dim=4",
 ]
 
 
