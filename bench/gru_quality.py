@@ -93,8 +93,9 @@ def run(spark: Any, sessions: Any, n_items: int, config: Config, seed: int, fold
 
     settings = GruConfig(**{**vars(config.gru), "seed": seed})
     ranks: TrainConfig = config.train
+    plan = gru.snapshot_rows(sessions.where("not test"), settings)
     write_snapshot(
-        gru.snapshot_rows(sessions.where("not test")), f"{folder}/snapshot", group=gru.GROUP, order=gru.ORDER,
+        plan.rows, f"{folder}/snapshot", group=plan.group, order=plan.order,
         n_files=ranks.snapshot_files, inputs={"sessions": 0}, n_slots=settings.lanes,
     )  # fmt: skip
     model_path = f"{folder}/model"

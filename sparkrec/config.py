@@ -141,6 +141,13 @@ class GruConfig:
     layers: List[int] = field(default_factory=lambda: [100])
     embedding: str = "constrained"  # constrained | separate | none
     embedding_dim: int = 100  # separate: dimensions of the input embedding
+    network: str = "plain"  # plain | parallel | hierarchical-init | hierarchical-all
+    features: List[str] = field(default_factory=list)  # parallel: names of item_vectors, a sub-network each
+    feature_layers: List[int] = field(default_factory=lambda: [100])  # parallel: hidden units of these
+    schedule: str = "simultaneous"  # parallel: simultaneous | alternating | residual | interleaving
+    user_units: int = 100  # hierarchical: hidden units of the user-level GRU
+    bloom_rows: int = 0  # rows that all items share (Bloom embeddings); 0: each item has its own
+    bloom_hashes: int = 4  # rows of each item then
     lanes: int = 80  # sessions walked in parallel, over all ranks together
     loss: str = "bpr-max"  # cross-entropy | bpr | top1 | bpr-max | top1-max
     logq: float = 1.0  # cross-entropy: weight of the log-popularity correction
@@ -238,6 +245,8 @@ CHOICES: Dict[str, List[str]] = {
     "prepare.user_item.rating": ["last", "mean"],
     "prepare.text.method": ["none", "tfidf", "word2vec"],
     "als.feedback": ["explicit", "implicit"],
+    "gru.network": ["plain", "parallel", "hierarchical-init", "hierarchical-all"],
+    "gru.schedule": ["simultaneous", "alternating", "residual", "interleaving"],
     "gru.embedding": ["constrained", "separate", "none"],
     "gru.session_order": ["time", "random"],
     "gru.loss": ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"],
@@ -349,6 +358,9 @@ def _check(config: Config) -> None:
         ("topk.k", config.topk.k, 1),
         ("gru.lanes", config.gru.lanes, 1),
         ("gru.embedding_dim", config.gru.embedding_dim, 1),
+        ("gru.user_units", config.gru.user_units, 1),
+        ("gru.bloom_rows", config.gru.bloom_rows, 0),
+        ("gru.bloom_hashes", config.gru.bloom_hashes, 1),
         ("gru.epochs", config.gru.epochs, 1),
         ("two_tower.epochs", config.two_tower.epochs, 1),
         ("two_tower.batch_size", config.two_tower.batch_size, 1),
@@ -366,3 +378,30 @@ def _check(config: Config) -> None:
             where=f"train.snapshot_files={config.train.snapshot_files}, train.ranks={config.train.ranks}",
             fix=f"for example train.snapshot_files={config.train.ranks * 4}",
         )
+    _check_gru(config.gru)
+
+
+def _check_gru(config: GruConfig) -> None:
+    """Refuses settings of the GRU's network that do not go together."""
+    turns = len(config.features) + 1
+    in_turn = config.schedule in ("alternating", "residual")
+    alone = config.network != "plain" or config.bloom_rows > 0
+    for wrong, what, where, fix in [
+        (config.network == "parallel" and not config.features, "the parallel network needs features", "gru.features",
+         "name vectors of the table item_vectors, e.g. [text_tfidf]"),
+        (config.network != "parallel" and config.features, "only the parallel network has features",
+         f"gru.network={config.network}, gru.features={config.features}", "set gru.network=parallel"),
+        (config.warm_start and config.features, "vectors of texts differ from night to night",
+         f"gru.warm_start=true, gru.features={config.features}", "set gru.warm_start=false"),
+        (config.network == "parallel" and in_turn and config.epochs < turns, "fewer epochs than sub-networks",
+         f"gru.epochs={config.epochs}, gru.schedule={config.schedule}", f"set gru.epochs={turns} or more"),
+        (alone and config.embedding != "constrained", "only the plain network can do without constrained embedding",
+         f"gru.embedding={config.embedding}, gru.network={config.network}, gru.bloom_rows={config.bloom_rows}",
+         "set gru.embedding=constrained"),
+        (config.bloom_rows > 0 and config.network != "plain", "only the plain network has Bloom embeddings",
+         f"gru.network={config.network}, gru.bloom_rows={config.bloom_rows}", "set gru.bloom_rows=0"),
+        (0 < config.bloom_rows < config.bloom_hashes, "more positions than rows",
+         f"gru.bloom_rows={config.bloom_rows}, gru.bloom_hashes={config.bloom_hashes}", "raise gru.bloom_rows"),
+    ]:  # fmt: skip
+        if wrong:
+            raise UserError(what, where=where, fix=fix)

@@ -98,8 +98,8 @@ def main(folder):
         "timestamp_seconds(1000 * id) start_ts",
         "transform(sequence(0, cast(id % 6 as int)), i -> cast(pmod(id * 7 + i * i, 23) as int)) items",
     )
-    rows = gru.snapshot_rows(sessions)
-    write_snapshot(rows, f"{folder}/s", group=gru.GROUP, order=gru.ORDER, n_files=6, inputs={"s": 1}, n_slots=7)
+    plan = gru.snapshot_rows(sessions, CONFIG)
+    write_snapshot(plan.rows, f"{folder}/s", group=plan.group, order=plan.order, n_files=6, inputs={"s": 1}, n_slots=7)
     for ranks in (1, 2, 3):
         config = TrainConfig(ranks=ranks, device="cpu")
         found[f"collectives{ranks}"] = run_ranks(spark, collectives, (3.0,), config)
