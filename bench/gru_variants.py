@@ -33,7 +33,7 @@ from sparkrec.training.item_vectors import write_item_vectors
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.snapshot import write_snapshot
 
-RANKS = TrainConfig(ranks=1)
+RANKS = TrainConfig(threads_per_rank=1)  # small products: a second thread does not help
 
 
 def main() -> None:
