@@ -2,8 +2,9 @@
 
     python bench/gru_quality.py --data sessions.parquet [--loss bpr-max|cross-entropy] [--seeds 1] [gru.key=value …]
 
-The file has columns session_id, song_id and ts (unix seconds). Sessions that start before the 0.9 quantile of session
-starts train, the others test. One line of JSON comes last; its peer figures are those given by --peer-recall/-mrr.
+The file has columns session_id, user_id, song_id and ts (unix seconds). Sessions that start before the 0.9 quantile of
+session starts train, the others test. One line of JSON comes last; its peer figures are those given by
+--peer-recall/-mrr.
 """
 
 from __future__ import annotations
@@ -75,9 +76,10 @@ def read_sessions(spark: Any, path: str) -> tuple[Any, int]:
     numbers = numbers.select("song_id", (F.row_number().over(Window.orderBy("song_id")) - 1).alias("item_idx"))
     collected = F.sort_array(F.collect_list(F.struct("ts", "place", "item_idx")))
     placed = events.withColumn("place", F.monotonically_increasing_id()).join(numbers, "song_id", how="inner")
-    sessions = placed.groupBy("session_id").agg(collected.alias("events"), F.min("ts").alias("start")).select(
+    user = F.min("user_id").cast("int").alias("user_idx")
+    sessions = placed.groupBy("session_id").agg(collected.alias("events"), F.min("ts").alias("start"), user).select(
         F.col("session_id").cast("string"),
-        F.lit(None).cast("int").alias("user_idx"),
+        "user_idx",
         F.timestamp_seconds("start").alias("start_ts"),
         F.col("events.item_idx").alias("items"),
         "start",
@@ -93,8 +95,9 @@ def run(spark: Any, sessions: Any, n_items: int, config: Config, seed: int, fold
 
     settings = GruConfig(**{**vars(config.gru), "seed": seed})
     ranks: TrainConfig = config.train
+    plan = gru.snapshot_rows(sessions.where("not test"), settings)
     write_snapshot(
-        gru.snapshot_rows(sessions.where("not test")), f"{folder}/snapshot", group=gru.GROUP, order=gru.ORDER,
+        plan.rows, f"{folder}/snapshot", group=plan.group, order=plan.order,
         n_files=ranks.snapshot_files, inputs={"sessions": 0}, n_slots=settings.lanes,
     )  # fmt: skip
     model_path = f"{folder}/model"

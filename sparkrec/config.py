@@ -97,6 +97,18 @@ class SupportConfig:
 
 
 @dataclass(frozen=True)
+class TextConfig:
+    """Vectors of the items' texts."""
+
+    method: str = "none"  # none | tfidf (with a truncated SVD) | word2vec
+    columns: List[str] = field(default_factory=list)  # attributes of items; []: the format's title
+    dim: int = 64
+    min_df: int = 2  # a word counts when so many items have it (word2vec: when it occurs so often)
+    vocabulary: int = 20000  # tfidf: words at most, the most frequent
+    seed: int = 1  # of word2vec
+
+
+@dataclass(frozen=True)
 class PrepareConfig:
     """Preparation of the training tables."""
 
@@ -104,6 +116,7 @@ class PrepareConfig:
     baskets: BasketsConfig = field(default_factory=BasketsConfig)
     user_item: UserItemConfig = field(default_factory=UserItemConfig)
     support: SupportConfig = field(default_factory=SupportConfig)
+    text: TextConfig = field(default_factory=TextConfig)
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,13 @@ class GruConfig:
     layers: List[int] = field(default_factory=lambda: [100])
     embedding: str = "constrained"  # constrained | separate | none
     embedding_dim: int = 100  # separate: dimensions of the input embedding
+    network: str = "plain"  # plain | parallel | hierarchical-init | hierarchical-all
+    features: List[str] = field(default_factory=list)  # parallel: names of item_vectors, a sub-network each
+    feature_layers: List[int] = field(default_factory=lambda: [100])  # parallel: hidden units of these
+    schedule: str = "simultaneous"  # parallel: simultaneous | alternating | residual | interleaving
+    user_units: int = 100  # hierarchical: hidden units of the user-level GRU
+    bloom_rows: int = 0  # rows that all items share (Bloom embeddings); 0: each item has its own
+    bloom_hashes: int = 4  # rows of each item then
     lanes: int = 80  # sessions walked in parallel, over all ranks together
     loss: str = "bpr-max"  # cross-entropy | bpr | top1 | bpr-max | top1-max
     logq: float = 1.0  # cross-entropy: weight of the log-popularity correction
@@ -237,8 +257,11 @@ CHOICES: Dict[str, List[str]] = {
     "prepare.sessions.by": ["gap", "session_id"],
     "prepare.baskets.by": ["basket_id", "window"],
     "prepare.user_item.rating": ["last", "mean"],
+    "prepare.text.method": ["none", "tfidf", "word2vec"],
     "als.feedback": ["explicit", "implicit"],
     "gate.metric": ["recall", "mrr"],
+    "gru.network": ["plain", "parallel", "hierarchical-init", "hierarchical-all"],
+    "gru.schedule": ["simultaneous", "alternating", "residual", "interleaving"],
     "gru.embedding": ["constrained", "separate", "none"],
     "gru.session_order": ["time", "random"],
     "gru.loss": ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"],
@@ -350,6 +373,9 @@ def _check(config: Config) -> None:
         ("topk.k", config.topk.k, 1),
         ("gru.lanes", config.gru.lanes, 1),
         ("gru.embedding_dim", config.gru.embedding_dim, 1),
+        ("gru.user_units", config.gru.user_units, 1),
+        ("gru.bloom_rows", config.gru.bloom_rows, 0),
+        ("gru.bloom_hashes", config.gru.bloom_hashes, 1),
         ("gru.epochs", config.gru.epochs, 1),
         ("two_tower.epochs", config.two_tower.epochs, 1),
         ("two_tower.batch_size", config.two_tower.batch_size, 1),
@@ -357,6 +383,7 @@ def _check(config: Config) -> None:
         ("als.iterations", config.als.iterations, 1),
         ("prepare.sessions.min_length", config.prepare.sessions.min_length, 1),
         ("prepare.sessions.max_length", config.prepare.sessions.max_length, 2),
+        ("prepare.text.dim", config.prepare.text.dim, 1),
     ]:
         if value < low:
             raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"at least {low}")
@@ -369,3 +396,30 @@ def _check(config: Config) -> None:
             where=f"train.snapshot_files={config.train.snapshot_files}, train.ranks={config.train.ranks}",
             fix=f"for example train.snapshot_files={config.train.ranks * 4}",
         )
+    _check_gru(config.gru)
+
+
+def _check_gru(config: GruConfig) -> None:
+    """Refuses settings of the GRU's network that do not go together."""
+    turns = len(config.features) + 1
+    in_turn = config.schedule in ("alternating", "residual")
+    alone = config.network != "plain" or config.bloom_rows > 0
+    for wrong, what, where, fix in [
+        (config.network == "parallel" and not config.features, "the parallel network needs features", "gru.features",
+         "name vectors of the table item_vectors, e.g. [text_tfidf]"),
+        (config.network != "parallel" and config.features, "only the parallel network has features",
+         f"gru.network={config.network}, gru.features={config.features}", "set gru.network=parallel"),
+        (config.warm_start and config.features, "vectors of texts differ from night to night",
+         f"gru.warm_start=true, gru.features={config.features}", "set gru.warm_start=false"),
+        (config.network == "parallel" and in_turn and config.epochs < turns, "fewer epochs than sub-networks",
+         f"gru.epochs={config.epochs}, gru.schedule={config.schedule}", f"set gru.epochs={turns} or more"),
+        (alone and config.embedding != "constrained", "only the plain network can do without constrained embedding",
+         f"gru.embedding={config.embedding}, gru.network={config.network}, gru.bloom_rows={config.bloom_rows}",
+         "set gru.embedding=constrained"),
+        (config.bloom_rows > 0 and config.network != "plain", "only the plain network has Bloom embeddings",
+         f"gru.network={config.network}, gru.bloom_rows={config.bloom_rows}", "set gru.bloom_rows=0"),
+        (0 < config.bloom_rows < config.bloom_hashes, "more positions than rows",
+         f"gru.bloom_rows={config.bloom_rows}, gru.bloom_hashes={config.bloom_hashes}", "raise gru.bloom_rows"),
+    ]:  # fmt: skip
+        if wrong:
+            raise UserError(what, where=where, fix=fix)

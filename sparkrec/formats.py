@@ -19,7 +19,7 @@ from sparkrec.errors import UserError
 
 READER_KINDS = ("jsonl", "csv", "parquet", "delta")
 FEATURE_KINDS = ("categorical", "multi", "bucket")
-ATTRIBUTE_TYPES = ("string", "double", "int")
+ATTRIBUTE_TYPES = ("string", "double", "int", "array<float>")
 TIME_UNITS = ("s", "ms", "us", "timestamp")
 CHECKED_FIELDS = ("value", "quantity", "price")
 
@@ -100,7 +100,7 @@ class Attribute:
 
     name: str
     columns: tuple[str, ...]  # names in the log or attribute file; the first one that a file has
-    type: str = "string"  # string | double | int
+    type: str = "string"  # string | double | int | array<float> (also written as JSON)
     extract: str = ""  # a regular expression with one group, applied to the value
 
 

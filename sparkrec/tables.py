@@ -16,6 +16,7 @@ PRICE, LOG_SESSION_ID, BASKET_ID, SOURCE, EVENT_DATE = "price", "log_session_id"
 SESSION_ID, START_TS, END_TS, START_DATE = "session_id", "start_ts", "end_ts", "start_date"
 ITEMS, EVENT_TS = "items", "event_ts"
 RATING, CONFIDENCE, N_EVENTS, LAST_TS = "rating", "confidence", "n_events", "last_ts"
+NAME, VECTOR = "name", "vector"
 RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "model_version", "key_type"
 
 
@@ -196,6 +197,16 @@ USER_FEATURES = Table(
     key=(USER_IDX,),
     open=True,
 )
+ITEM_VECTORS = Table(
+    "item_vectors",
+    "Vectors of the items: from their texts, and ready ones of the items table.",
+    (
+        Column(ITEM_IDX, "int", "item"),
+        Column(NAME, "string", "text_tfidf, text_word2vec, or the column of items"),
+        Column(VECTOR, "array<float>", "of length 1; of one width for each name"),
+    ),
+    key=(ITEM_IDX, NAME),
+)
 METRICS = Table(
     "metrics",
     "Hold-out metrics of models and baselines.",
@@ -273,7 +284,7 @@ TABLES: dict[str, Table] = {
     t.name: t
     for t in (
         EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
-        SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, METRICS, RUNS,
+        SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS, METRICS, RUNS,
         CURRENT,
         topk_table("als"), topk_table("gru"), topk_table("two_tower"),
     )

@@ -26,6 +26,8 @@ SMALL = [
     "train.snapshot_files=2",
     "topk.k=5",
     "gate.enabled=false",  # what an hour of data teaches is not worth a judgement
+    "prepare.text.method=tfidf",
+    "prepare.text.dim=4",
 ]
 
 

@@ -126,3 +126,29 @@ def test_empty_file_changes_nothing(tmp_path):
     path = tmp_path / "empty.yaml"
     path.write_text("")
     assert load_config(str(path)) == load_config()
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        (["gru.network=parallel"], "needs features"),
+        (["gru.features=[text_tfidf]"], "only the parallel network"),
+        (["gru.network=parallel", "gru.features=[a, b]", "gru.schedule=residual", "gru.epochs=2"], "fewer epochs"),
+        (["gru.network=parallel", "gru.features=[a]", "gru.embedding=separate"], "constrained"),
+        (["gru.network=parallel", "gru.features=[a]", "gru.warm_start=true"], "differ from night to night"),
+        (["gru.network=hierarchical-all", "gru.embedding=none"], "constrained"),
+        (["gru.bloom_rows=100", "gru.embedding=separate"], "constrained"),
+        (["gru.bloom_rows=100", "gru.network=hierarchical-init"], "only the plain network"),
+        (["gru.bloom_rows=3", "gru.bloom_hashes=4"], "more positions than rows"),
+        (["gru.network=deep"], "wrong configuration value"),
+    ],
+)
+def test_networks_that_do_not_go_together_are_refused(settings, what):
+    with pytest.raises(UserError, match=what):
+        load_config(None, settings)
+
+
+def test_networks_that_do_go_together():
+    settings = ["gru.network=parallel", "gru.features=[a, b]", "gru.schedule=residual", "gru.epochs=3"]
+    assert load_config(None, settings).gru.features == ["a", "b"]
+    assert load_config(None, ["gru.bloom_rows=4"]).gru.bloom_rows == 4

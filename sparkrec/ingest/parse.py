@@ -102,6 +102,8 @@ def attribute(raw: DataFrame, declared: Attribute, nulls: Sequence[str]) -> Colu
         value = F.when(found != "", found)
     if declared.type == "double":
         return number(value)
+    if declared.type == "array<float>":
+        return F.from_json(value, declared.type)
     return value.try_cast("int") if declared.type == "int" else value
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -23,8 +22,10 @@ from sparkrec.models.network import (
     Mask,
     Parameters,
     ScoreLoss,
+    Scorer,
     Table,
     Touched,
+    dot_scorer,
     dropped,
     rows_of_both,
     rows_of_candidates,
@@ -207,6 +208,11 @@ class GruNetwork:
     dropout_hidden: float = 0.0
 
     @property
+    def dim(self) -> int:
+        """Width of the last layer."""
+        return self.layers[-1]
+
+    @property
     def tables(self) -> tuple[Table, ...]:
         """Inputs, then the output's matrix, which is the same table if constrained, then its bias."""
         n, width, dim = self.n_items, self.layers[0], self.layers[-1]
@@ -282,18 +288,23 @@ class GruNetwork:
         return Gradients(loss, Parameters(d_tables, d_flat), outs)
 
     def advance(
-        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor]
+        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See ``Network``."""
-        x, new = parameters.tables[0].index_select(0, items), []
+        begins, new = (start != NO_START)[:, None], []
+        x = parameters.tables[0].index_select(0, items)
         for layer, h in zip(self._layers(parameters.flat), states, strict=True):
-            x, _ = layer_forward(layer, x, h)
+            x, _ = layer_forward(layer, x, h.masked_fill(begins, 0.0))
             new.append(x)
         return x, new
 
     def output(self, parameters: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``Network``."""
         return parameters.tables[-2], parameters.tables[-1][:, 0]
+
+    def scorer(self, parameters: Parameters, items: torch.Tensor) -> Scorer:
+        """See ``Network``."""
+        return dot_scorer(self.output(parameters), items)
 
     @property
     def _sizes(self) -> list[tuple[int, int]]:
@@ -322,8 +333,3 @@ def gru_network(config: GruConfig, n_items: int) -> GruNetwork:
         config.dropout_embedding,
         config.dropout_hidden,
     )
-
-
-def stored_network(described: dict[str, Any]) -> GruNetwork:
-    """The network of a model whose ``model.json`` this is."""
-    return gru_network(GruConfig(**described["config"]), described["n_items"])

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
 NO_START, SESSION_START, USER_START = 0, 1, 2  # a user's start is the start of a session, too
 ScoreLoss = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Scorer = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Touched:
     rows: torch.Tensor  # int64 [R], distinct
     input: torch.Tensor  # int64 [B] or, of several rows each, [B, k]; empty where inputs look nothing up
     candidates: torch.Tensor | None = None  # int64 [C] or [C, k]; None: they are the first C rows
+    trained: bool = True  # False: the step reads the rows and leaves them as they are
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,11 @@ class Gradients:
     """What comes of a step: the loss and its gradients, all sums over this rank's lanes."""
 
     loss: torch.Tensor  # float [], sum over this rank's lanes
-    weights: Parameters  # gradients of what ``Network.gradients`` was given
+    weights: Parameters  # gradients of what ``Network.gradients`` was given; empty for tables that are not trained
     hidden: list[torch.Tensor]  # for each state the new one [B, width], without a gradient
+    flat_part: slice = field(
+        default_factory=lambda: slice(None)
+    )  # the part of the flat vector that is trained, which ``weights.flat`` belongs to
 
 
 class Network(Protocol):
@@ -86,6 +91,7 @@ class Network(Protocol):
 
     Attributes:
         n_items: Size of the catalogue; items are 0 … n_items − 1.
+        dim: Width of a session's vector.
         tables: The tables of weights.
         flat_size: Length of the flat vector.
         state_widths: Widths of the hidden states that a lane carries.
@@ -94,6 +100,9 @@ class Network(Protocol):
 
     @property
     def n_items(self) -> int: ...  # noqa: D102
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102
 
     @property
     def tables(self) -> tuple[Table, ...]: ...  # noqa: D102
@@ -137,14 +146,15 @@ class Network(Protocol):
         """
 
     def advance(
-        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor]
+        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """One step without dropout, as in serving.
 
         Args:
             parameters: The weights.
             items: int64 [B], the items of the current events.
-            states: For each state [B, width].
+            states: For each state [B, width], as the step before left it.
+            start: int8 [B]: NO_START, SESSION_START or USER_START.
 
         Returns:
             The vector [B, D] whose product with an item's row of ``output`` plus its bias is the item's score, and
@@ -153,6 +163,9 @@ class Network(Protocol):
 
     def output(self, parameters: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
         """The items' side of the scores: [n_items, D] and the bias [n_items]."""
+
+    def scorer(self, parameters: Parameters, items: torch.Tensor) -> Scorer:
+        """What gives sessions' vectors [B, D] the scores of these items, [B, n]; items: int64 [n]."""
 
 
 # ---- rows that a step touches ----------------------------------------------------------------------------------------
@@ -199,6 +212,12 @@ def autograd_gradients(
         loss, d_scores = score_loss(scores.detach().clone())
         *tables, flat = torch.autograd.grad(scores, leaves, d_scores, allow_unused=True, materialize_grads=True)
     return Gradients(loss, Parameters(tuple(tables), flat), [h.detach() for h in new])
+
+
+def dot_scorer(output: tuple[torch.Tensor, torch.Tensor], items: torch.Tensor) -> Scorer:
+    """``Network.scorer`` by products with the items' rows, which it gathers once."""
+    rows, bias = (part.index_select(0, items) for part in output)
+    return lambda vectors: torch.addmm(bias, vectors, rows.t())
 
 
 def dropped(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

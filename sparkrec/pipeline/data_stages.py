@@ -20,6 +20,7 @@ from sparkrec.prepare.index import assert_dense, new_ids
 from sparkrec.prepare.interactions import interactions
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
+from sparkrec.prepare.text_vectors import ready_vectors, text_vectors
 from sparkrec.prepare.user_item import user_item
 from sparkrec.tables import (
     COPURCHASE,
@@ -31,7 +32,9 @@ from sparkrec.tables import (
     ITEM_ID,
     ITEM_IDX,
     ITEM_INDEX,
+    ITEM_VECTORS,
     ITEMS_TABLE,
+    NAME,
     SESSIONS,
     USER_FEATURES,
     USER_ID,
@@ -75,7 +78,7 @@ def run_index(night: Night, inputs: Inputs) -> StageResult:
 
 
 def run_prepare(night: Night, inputs: Inputs) -> StageResult:
-    """Events → ``interactions`` → ``sessions``, ``copurchase``, ``user_item``; attributes → features."""
+    """Events → ``interactions`` → ``sessions``, ``copurchase``, ``user_item``; attributes → features and vectors."""
     config, fmt = night.config.prepare, night.fmt
     outputs: Versions = {}
     events = until(inputs.read(EVENTS), night.run_date)
@@ -91,9 +94,14 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
         (ITEM_FEATURES, _features(night, inputs, "item", ITEMS_TABLE, ITEM_INDEX, fmt.item_features, ITEM_IDX)),
         (USER_FEATURES, _features(night, inputs, "user", USERS_TABLE, USER_INDEX, fmt.user_features, USER_IDX)),
     ]
+    vectors = _item_vectors(night, inputs)
+    if vectors is not None:
+        frames.append((ITEM_VECTORS, vectors))
     for table, frame in frames:
         outputs[table.name] = store.overwrite(frame, night.warehouse, table)
     left_out = {"support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
+    if vectors is not None:
+        left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs)
     return StageResult(outputs=outputs, rows_in=stored.count(), message=json.dumps(left_out))
 
 
@@ -135,3 +143,24 @@ def _features(
 ) -> DataFrame:
     values = feature_values(_attributes(night, inputs, table), features, prefix)
     return encode_features(values, inputs.read(FEATURE_INDEX), inputs.read(index), features, prefix, column)
+
+
+def _item_vectors(night: Night, inputs: Inputs) -> DataFrame | None:
+    """Rows of ``item_vectors``: the texts' vectors and the ready ones; None where there are neither, nor a table."""
+    config, index = night.config.prepare.text, inputs.read(ITEM_INDEX)
+    items = _attributes(night, inputs, ITEMS_TABLE)
+    columns = config.columns or [night.fmt.title or ""]
+    parts = [ready_vectors(items, index)]
+    if config.method != "none":
+        parts.append(text_vectors(items, index, columns, config))
+    found = [part for part in parts if part is not None]
+    if not found and _there(night, ITEM_VECTORS):
+        return night.spark.createDataFrame([], ITEM_VECTORS.ddl)  # an earlier night had some
+    return reduce(lambda a, b: a.unionByName(b), found) if found else None
+
+
+def _items_without_vectors(night: Night, inputs: Inputs) -> dict[str, int]:
+    """For each name the number of items that have no vector."""
+    n_items = inputs.read(ITEM_INDEX).count()
+    counted = store.read(night.spark, night.warehouse, ITEM_VECTORS).groupBy(NAME).count().collect()
+    return {f"without_{row[NAME]}": n_items - row["count"] for row in counted}

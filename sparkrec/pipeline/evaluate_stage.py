@@ -116,7 +116,8 @@ def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judge
     log_event("holdout_sessions", cutoff=cutoff.isoformat(), **skipped)
     if skipped["sessions"] == skipped["sessions_short"]:
         raise _nothing_held_out(cutoff)
-    values = session_metrics(next_item_ranks(later, path, ties=ties), ks)
+    earlier = sessions(rows.where(F.col(TS) < utc(cutoff)), night.config.prepare.sessions, night.fmt.session_events)
+    values = session_metrics(next_item_ranks(later, path, ties=ties, history=earlier), ks)
     judged = [(card.model, card.model_version, SESSIONS_SPLIT, value) for value in values]
     known, weights = known_items_only(later, catalogue), dict.fromkeys(night.fmt.session_events, 1.0)
     for name, days in _windows(night).items():

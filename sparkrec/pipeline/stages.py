@@ -17,6 +17,7 @@ from sparkrec.tables import (
     INTERACTIONS,
     ITEM_FEATURES,
     ITEM_INDEX,
+    ITEM_VECTORS,
     ITEMS_TABLE,
     METRICS,
     SESSIONS,
@@ -60,6 +61,7 @@ _STAGES = (
         (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
         lambda n: (n.config.gru, n.fmt.session_events, [m.weights for m in earlier_models(n)], *_training(n)),
         run_train_gru,
+        optional=(ITEM_VECTORS,),
     ),
     Stage(
         "train_two_tower",

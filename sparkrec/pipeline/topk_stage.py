@@ -188,8 +188,9 @@ def _user_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
 def _session_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
     """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
     path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
-    current = current_sessions(night, inputs.read(SESSIONS)).persist(StorageLevel.MEMORY_AND_DISK)
-    states = session_states(current, path)
+    walked = inputs.read(SESSIONS)
+    current = current_sessions(night, walked).persist(StorageLevel.MEMORY_AND_DISK)
+    states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
     named = states.join(_user_ids(inputs), USER_IDX, "left").select(
         USER_IDX,
         F.coalesce(USER_ID, SESSION_ID).alias(USER_ID),

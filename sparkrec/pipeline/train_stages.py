@@ -27,6 +27,7 @@ from sparkrec.tables import (
     ITEM_FEATURES,
     ITEM_IDX,
     ITEM_INDEX,
+    ITEM_VECTORS,
     SESSIONS,
     START_TS,
     TS,
@@ -37,6 +38,7 @@ from sparkrec.tables import (
     Table,
 )
 from sparkrec.training import gru, two_tower
+from sparkrec.training.item_vectors import write_item_vectors
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.snapshot import Manifest, write_snapshot
 
@@ -91,13 +93,15 @@ def run_train_gru(night: Night, inputs: Inputs) -> StageResult:
         else:
             kept, _ = filter_support(before(rows, part), config.prepare.support)
             walked = sessions(kept, config.prepare.sessions, night.fmt.session_events)
-        manifest = _snapshot(
-            night, "gru", part, inputs, gru.snapshot_rows(walked), gru.GROUP, gru.ORDER, n_slots=config.gru.lanes
-        )
+        plan = gru.snapshot_rows(walked, config.gru)
+        manifest = _snapshot(night, "gru", part, inputs, plan.rows, plan.group, plan.order, n_slots=config.gru.lanes)
         if not manifest.rows:
             raise UserError(
                 f"no sessions to train the GRU on ({part.name})", fix="see prepare.sessions, prepare.support"
             )
+        if config.gru.features:
+            vectors = inputs.read(ITEM_VECTORS) if inputs.has(ITEM_VECTORS) else None
+            write_item_vectors(vectors, manifest.path, config.gru.features)
         found = earlier[part.name]
         first = found.path if found else None
         note = _epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first))

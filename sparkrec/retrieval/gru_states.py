@@ -6,14 +6,16 @@ Each Python worker reads the model from its folder once, so the folder must be r
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparkrec.evaluation.sessions import rank_of
-from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, USER_IDX
+from sparkrec.models.network import NO_START, SESSION_START, USER_START
+from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS, USER_IDX
+from sparkrec.training.checkpoint import MODEL_HASH
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,42 +24,46 @@ if TYPE_CHECKING:
 
     from sparkrec.models.network import Network, Parameters
 
-_SESSIONS_AT_ONCE = 2048
+_WALK = "walk"
+_WALKS_AT_ONCE = 2048
 _SCORES_AT_ONCE = 16_000_000  # 64 MB of scores
 
 
-def session_states(sessions: DataFrame, model_path: str) -> DataFrame:
-    """The GRU's last hidden state after the last event of each session, from a zero state at its first.
+def session_states(sessions: DataFrame, model_path: str, history: DataFrame | None = None) -> DataFrame:
+    """The GRU's vector after the last event of each session.
 
-    Items that the model was not trained on are passed over, for their embeddings are random: a session of nothing
-    else has a zero vector and ``n_known`` 0.
+    A session begins with a zero state. Of a hierarchical network it begins with the state that its user's earlier
+    sessions leave behind, those of ``sessions`` and of ``history``; as in training, a session leaves the state before
+    its last event, and none where it has a single one. Items that the model was not trained on are passed over, for
+    their embeddings are random: a session of nothing else has a zero vector and ``n_known`` 0.
 
     Args:
-        sessions: Columns session_id, user_idx and items of ``tables.SESSIONS``.
+        sessions: Columns session_id, user_idx, start_ts and items of ``tables.SESSIONS``.
         model_path: Folder of the model.
+        history: Further sessions of the same users, which get no row; for other networks they have no meaning.
 
     Returns:
-        session_id string, user_idx int, vector array<float> (width of the last layer), n_known int (events used).
+        session_id string, user_idx int, vector array<float> (the network's ``dim``), n_known int (events used).
     """
-    from sparkrec.training.checkpoint import MODEL_HASH, read_model
-
-    version = read_model(model_path)[MODEL_HASH]
+    described, walked = _walked(sessions, history, model_path)
 
     def states(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        served = _served_model(model_path, version)
+        served = _served_model(model_path, described[MODEL_HASH])
         for batch in batches:
-            flat, lengths = known_items(*_flat_items(batch), served.trained)
-            vectors = np.concatenate([_last_states(served, *part) for part in _parts(flat, lengths)])
-            width = vectors.shape[1]
-            offsets = np.arange(len(lengths) + 1, dtype=np.int32) * width
-            listed = pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.reshape(-1)))
-            columns = [batch.column(SESSION_ID), batch.column(USER_IDX), listed, pa.array(lengths.astype(np.int32))]
-            yield pa.RecordBatch.from_arrays(columns, names=[SESSION_ID, USER_IDX, "vector", "n_known"])
+            for walks in _parts(_walks(batch), served.trained):
+                asked = walks.asked.nonzero()[0]
+                vectors = np.zeros((len(walks.lengths), served.network.dim), np.float32)
+                wanted = walks.last & walks.asked[walks.session]
+                vectors[walks.session[wanted]] = _vectors(served, walks, wanted).numpy()
+                offsets = np.arange(len(asked) + 1, dtype=np.int32) * vectors.shape[1]
+                listed = pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors[asked].reshape(-1)))
+                known = pa.array(walks.lengths[asked].astype(np.int32))
+                columns = [walks.ids.take(pa.array(asked)), walks.users.take(pa.array(asked)), listed, known]
+                yield pa.RecordBatch.from_arrays(columns, names=[SESSION_ID, USER_IDX, "vector", "n_known"])
 
-    schema = f"{SESSION_ID} string, {USER_IDX} int, vector array<float>, n_known int"
-    return sessions.select(SESSION_ID, USER_IDX, ITEMS).mapInArrow(states, schema)
+    return walked.mapInArrow(states, f"{SESSION_ID} string, {USER_IDX} int, vector array<float>, n_known int")
 
 
 def output_items(model_path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +73,8 @@ def output_items(model_path: str) -> tuple[np.ndarray, np.ndarray]:
     """
     from sparkrec.training.checkpoint import load_model
 
-    matrix, bias = _served(*load_model(model_path)).output
+    served = _served(*load_model(model_path))
+    matrix, bias = served.network.output(served.parameters)
     return matrix.numpy(), bias.numpy()
 
 
@@ -80,44 +87,48 @@ def trained_items(model_path: str) -> np.ndarray:
 
 
 def next_item_ranks(
-    sessions: DataFrame, model_path: str, trained: np.ndarray | None = None, ties: str = "conservative"
+    sessions: DataFrame,
+    model_path: str,
+    trained: np.ndarray | None = None,
+    ties: str = "conservative",
+    history: DataFrame | None = None,
 ) -> DataFrame:
-    """The rank of each next event's item among all trained items, hidden state reset at each session's start.
+    """The rank of each next event's item among all trained items; sessions begin as for ``session_states``.
 
     Events of items that were not trained are removed first, then sessions of fewer than two events; ``left_out``
     counts both.
 
     Args:
-        sessions: Columns session_id and items of ``tables.SESSIONS``.
+        sessions: Columns session_id, user_idx, start_ts and items of ``tables.SESSIONS``.
         model_path: Folder of the model.
         trained: Bool [n_items], candidates; default those of the model's training data.
         ties: The item's place among equal scores, see ``evaluation.sessions.rank_of``.
+        history: Further sessions of the same users, which are not judged; for a hierarchical network.
 
     Returns:
         session_id string, position int (of the predicted event among the session's remaining ones, from 1),
         item_idx int, rank double (from 1).
     """
-    from sparkrec.training.checkpoint import MODEL_HASH, read_model
-
-    version = read_model(model_path)[MODEL_HASH]
+    described, walked = _walked(sessions, history, model_path)
     mask = None if trained is None else sessions.sparkSession.sparkContext.broadcast(np.asarray(trained, bool))
 
     def ranks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        served = _served_model(model_path, version)
+        served = _served_model(model_path, described[MODEL_HASH])
         candidates = served.trained if mask is None else mask.value
         for batch in batches:
-            flat, lengths = known_items(*_flat_items(batch), candidates)
-            found = [_next_ranks(served, candidates, *part, ties) for part in _parts(flat, lengths)]
-            row, position, item, rank = (np.concatenate(c) for c in zip(*found, strict=True))
-            row += np.repeat(np.arange(len(found)) * _SESSIONS_AT_ONCE, [len(f[0]) for f in found])
-            columns = [batch.column(SESSION_ID).take(pa.array(row))]
-            columns += [pa.array(c.astype(np.int32)) for c in (position, item)] + [pa.array(rank.astype(np.float64))]
-            yield pa.RecordBatch.from_arrays(columns, names=[SESSION_ID, "position", ITEM_IDX, "rank"])
+            for walks in _parts(_walks(batch), candidates):
+                wanted = ~walks.last & walks.asked[walks.session]
+                vectors, event = _vectors(served, walks, wanted), wanted.nonzero()[0]
+                items = walks.items[event + 1]
+                found = _ranks(served, candidates, vectors, items, ties)
+                columns = [walks.ids.take(pa.array(walks.session[event]))]
+                columns += [pa.array(c.astype(np.int32)) for c in (walks.place[event] + 1, items)]
+                columns.append(pa.array(found.astype(np.float64)))
+                yield pa.RecordBatch.from_arrays(columns, names=[SESSION_ID, "position", ITEM_IDX, "rank"])
 
-    schema = f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double"
-    return sessions.select(SESSION_ID, ITEMS).mapInArrow(ranks, schema)
+    return walked.mapInArrow(ranks, f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double")
 
 
 def left_out(sessions: DataFrame, trained: np.ndarray) -> dict[str, int]:
@@ -157,6 +168,35 @@ def known_items(flat: np.ndarray, lengths: np.ndarray, trained: np.ndarray) -> t
     return flat[keep], np.bincount(row[keep], minlength=len(lengths))
 
 
+def _walked(sessions: DataFrame, history: DataFrame | None, model_path: str) -> tuple[dict[str, Any], DataFrame]:
+    """``model.json``, and a row for each walk: its sessions in order, of which those not asked for only carry states.
+
+    A walk begins with zero states. It is a session; of a hierarchical network all sessions of a user, where one
+    without a user is a walk of its own.
+    """
+    from pyspark.sql import functions as F
+
+    from sparkrec.config import GruConfig
+    from sparkrec.models.gru_networks import by_user
+    from sparkrec.training.checkpoint import read_model
+
+    described = read_model(model_path)
+    columns = [SESSION_ID, USER_IDX, ITEMS, "asked"]
+    asked = sessions.withColumn("asked", F.lit(True))
+    if not by_user(GruConfig(**described["config"])):
+        return described, asked.select(F.array(F.struct(*columns)).alias(_WALK))
+    if history is not None:
+        users = sessions.select(USER_IDX).distinct()
+        earlier = history.join(users, USER_IDX, "left_semi").withColumn("asked", F.lit(False))
+        columns_of_all = [START_TS, *columns]
+        asked = asked.select(*columns_of_all).unionByName(earlier.select(*columns_of_all))
+    nobody = F.when(F.col(USER_IDX).isNull(), F.col(SESSION_ID)).alias("nobody")
+    ordered = F.sort_array(F.collect_list(F.struct(START_TS, *columns)))
+    grouped = asked.groupBy(USER_IDX, nobody).agg(ordered.alias("ordered"))
+    one = F.transform("ordered", lambda s: F.struct(*[s[c].alias(c) for c in columns]))
+    return described, grouped.select(one.alias(_WALK))
+
+
 # ---- inside of the Python workers ------------------------------------------------------------------------------------
 
 
@@ -166,13 +206,7 @@ class ServedModel:
 
     network: Network
     parameters: Parameters
-    output: tuple[torch.Tensor, torch.Tensor]  # the items' matrix [n_items, D] and bias [n_items]
     trained: np.ndarray  # bool [n_items]
-
-    @property
-    def dim(self) -> int:
-        """Width of a session's vector."""
-        return self.output[0].shape[1]
 
 
 @functools.lru_cache(maxsize=2)
@@ -187,61 +221,112 @@ def _served_model(path: str, version: str) -> ServedModel:
 
 
 def _served(weights: dict[str, torch.Tensor], described: dict[str, Any]) -> ServedModel:
-    from sparkrec.models.gru import stored_network
+    from sparkrec.models.gru_networks import stored_network
     from sparkrec.models.network import from_tensors
 
-    network = stored_network(described)
+    network = stored_network(described, weights)
     parameters = from_tensors(network, weights)
-    return ServedModel(network, parameters, network.output(parameters), weights["counts"].numpy() > 0)
+    return ServedModel(network, parameters, weights["counts"].numpy() > 0)
 
 
 def _flat_items(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
     """Items of all sessions of a batch one after another, and the number of each session's."""
-    column = batch.column(ITEMS)
+    return _flat(batch.column(ITEMS))
+
+
+def _flat(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
     return column.flatten().to_numpy(zero_copy_only=False), np.diff(column.offsets.to_numpy())
 
 
-def _parts(flat: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The sessions in parts of bounded size; one part where there are none."""
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    for start in range(0, max(1, len(lengths)), _SESSIONS_AT_ONCE):
-        stop = min(start + _SESSIONS_AT_ONCE, len(lengths))
-        yield flat[ends[start] : ends[stop]], lengths[start:stop]
+@dataclass(frozen=True)
+class Walks:
+    """S sessions in W walks, with E events in all."""
+
+    ids: pa.Array  # [S]
+    users: pa.Array  # [S]
+    asked: np.ndarray  # bool [S]
+    items: np.ndarray  # int [E]
+    lengths: np.ndarray  # int [S], events of each session
+    sizes: np.ndarray  # int [W], sessions of each walk
+
+    @property
+    def session(self) -> np.ndarray:
+        """Int [E], the session of each event."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    @property
+    def place(self) -> np.ndarray:
+        """Int [E], the place of each event in its session."""
+        return np.arange(len(self.items)) - np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
+
+    @property
+    def last(self) -> np.ndarray:
+        """Bool [E]: the event is the last one of its session."""
+        last: np.ndarray = self.place == self.lengths[self.session] - 1
+        return last
+
+    @property
+    def start(self) -> np.ndarray:
+        """Int8 [E]: NO_START, SESSION_START, or USER_START where no session of two events or more came before."""
+        long = (self.lengths > 1).astype(np.int64)
+        earlier = np.cumsum(long) - long
+        first = np.cumsum(self.sizes) - self.sizes
+        fresh = earlier == np.repeat(earlier[first], self.sizes)
+        begins = np.where(fresh, USER_START, SESSION_START)[self.session]
+        return np.where(self.place == 0, begins, NO_START).astype(np.int8)
 
 
-def _last_states(served: ServedModel, flat: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Float32 [sessions, D]."""
-    result = np.zeros((len(lengths), served.dim), np.float32)
-
-    def keep_last(t: int, sessions: np.ndarray, vector: torch.Tensor) -> None:
-        ended = np.flatnonzero(lengths[sessions] == t + 1)
-        result[sessions[ended]] = vector.numpy()[ended]
-
-    _walk(served, flat, lengths, keep_last)
-    return result
+def _walks(batch: pa.RecordBatch) -> Walks:
+    column = batch.column(_WALK)
+    ids, users, items, asked = column.flatten().flatten()
+    flat, lengths = _flat(items)
+    return Walks(ids, users, asked.to_numpy(zero_copy_only=False), flat, lengths, np.diff(column.offsets.to_numpy()))
 
 
-def _next_ranks(served: ServedModel, candidates: np.ndarray, flat: np.ndarray, lengths: np.ndarray, ties: str) -> tuple:
-    """(session's place, position, item, rank) of each predicted event, as arrays."""
+def _parts(walks: Walks, known: np.ndarray) -> Iterator[Walks]:
+    """Parts of bounded size, with the events of known items alone."""
+    items, lengths = known_items(walks.items, walks.lengths, known)
+    sessions, events = (np.concatenate([[0], np.cumsum(n)]) for n in (walks.sizes, lengths))
+    for start in range(0, len(walks.sizes), _WALKS_AT_ONCE):
+        stop = min(start + _WALKS_AT_ONCE, len(walks.sizes))
+        low, high = sessions[start], sessions[stop]
+        yield Walks(
+            walks.ids.slice(low, high - low),
+            walks.users.slice(low, high - low),
+            walks.asked[low:high],
+            items[events[low] : events[high]],
+            lengths[low:high],
+            walks.sizes[start:stop],
+        )
+
+
+def _vectors(served: ServedModel, walks: Walks, wanted: np.ndarray) -> torch.Tensor:
+    """The network's vectors after the wanted events [E], in their order: float [wanted events, D].
+
+    All walks go in step, the longest first. What follows a session's last event does not know of it, as in training,
+    where it is no input.
+    """
     import torch
 
-    first = np.cumsum(lengths) - lengths
-    vectors: list[torch.Tensor] = []
-    rows: list[np.ndarray] = []
-    positions: list[np.ndarray] = []
-
-    def keep(t: int, sessions: np.ndarray, vector: torch.Tensor) -> None:
-        on = lengths[sessions] > t + 1  # sorted by length, so these come first
-        vectors.append(vector[: int(on.sum())])
-        rows.append(sessions[on])
-        positions.append(np.full(int(on.sum()), t + 1))
-
-    _walk(served, flat, lengths, keep)
-    row = np.concatenate([np.zeros(0, np.int64), *rows])
-    position = np.concatenate([np.zeros(0, np.int64), *positions])
-    item = flat[first[row] + position] if len(row) else np.zeros(0, np.int32)
-    vector = torch.cat(vectors) if vectors else torch.zeros(0, served.dim)
-    return row, position, item, _ranks(served, candidates, vector, item, ties)
+    place = np.cumsum(wanted) - 1
+    result = torch.zeros(int(wanted.sum()), served.network.dim)
+    per_walk = np.bincount(np.repeat(np.arange(len(walks.sizes)), walks.sizes), walks.lengths, len(walks.sizes))
+    lengths = per_walk.astype(np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    first, lengths = (np.cumsum(lengths) - lengths)[order], lengths[order]
+    last, start = torch.from_numpy(walks.last)[:, None], torch.from_numpy(walks.start)
+    states = [torch.zeros(len(order), width) for width in served.network.state_widths]
+    with torch.no_grad():
+        for t in range(int(lengths[0]) if len(order) else 0):
+            on = int((lengths > t).sum())
+            event = first[:on] + t
+            items = torch.from_numpy(walks.items[event].astype(np.int64))
+            before = [h[:on] for h in states]
+            vector, after = served.network.advance(served.parameters, items, before, start[event])
+            states = [torch.where(last[event], old, new) for old, new in zip(before, after, strict=True)]
+            kept = wanted[event]
+            result[place[event[kept]]] = vector[kept]
+    return result
 
 
 def _ranks(
@@ -252,30 +337,13 @@ def _ranks(
 
     chosen = np.flatnonzero(candidates)
     column = torch.from_numpy((np.cumsum(candidates) - 1)[items].astype(np.int64))
-    weight, bias = (part[torch.from_numpy(chosen)] for part in served.output)
+    score = served.network.scorer(served.parameters, torch.from_numpy(chosen))
     block = max(1, _SCORES_AT_ONCE // max(1, len(chosen)))
     found = [
         rank_of((scores >= own).sum(1), (scores > own).sum(1), ties)
         for start in range(0, len(items), block)
-        for scores in [torch.addmm(bias, vectors[start : start + block], weight.t())]
+        for scores in [score(vectors[start : start + block])]
         for own in [scores.gather(1, column[start : start + block, None])]
     ]
     ranks: np.ndarray = torch.cat(found).numpy() if found else np.zeros(0, np.int64)
     return ranks
-
-
-def _walk(
-    served: ServedModel, flat: np.ndarray, lengths: np.ndarray, visit: Callable[[int, np.ndarray, Any], None]
-) -> None:
-    """Walks all sessions in step, the longest first; calls ``visit(t, sessions still on, their vectors)``."""
-    import torch
-
-    order = np.argsort(-lengths, kind="stable")
-    starts, sorted_lengths = (np.cumsum(lengths) - lengths)[order], lengths[order]
-    states = [torch.zeros(len(order), width) for width in served.network.state_widths]
-    with torch.no_grad():
-        for t in range(int(sorted_lengths[0]) if len(order) else 0):
-            on = int((sorted_lengths > t).sum())
-            items = torch.from_numpy(flat[starts[:on] + t].astype(np.int64))
-            vector, states = served.network.advance(served.parameters, items, [h[:on] for h in states])
-            visit(t, order[:on], vector)

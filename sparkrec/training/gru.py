@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +12,13 @@ import torch
 from sparkrec.config import GruConfig, TrainConfig, config_hash
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event, progress
-from sparkrec.models.gru import gru_network
+from sparkrec.models.gru_networks import VECTORS, build_network, by_user
 from sparkrec.models.network import Network, init_parameters, to_tensors
 from sparkrec.training import checkpoint
 from sparkrec.training.comm import Comm
 from sparkrec.training.feed import check_total, read_files
 from sparkrec.training.gru_step import GruState, Trainer, make_batch
+from sparkrec.training.item_vectors import describe, read_item_vectors
 from sparkrec.training.lanes import LaneTable, chunks, lane_table, lanes_of_files, walk_lanes
 from sparkrec.training.launch import pick_device
 from sparkrec.training.snapshot import Manifest, read_manifest
@@ -26,26 +27,40 @@ from sparkrec.training.warm_start import continued
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-GROUP, ORDER = "session", ("start", "session", "position")
 _CHUNK_IDS = 2_000_000  # ids of a chunk: drawn and gathered at once
 
 
-def snapshot_rows(sessions: DataFrame) -> DataFrame:
-    """Sessions as the flat rows that the GRU trains on; write them with ``GROUP``, ``ORDER``, ``n_slots=gru.lanes``.
+@dataclass(frozen=True)
+class SnapshotRows:
+    """What to write a snapshot of, with ``n_slots=gru.lanes``."""
+
+    rows: DataFrame
+    group: str  # what takes a lane
+    order: tuple[str, ...]
+
+
+def snapshot_rows(sessions: DataFrame, config: GruConfig) -> SnapshotRows:
+    """Sessions as the flat rows that the GRU trains on.
 
     Args:
         sessions: Columns of ``tables.SESSIONS``.
+        config: Says whether a lane walks single sessions or those of a user, in order of the first one.
 
     Returns:
-        session bigint (a hash of session_id), start bigint (µs), position int, item int.
+        Rows: session bigint (a hash of session_id), start bigint (µs), position int, item int; for users further user
+        bigint (user_idx, or a hash where the session has none and so is a user's only one) and first bigint (µs).
     """
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    return sessions.select(
-        F.xxhash64("session_id").alias("session"),
-        F.unix_micros("start_ts").alias("start"),
-        F.posexplode("items").alias("position", "item"),
-    )
+    columns = [F.xxhash64("session_id").alias("session"), F.unix_micros("start_ts").alias("start")]
+    events = F.posexplode("items").alias("position", "item")
+    if not by_user(config):
+        return SnapshotRows(sessions.select(*columns, events), "session", ("start", "session", "position"))
+    user = F.coalesce(F.col("user_idx").cast("bigint"), F.xxhash64("session_id")).alias("user")
+    first = F.min("start").over(Window.partitionBy("user")).alias("first")
+    rows = sessions.select(*columns, user, "items").select("session", "start", "user", first, events)
+    return SnapshotRows(rows, "user", ("first", "user", "start", "session", "position"))
 
 
 def train(
@@ -62,7 +77,7 @@ def train(
 
     Args:
         comm: The ranks.
-        snapshot_path: A snapshot of ``snapshot_rows``.
+        snapshot_path: A snapshot of ``snapshot_rows``, with the vectors of ``gru.features`` in its folder.
         model_path: The model's folder, reached by rank 0 at least.
         config: The model's settings.
         train_config: The ranks' settings.
@@ -82,25 +97,29 @@ def train(
     manifest = read_manifest(snapshot_path)
     device = pick_device(comm, train_config)
     counts = _item_counts(manifest, comm, n_items)
-    network = gru_network(config, n_items)
+    n_sessions = _session_count(manifest, comm)
+    vectors = read_item_vectors(snapshot_path, config.features, n_items)
+    network = build_network(config, n_items, {name: matrix.to(device) for name, matrix in vectors.items()})
     earlier = None  # hash of the weights to begin with; rank 0 alone keeps checkpoints and writes the model
     if warm_start_path and comm.rank == 0:
         earlier = checkpoint.read_model(warm_start_path)[checkpoint.MODEL_HASH]
-    key = config_hash(config, manifest.inputs, n_items, [asdict(f) for f in manifest.files], earlier)
+    parts = [asdict(f) for f in manifest.files]
+    key = config_hash(config, manifest.inputs, n_items, parts, describe(vectors), earlier)
     state, history = _start(network, config, comm, model_path, key, warm_start_path)
     state = state.to(device)
     trainer = Trainer.create(network, config, counts.to(device))
     for epoch in range(len(history) + 1, config.epochs + 1):
-        stats = _run_epoch(trainer, state, manifest, comm, epoch)
+        stats = _run_epoch(trainer, state, manifest, n_sessions, comm, epoch)
         history.append(stats)
         if comm.rank == 0:
             log_event("gru_epoch", **stats, ranks=comm.size)
             checkpoint.save_checkpoint(model_path, epoch, state.tensors(), {"history": history}, key)
     if comm.rank == 0:
         weights = {**to_tensors(network, state.parameters()), "counts": counts}
+        weights |= {VECTORS + name: matrix for name, matrix in vectors.items()}
         described = {"model": "gru", "config": asdict(config), "n_items": n_items, "inputs": manifest.inputs}
-        described |= {"warm_start": earlier}
-        described |= {"history": history, "rows": manifest.rows, "sessions": manifest.groups, "meta": meta}
+        described |= {"warm_start": earlier, "vectors": describe(vectors)}
+        described |= {"history": history, "rows": manifest.rows, "sessions": n_sessions, "meta": meta}
         checkpoint.save_model(model_path, weights, described)
         checkpoint.remove_checkpoints(model_path)
     comm.barrier()
@@ -137,15 +156,29 @@ def _item_counts(manifest: Manifest, comm: Comm, n_items: int) -> torch.Tensor:
             raise InvariantError(f"{manifest.path}: an item is outside of the catalogue of {n_items}")
         counts += np.bincount(item, minlength=n_items)
     summed = comm.allreduce_sum(torch.from_numpy(counts))
-    if int(summed.sum()) != manifest.rows or manifest.rows == manifest.groups:
-        raise UserError("no pair of events to train on", where=manifest.path, fix="more events, or a larger gap")
+    if int(summed.sum()) != manifest.rows:
+        raise InvariantError(f"{manifest.path}: {int(summed.sum())} events counted, expected {manifest.rows}")
     return summed
+
+
+def _session_count(manifest: Manifest, comm: Comm) -> int:
+    """The sessions of the snapshot; a group is one, or a user who has several."""
+    sessions = manifest.groups
+    if manifest.group != "session":
+        parts = read_files(manifest, comm.rank, comm.size, ["position"])
+        here = sum(int((columns["position"] == 0).sum()) for columns in parts.values())
+        sessions = int(comm.allreduce_sum(torch.tensor([here]))[0])
+    if sessions == manifest.rows:
+        raise UserError("no pair of events to train on", where=manifest.path, fix="more events, or a larger gap")
+    return sessions
 
 
 # ---- epochs ----------------------------------------------------------------------------------------------------------
 
 
-def _run_epoch(trainer: Trainer, state: GruState, manifest: Manifest, comm: Comm, epoch: int) -> dict[str, Any]:
+def _run_epoch(
+    trainer: Trainer, state: GruState, manifest: Manifest, n_sessions: int, comm: Comm, epoch: int
+) -> dict[str, Any]:
     began = time.perf_counter()
     table = _read_lanes(manifest, trainer.config, epoch, comm)
     device = state.flat.device
@@ -167,8 +200,8 @@ def _run_epoch(trainer: Trainer, state: GruState, manifest: Manifest, comm: Comm
             raise UserError("training diverged", where=f"gru, epoch {epoch}", fix="lower gru.learning_rate")
     next(steps, None)
     seconds = time.perf_counter() - began
-    if events != manifest.rows - manifest.groups:
-        raise InvariantError(f"{manifest.path}: {events} pairs seen, expected {manifest.rows - manifest.groups}")
+    if events != manifest.rows - n_sessions:
+        raise InvariantError(f"{manifest.path}: {events} pairs seen, expected {manifest.rows - n_sessions}")
     return {
         "epoch": epoch,
         "loss": float(total) / events,
@@ -183,10 +216,11 @@ def _run_epoch(trainer: Trainer, state: GruState, manifest: Manifest, comm: Comm
 def _read_lanes(manifest: Manifest, config: GruConfig, epoch: int, comm: Comm) -> LaneTable:
     """One epoch's rows from the feed, held against the manifest, on their lanes."""
     widths = lanes_of_files(config.lanes, [f.rows for f in manifest.files])
-    parts = read_files(manifest, comm.rank, comm.size, ["session", "item"])
+    users = [] if manifest.group == "session" else [manifest.group]
+    parts = read_files(manifest, comm.rank, comm.size, ["session", "item", *users])
     check_total(manifest, sum(len(c["item"]) for c in parts.values()), comm)
     lanes = {
-        f: walk_lanes(c["session"], c["item"], widths[f], _shuffle(config, epoch, f))
+        f: walk_lanes(c["session"], c["item"], widths[f], _shuffle(config, epoch, f), *[c[name] for name in users])
         for f, c in parts.items()
         if widths[f]
     }

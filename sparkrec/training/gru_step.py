@@ -139,9 +139,11 @@ class Trainer:
         # The mean is over all lanes, at an epoch's end too, when some have no event: so each event weighs the same.
         share = 1.0 / batch.n_lanes
         for table, t, block, grad in zip(state.rows, touched, blocks, grads.tables, strict=True):
-            self.optimizer.step(block[:, 0], block[:, 1], block[:, 2], grad, share)
-            _write_rows(table, t.rows, block)
-        self.optimizer.step(state.flat[0], state.flat[1], state.flat[2], grads.flat, share)
+            if t.trained:
+                self.optimizer.step(block[:, 0], block[:, 1], block[:, 2], grad, share)
+                _write_rows(table, t.rows, block)
+        flat = state.flat[:, found.flat_part]
+        self.optimizer.step(flat[0], flat[1], flat[2], grads.flat, share)
         for h, new in zip(hidden, found.hidden, strict=True):
             h.copy_(new) if batch.own is None else h.index_copy_(0, batch.own, new)
         return loss

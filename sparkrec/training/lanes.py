@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sparkrec.errors import InvariantError
-from sparkrec.models.network import NO_START, SESSION_START
+from sparkrec.models.network import NO_START, SESSION_START, USER_START
 from sparkrec.training.comm import Comm
 
 NO_TARGET = -1
@@ -28,7 +28,7 @@ class Lanes:
 
     input: np.ndarray  # int32
     target: np.ndarray  # int32
-    start: np.ndarray  # int8: SESSION_START where this input is the first event of its session, else NO_START
+    start: np.ndarray  # int8: SESSION_START or USER_START where this input is the first event of one, else NO_START
 
 
 def lanes_of_files(n_lanes: int, rows: list[int]) -> list[int]:
@@ -39,7 +39,11 @@ def lanes_of_files(n_lanes: int, rows: list[int]) -> list[int]:
 
 
 def walk_lanes(
-    session: np.ndarray, item: np.ndarray, n_lanes: int, shuffle: np.random.Generator | None = None
+    session: np.ndarray,
+    item: np.ndarray,
+    n_lanes: int,
+    shuffle: np.random.Generator | None = None,
+    user: np.ndarray | None = None,
 ) -> Lanes:
     """Lays a file's sessions out on lanes.
 
@@ -48,22 +52,24 @@ def walk_lanes(
         item: int [rows], in order of time within each session.
         n_lanes: Columns.
         shuffle: Walks the sessions in an order drawn from it; default in that of their first event.
+        user: [rows], equal values adjacent: a user's sessions follow each other on one lane, and it is users that are
+            shuffled. Default: each session takes a lane for itself.
 
     Raises:
-        InvariantError: The rows of a session are not adjacent.
+        InvariantError: The rows of a session or user are not adjacent.
     """
-    first = np.flatnonzero(np.concatenate([[True], session[1:] != session[:-1]])) if len(session) else np.zeros(0, int)
-    if len(np.unique(session[first])) != len(first):
-        raise InvariantError("the rows of a session are not adjacent in its snapshot file")
+    first = _runs(session, "session")
     steps = np.diff(np.append(first, len(session))) - 1  # a session of n events has n - 1 steps
     first, steps = first[steps > 0], steps[steps > 0]
-    if shuffle is not None:
-        order = shuffle.permutation(len(first))
-        first, steps = first[order], steps[order]
-    lane, start, length = _assign(steps, n_lanes)
-    within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
-    row = np.repeat(first, steps) + within
-    t, column = np.repeat(start, steps) + within, np.repeat(lane, steps)
+    begins = np.cumsum(steps) - steps  # of each session among all steps
+    walk = np.arange(len(first)) if user is None else _runs(user[first], "user")  # first session of what takes a lane
+    lengths = np.add.reduceat(steps, walk) if len(walk) else steps
+    order = np.arange(len(walk)) if shuffle is None else shuffle.permutation(len(walk))
+    lane, start, length = _assign(lengths[order], n_lanes)
+    lane, start = lane[np.argsort(order)], start[np.argsort(order)]
+    row = np.repeat(first - begins, steps) + np.arange(steps.sum())
+    t = np.repeat(start - begins[walk], lengths) + np.arange(steps.sum())
+    column = np.repeat(lane, lengths)
     lanes = Lanes(
         np.zeros((length, n_lanes), np.int32),
         np.full((length, n_lanes), NO_TARGET, np.int32),
@@ -71,8 +77,18 @@ def walk_lanes(
     )
     lanes.input[t, column] = item[row]
     lanes.target[t, column] = item[row + 1]
-    lanes.start[start, lane] = SESSION_START
+    lanes.start[t[begins], column[begins]] = SESSION_START
+    if user is not None:
+        lanes.start[start, lane] = USER_START
     return lanes
+
+
+def _runs(values: np.ndarray, what: str) -> np.ndarray:
+    """The first place of each run of equal values."""
+    first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])) if len(values) else np.zeros(0, int)
+    if len(np.unique(values[first])) != len(first):
+        raise InvariantError(f"the rows of a {what} are not adjacent in its snapshot file")
+    return first
 
 
 def _assign(steps: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -6,7 +6,7 @@ import torch
 
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
-from sparkrec.models.gru import stored_network
+from sparkrec.models.gru_networks import stored_network
 from sparkrec.models.network import Network, Parameters, Table, from_tensors, init_rows
 from sparkrec.training.checkpoint import load_model
 
@@ -27,7 +27,7 @@ def continued(network: Network, path: str, seed: int) -> Parameters:
         InvariantError: It has more items than this catalogue.
     """
     weights, described = load_model(path)
-    earlier = stored_network(described)
+    earlier = stored_network(described, weights)
     if earlier.n_items > network.n_items:
         raise InvariantError(f"{path} has {earlier.n_items} items, the catalogue only {network.n_items}")
     if _shape(earlier) != _shape(network):

@@ -1,5 +1,6 @@
 """Rows of real files, read and parsed, without tables."""
 
+import dataclasses
 import json
 from datetime import date, datetime
 from functools import reduce
@@ -7,7 +8,7 @@ from functools import reduce
 import pytest
 
 from sparkrec.errors import UserError
-from sparkrec.formats import load_format
+from sparkrec.formats import Attribute, load_format
 from sparkrec.ingest.attributes import changes, latest, one_per_id, parse_attribute_file
 from sparkrec.ingest.files import reader_for
 from sparkrec.ingest.hadoop import FileSystem
@@ -203,6 +204,22 @@ def test_only_changed_attributes_are_written_and_late_files_do_not_turn_time_bac
     existing, incoming = spark.createDataFrame(known, schema), spark.createDataFrame(new, schema)
     found = {tuple(r) for r in changes(existing, incoming, ["title", "price"]).collect()}
     assert found == {("newer", "b", None, datetime(2011, 1, 3)), ("older", "a", 9.0, at), ("fresh", "c", None, at)}
+
+
+def test_vectors_of_an_attribute_file(spark, tmp_path):
+    """An array column, or the same as JSON text; what cannot be read is no vector."""
+    listed = spark.createDataFrame([(1, [0.1, -2.5e-7]), (2, None)], "item int, image array<float>").coalesce(1)
+    listed.write.parquet(str(tmp_path / "items"))
+    (tmp_path / "items" / "more.csv").write_text('item,image\n3,"[1, 2.5]"\n4,dog\n')
+    declared = load_format("sessions").items_file
+    declared = dataclasses.replace(declared, attributes=(Attribute("image", ("image",), "array<float>"),))
+    fs = FileSystem(spark)
+    files = [(f, reader_for(f.name, declared.readers)) for f in fs.list_files(str(tmp_path / "items"))]
+    groups = group_files(fs, files, [declared.id.columns])
+    raws = [read_group(spark, g, [*declared.id.columns, "image"], [declared.id.columns], "") for g in groups]
+    found = [r for raw in raws for r in one_per_id(parse_attribute_file(raw, declared, ("",)), ["image"]).collect()]
+    expected = {"1": [0.1, -2.5e-7], "2": None, "3": [1.0, 2.5], "4": None}
+    assert {r["id"]: r["image"] and pytest.approx(r["image"], rel=1e-6) for r in found} == expected
 
 
 def test_attribute_files(spark, tmp_path):

@@ -186,7 +186,7 @@ def test_serving_scores_are_those_of_training_without_dropout(network):
     found = network.gradients(
         Parameters(blocks, parameters.flat), states, batch, touched, [None] * len(network.masks), score_loss
     )
-    vector, new = network.advance(parameters, batch.inputs[batch.input], states)
+    vector, new = network.advance(parameters, batch.inputs[batch.input], states, batch.start)
     matrix, bias = network.output(parameters)
     assert matrix.shape == (20, network.layers[-1])
     assert torch.allclose((vector @ matrix.T + bias)[:, batch.candidates], seen[0], atol=1e-6)

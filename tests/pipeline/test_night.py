@@ -90,3 +90,11 @@ def test_model_folders_hold_safetensors_and_what_they_were_made_from(night):
             assert (folder / "weights.safetensors").stat().st_size > 1000
             assert "interactions" in card["inputs"] or "sessions" in card["inputs"]
             assert not list(folder.glob("*.p*kl*"))
+
+
+def test_items_have_vectors_of_their_titles(night):
+    vectors = night.table("item_vectors")
+    prepared = json.loads(night.table("runs").filter(pl.col("stage") == "prepare").row(0, named=True)["message"])
+    assert vectors["name"].unique().to_list() == ["text_tfidf"]
+    assert vectors.height + prepared["item_vectors"]["without_text_tfidf"] == night.table("item_index").height
+    assert vectors.height > 0.9 * night.table("item_index").height

@@ -52,7 +52,7 @@ def walk(network, parameters, items):
     states = [torch.zeros(1, w) for w in network.state_widths]
     found = []
     for item in items:
-        vector, states = network.advance(parameters, torch.tensor([item]), states)
+        vector, states = network.advance(parameters, torch.tensor([item]), states, torch.zeros(1, dtype=torch.int8))
         found.append(vector[0])
     return found
 

@@ -11,21 +11,28 @@ import torch
 from sparkrec.config import GruConfig, SparkConfig, TrainConfig
 from sparkrec.errors import InvariantError
 from sparkrec.log import setup_logging
+from sparkrec.models.gru_networks import by_user
 from sparkrec.training import gru
 from sparkrec.training.comm import gather_rows
+from sparkrec.training.item_vectors import write_item_vectors
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.snapshot import write_snapshot
 
 CONFIG = GruConfig(
     layers=[6, 5], embedding_dim=4, lanes=7, n_sample=9, epochs=2, dropout_embedding=0.3, dropout_hidden=0.2
 )
-# Each loss and each embedding; the last two with more lanes than sessions, and with a drawn order of sessions.
+# Each loss, embedding and network; some with more lanes than sessions, or a drawn order of sessions.
 CONFIGS = {
     "bpr-max": CONFIG,
     "cross-entropy": dataclasses.replace(CONFIG, loss="cross-entropy", embedding="separate"),
     "bpr": dataclasses.replace(CONFIG, loss="bpr", embedding="none"),
     "top1": dataclasses.replace(CONFIG, loss="top1", lanes=50),
     "top1-max": dataclasses.replace(CONFIG, loss="top1-max", embedding="none", session_order="random"),
+    "parallel": dataclasses.replace(
+        CONFIG, network="parallel", features=["text"], feature_layers=[3], schedule="alternating"
+    ),
+    "hierarchical": dataclasses.replace(CONFIG, network="hierarchical-all", user_units=4),
+    "bloom": dataclasses.replace(CONFIG, bloom_rows=8, bloom_hashes=3),
 }
 
 
@@ -69,10 +76,11 @@ def wait_for_the_others(comm):
 
 def train_all(comm, folder, config):
     """Name → history; the models in ``<folder>/<name><ranks>``."""
-    return {
-        name: gru.train(comm, f"{folder}/s", f"{folder}/{name}{comm.size}", settings, config, 23, {})
-        for name, settings in CONFIGS.items()
-    }
+    found = {}
+    for name, settings in CONFIGS.items():
+        snapshot = f"{folder}/by-{'user' if by_user(settings) else 'session'}"
+        found[name] = gru.train(comm, snapshot, f"{folder}/{name}{comm.size}", settings, config, 23, {})
+    return found
 
 
 def outcome(spark, fn, ranks):
@@ -95,11 +103,16 @@ def main(folder):
     found["slots"] = outcome(spark, collectives, 4)
     sessions = spark.range(40).selectExpr(
         "cast(id as string) session_id",
+        "nullif(cast(id % 9 as int), 0) user_idx",
         "timestamp_seconds(1000 * id) start_ts",
         "transform(sequence(0, cast(id % 6 as int)), i -> cast(pmod(id * 7 + i * i, 23) as int)) items",
     )
-    rows = gru.snapshot_rows(sessions)
-    write_snapshot(rows, f"{folder}/s", group=gru.GROUP, order=gru.ORDER, n_files=6, inputs={"s": 1}, n_slots=7)
+    vectors = spark.range(3, 23).selectExpr("cast(id as int) item_idx", "'text' name", "array(sin(id), cos(id)) vector")
+    for name in ("bpr-max", "hierarchical"):
+        plan = gru.snapshot_rows(sessions, CONFIGS[name])
+        layout = {"group": plan.group, "order": plan.order, "n_files": 6, "n_slots": 7}
+        write_snapshot(plan.rows, f"{folder}/by-{plan.group}", inputs={"s": 1}, **layout)
+    write_item_vectors(vectors, f"{folder}/by-session", ["text"])
     for ranks in (1, 2, 3):
         config = TrainConfig(ranks=ranks, device="cpu")
         found[f"collectives{ranks}"] = run_ranks(spark, collectives, (3.0,), config)

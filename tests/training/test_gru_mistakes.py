@@ -19,7 +19,7 @@ from sparkrec.training.comm import SingleProcess
 from sparkrec.training.gru_step import GruState, Trainer, make_batch
 from sparkrec.training.lanes import Chunk
 
-N_ITEMS = 12
+N_ITEMS, NO_STARTS = 12, torch.zeros(3, dtype=torch.int8)
 STILL = GruConfig(
     layers=[5], lanes=3, loss="cross-entropy", logq=0.0, n_sample=4, dropout_embedding=0.0, dropout_hidden=0.0,
     learning_rate=0.0, momentum=0.0,
@@ -53,7 +53,7 @@ def test_a_lane_is_reset_where_its_session_begins_and_nowhere_else(starts):
     step(trainer, state, hidden, batch_of([2, 3, 4], [3, 4, 5], starts, [5, 6]))
     for lane, (item, start) in enumerate(zip([2, 3, 4], starts, strict=True)):
         states = [torch.zeros_like(h[lane : lane + 1]) if start else h[lane : lane + 1] for h in before]
-        _, expected = trainer.network.advance(state.parameters(), torch.tensor([item]), states)
+        _, expected = trainer.network.advance(state.parameters(), torch.tensor([item]), states, NO_STARTS[:1])
         assert torch.allclose(hidden[0][lane], expected[0][0], atol=1e-6)
 
 
@@ -61,7 +61,9 @@ def test_softmax_is_taken_once_and_over_the_candidates():
     """Softmax over all items before the sampling, or once more inside of the loss, gives another loss."""
     trainer, state, hidden = begun(STILL)
     inputs, targets, samples = [1, 2, 3], [2, 3, 4], [5, 5, 2, 7]  # a repeat and an accidental hit
-    vector, _ = trainer.network.advance(state.parameters(), torch.tensor(inputs), [h.clone() for h in hidden])
+    vector, _ = trainer.network.advance(
+        state.parameters(), torch.tensor(inputs), [h.clone() for h in hidden], NO_STARTS
+    )
     matrix, bias = trainer.network.output(state.parameters())
     scores = (vector @ matrix.T + bias)[:, [*targets, *samples]]
     expected = torch.nn.functional.cross_entropy(scores, torch.arange(3), reduction="sum").item()

@@ -76,7 +76,8 @@ def test_collectives_on_real_workers(launched):
 def test_the_model_is_the_same_on_one_two_and_three_workers(launched):
     found, folder, _ = launched
     for name, config in CONFIGS.items():
-        expected, _ = load_model(f"{folder}/{name}1")
+        expected, described = load_model(f"{folder}/{name}1")
+        assert described["sessions"] == 40
         losses = [h["loss"] for h in found["train1"][0][name]]
         assert len(losses) == config.epochs
         for ranks in (2, 3):

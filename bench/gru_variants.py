@@ -1,0 +1,157 @@
+"""The other networks of the session GRU beside the plain one: Recall@20, MRR@20 and the memory of the weights.
+
+    python bench/gru_variants.py --what text --data FOLDER [--sessions N] [gru.key=value …]
+    python bench/gru_variants.py --what users|bloom --data sessions.parquet [--sessions N] [gru.key=value …]
+
+``text``: parallel GRUs over invoices (CSV day files with InvoiceNo, StockCode, Description, Quantity, InvoiceDate,
+CustomerID) with vectors of the descriptions; in each network the hidden units together are those of the plain one.
+``users``: hierarchical GRUs over listening sessions (columns session_id, user_id, song_id, ts) of users who have
+several sessions. ``bloom``: the same sessions, of all users, with a tenth of the items' rows. All networks get the same
+sessions, epochs and negatives; sessions that start before the 0.9 quantile train, the others test. ``--sessions`` takes
+the first ones only. One line of JSON comes last: ``ours`` is the best of the other networks, ``peer`` the plain one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from _measure import last_line, say
+from gru_quality import SETTINGS, read_sessions
+
+from sparkrec.config import GruConfig, SparkConfig, TextConfig, TrainConfig, load_config
+from sparkrec.log import setup_logging
+from sparkrec.prepare.text_vectors import text_vectors
+from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
+from sparkrec.spark import build_session
+from sparkrec.training import gru
+from sparkrec.training.checkpoint import WEIGHTS
+from sparkrec.training.item_vectors import write_item_vectors
+from sparkrec.training.launch import run_ranks
+from sparkrec.training.snapshot import write_snapshot
+
+RANKS = TrainConfig(threads_per_rank=1)  # small products: a second thread does not help
+
+
+def main() -> None:
+    """Trains each network once and compares."""
+    args = arguments()
+    setup_logging()
+    plain = load_config(None, ["gru.loss=bpr-max", *SETTINGS["bpr-max"], *args.settings]).gru
+    spark_conf = {"spark.driver.memory": "2g", "spark.sql.shuffle.partitions": "2"}
+    spark = build_session(SparkConfig(master="local[2]", conf=spark_conf))
+    vectors: dict[str, Any] = {}
+    if args.what == "text":
+        sessions, n_items, vectors = read_invoices(spark, args.data)
+    else:
+        sessions, n_items = read_sessions(spark, args.data)
+    sessions = chosen(sessions, args.sessions, several=args.what == "users")
+    found = {}
+    for name, config in networks(args.what, plain, n_items).items():
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = run(spark, sessions, n_items, config, vectors, folder)
+        say(name, found[name])
+    peer = found.pop("plain")
+    best = max(found.values(), key=lambda f: f["recall@20"])
+    ours, theirs = best["recall@20"], peer["recall@20"]
+    last_line(bench=f"gru_variants {args.what}", ours=ours, peer=theirs, ratio=ours / theirs, unit="recall@20", runs=1,
+              plain=peer, networks=found)  # fmt: skip
+    spark.stop()
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=["text", "users", "bloom"], required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--sessions", type=int, default=0, help="the first so many; 0: all")
+    parser.add_argument("settings", nargs="*")
+    return parser.parse_args()
+
+
+def networks(what: str, plain: GruConfig, n_items: int) -> dict[str, GruConfig]:
+    """The networks to compare, each with the plain one's budget."""
+    found = {"plain": plain}
+    if what == "text":
+        half = [width // 2 for width in plain.layers]
+        for method in ("tfidf", "word2vec"):
+            parallel = replace(plain, network="parallel", layers=half, feature_layers=half, features=[f"text_{method}"])
+            schedules = ("simultaneous", "residual") if method == "tfidf" else ("simultaneous",)
+            found |= {f"{method}, {schedule}": replace(parallel, schedule=schedule) for schedule in schedules}
+    elif what == "users":
+        found |= {name: replace(plain, network=name) for name in ("hierarchical-init", "hierarchical-all")}
+    else:
+        found |= {
+            f"{k} of {n_items // 10} rows": replace(plain, bloom_rows=n_items // 10, bloom_hashes=k) for k in (2, 4)
+        }
+    return found
+
+
+def read_invoices(spark: Any, folder: str) -> tuple[Any, int, dict[str, Any]]:
+    """Invoices as sessions, as ``read_sessions`` gives them; and vectors of the descriptions, by name."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    lines = spark.read.csv(sorted(str(p) for p in Path(folder).glob("*.csv*")), header=True)
+    bought = lines.where("double(Quantity) > 0 and double(UnitPrice) > 0 and not startswith(InvoiceNo, 'C')")
+    title = F.max("Description").alias("title")
+    items = bought.groupBy(F.col("StockCode").alias("id")).agg(title).localCheckpoint()
+    index = items.select("id", (F.row_number().over(Window.orderBy("id")) - 1).alias("idx"))
+    numbered = bought.withColumn("place", F.monotonically_increasing_id()).join(index, bought.StockCode == index.id)
+    events = F.sort_array(F.collect_list(F.struct("place", "idx")))
+    start = F.min(F.try_to_timestamp("InvoiceDate")).alias("start_ts")
+    user = F.min(F.col("CustomerID").try_cast("double")).cast("int").alias("user_idx")
+    baskets = numbered.groupBy(F.col("InvoiceNo").alias("session_id")).agg(events.alias("events"), start, user)
+    items_of = F.array_distinct("events.idx").alias("items")
+    sessions = baskets.select("session_id", "user_idx", "start_ts", items_of).localCheckpoint()
+    made = {
+        f"text_{method}": text_vectors(items, index, ["title"], TextConfig(method=method)).localCheckpoint()
+        for method in ("tfidf", "word2vec")
+    }
+    return sessions, items.count(), made
+
+
+def chosen(sessions: Any, limit: int, several: bool) -> Any:
+    """Sessions of two events and more, the first so many, of users with several; with ``test`` bool."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    kept = sessions.drop("test").where(F.size("items") > 1)
+    kept = kept.orderBy("start_ts", "session_id").limit(limit) if limit else kept
+    if several:
+        kept = kept.withColumn("n", F.count("*").over(Window.partitionBy("user_idx"))).where("n > 1").drop("n")
+    cut = kept.select(F.percentile(F.unix_seconds("start_ts"), F.lit(0.9))).head()[0]
+    return kept.withColumn("test", F.unix_seconds("start_ts") > cut).localCheckpoint()
+
+
+def run(
+    spark: Any, sessions: Any, n_items: int, config: GruConfig, vectors: dict[str, Any], folder: str
+) -> dict[str, float]:
+    """Trains on the first part of the sessions and judges on the rest, which go on from the first."""
+    from pyspark.sql import functions as F
+
+    train, test, model = sessions.where("not test"), sessions.where("test"), f"{folder}/model"
+    plan = gru.snapshot_rows(train, config)
+    write_snapshot(plan.rows, f"{folder}/snapshot", group=plan.group, order=plan.order, n_files=RANKS.snapshot_files,
+                   inputs={"sessions": 0}, n_slots=config.lanes)  # fmt: skip
+    for name in config.features:
+        write_item_vectors(vectors[name], f"{folder}/snapshot", [name])
+    history = run_ranks(spark, gru.train, (f"{folder}/snapshot", model, config, RANKS, n_items, {}), RANKS)[0]
+    say(left_out(test, trained_items(model)))
+    hit = F.col("rank") <= 20
+    row = next_item_ranks(test, model, history=train).agg(
+        F.avg(hit.cast("double")).alias("recall"), F.avg(F.when(hit, 1 / F.col("rank")).otherwise(0)).alias("mrr")
+    ).head()  # fmt: skip
+    return {
+        "recall@20": round(row["recall"], 4),
+        "mrr@20": round(row["mrr"], 4),
+        "weights_mb": round(Path(model, WEIGHTS).stat().st_size / 1e6, 2),
+        "train_s": round(sum(h["seconds"] for h in history), 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

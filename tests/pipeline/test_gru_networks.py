@@ -1,0 +1,43 @@
+"""Each network of the GRU through training, evaluation and publication on the real stack."""
+
+import json
+
+import polars as pl
+import pytest
+
+from sparkrec.errors import UserError
+from tests.nights import make_place
+
+pytestmark = pytest.mark.slow
+
+NETWORKS = {
+    "parallel": ["gru.network=parallel", "gru.features=[text_tfidf]", "gru.feature_layers=[8]"],
+    "hierarchical": ["gru.network=hierarchical-all", "gru.user_units=8"],
+    "bloom": ["gru.bloom_rows=20", "gru.bloom_hashes=3"],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return make_place(tmp_path_factory.mktemp("networks"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_night_publishes_lists_of_each_network(spark, place, name):
+    settings = ["models=[gru]", "evaluation.refit=false", *NETWORKS[name]]
+    assert place.run(spark, place.last, *settings) == 0
+    lists = place.table("topk_gru")
+    assert lists["model_version"].n_unique() == 1
+    assert lists.height >= 0.9 * 5 * lists["user_id"].n_unique()
+    bought = place.table("events").filter(pl.col("event_type") == "purchase").select("user_id", "item_id")
+    assert lists.filter(pl.col("key_type") == "user").join(bought, on=["user_id", "item_id"], how="semi").height == 0
+    recall = place.table("metrics").filter((pl.col("model") == "gru") & (pl.col("metric") == "recall"))
+    assert recall["value"].max() > 0
+    model = place.warehouse / "models" / "gru" / place.last.isoformat() / "holdout" / "model.json"
+    described = json.loads(model.read_text())
+    assert set(described["vectors"]) == ({"text_tfidf"} if name == "parallel" else set())
+
+
+def test_vectors_that_were_not_made_are_said(spark, place):
+    with pytest.raises(UserError, match="no item vectors of this name"):
+        place.run(spark, place.last, "models=[gru]", "gru.network=parallel", "gru.features=[text_word2vec]")
