@@ -105,7 +105,7 @@ class TextConfig:
     dim: int = 64
     min_df: int = 2  # a word counts when so many items have it (word2vec: when it occurs so often)
     vocabulary: int = 20000  # tfidf: words at most, the most frequent
-    seed: int = 1  # of word2vec
+    seed: int = 1
 
 
 @dataclass(frozen=True)

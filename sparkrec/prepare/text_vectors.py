@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from pyspark.sql import functions as F
 
 from sparkrec.config import TextConfig
@@ -13,9 +14,12 @@ from sparkrec.errors import UserError
 from sparkrec.tables import ID, IDX, ITEM_IDX, NAME, VECTOR
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame
 
 READY_TYPE = "array<float>"
+_PARTS, _SPARE, _MOST_PASSES, _TOLERANCE = 8, 10, 40, 1e-9  # of the singular value decomposition
+_TOLD = 1e-4  # an item of which the vectors tell a smaller share tells nothing but rounding errors
 WORDS, WEIGHTS = "words", "weights"
 
 
@@ -53,8 +57,9 @@ def text_vectors(items: DataFrame, index: DataFrame, columns: Sequence[str], con
         raise UserError(
             "no word is in enough items", where=f"prepare.text.min_df={config.min_df}", fix="lower prepare.text.min_df"
         )
-    vectors = _tfidf(words, vocabulary, config.dim) if config.method == "tfidf" else _word2vec(words, config)
-    return _of_length_one(vectors, f"text_{config.method}")
+    if config.method == "word2vec":
+        return _of_length_one(_word2vec(words, config), "text_word2vec")
+    return _of_length_one(_tfidf(words, vocabulary, config), "text_tfidf", _TOLD)
 
 
 def ready_vectors(items: DataFrame, index: DataFrame) -> DataFrame | None:
@@ -105,28 +110,82 @@ def _vocabulary(words: DataFrame, config: TextConfig) -> list[str]:
     return [row["word"] for row in frequent.orderBy(F.desc("count"), "word").limit(config.vocabulary).collect()]
 
 
-def _tfidf(words: DataFrame, vocabulary: list[str], dim: int) -> DataFrame:
+def _tfidf(words: DataFrame, vocabulary: list[str], config: TextConfig) -> DataFrame:
     from pyspark.ml.feature import IDF, CountVectorizerModel, Normalizer
-    from pyspark.mllib.linalg import DenseMatrix
-    from pyspark.mllib.linalg.distributed import IndexedRowMatrix
 
     model = CountVectorizerModel.from_vocabulary(vocabulary, inputCol=WORDS, outputCol="counts")
     counts = model.transform(words)
     weighted = IDF(inputCol="counts", outputCol="tfidf").fit(counts).transform(counts)
-    rows = Normalizer(inputCol="tfidf", outputCol=WEIGHTS).transform(weighted).select(ITEM_IDX, WEIGHTS)
-    matrix = IndexedRowMatrix(rows.rdd.map(_indexed_row).cache())
-    right = _signed(matrix.computeSVD(min(dim, len(vocabulary)), computeU=False).V.toArray())
-    projected = matrix.multiply(DenseMatrix(len(right), right.shape[1], right.ravel(order="F")))
-    pairs = projected.rows.map(lambda row: (row.index, row.vector.toArray().tolist()))
-    return words.sparkSession.createDataFrame(pairs, f"{ITEM_IDX} int, {VECTOR} array<double>")
+    vectors = Normalizer(inputCol="tfidf", outputCol=WEIGHTS).transform(weighted).select(ITEM_IDX, WEIGHTS)
+    pairs = vectors.rdd.map(lambda row: (row[0], row[1].indices.tolist(), row[1].values.tolist()))
+    rows = words.sparkSession.createDataFrame(pairs, f"{ITEM_IDX} int, places array<int>, {WEIGHTS} array<double>")
+    # A fixed number of parts, each in order, so that sums are the same in each run.
+    rows = rows.repartition(_PARTS, ITEM_IDX).sortWithinPartitions(ITEM_IDX).localCheckpoint()
+    right = _signed(_right_singular(rows, len(vocabulary), config))
+    shared = rows.sparkSession.sparkContext.broadcast(right)
+
+    def project(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for batch in batches:
+            found = (_sparse(batch, len(shared.value)) @ torch.from_numpy(shared.value)).numpy()
+            lists = pa.array(list(found), pa.list_(pa.float64()))
+            yield pa.RecordBatch.from_arrays([batch.column(ITEM_IDX), lists], names=[ITEM_IDX, VECTOR])
+
+    return rows.mapInArrow(project, f"{ITEM_IDX} int, {VECTOR} array<double>")
 
 
-def _indexed_row(row: Any) -> Any:
-    from pyspark.mllib.linalg import Vectors
-    from pyspark.mllib.linalg.distributed import IndexedRow
+def _right_singular(rows: DataFrame, n_words: int, config: TextConfig) -> np.ndarray:
+    """The first ``dim`` right singular vectors [n_words, <= dim], by subspace iteration (Halko et al. 2011, sec. 4.5).
 
-    weights: Any = Vectors.fromML(row[WEIGHTS])  # sparse
-    return IndexedRow(row[ITEM_IDX], weights)
+    Each pass over the rows multiplies a few more vectors than asked for, drawn at first, by A^T A. MLlib's own SVD
+    makes one vector's product a pass, hundreds in all, and is not the same in each run.
+    """
+    width = min(n_words, config.dim + _SPARE)
+    basis = np.linalg.qr(np.random.default_rng(config.seed).standard_normal((n_words, width)))[0]
+    before = np.zeros(width)
+    for _ in range(_MOST_PASSES):
+        product = _gram_times(rows, basis)
+        values, rotation = np.linalg.eigh(basis.T @ product)
+        found = basis @ rotation[:, ::-1]
+        if np.abs(values - before)[-config.dim :].max() <= _TOLERANCE * values[-1]:
+            break
+        before, basis = values, np.linalg.qr(product)[0]
+    rank = int((values > _TOLERANCE * values[-1]).sum())
+    return np.ascontiguousarray(found[:, : min(config.dim, rank)])
+
+
+def _gram_times(rows: DataFrame, basis: np.ndarray) -> np.ndarray:
+    """A^T A times the basis [n_words, k]: a matrix of this size comes from each part, never a row."""
+    shared = rows.sparkSession.sparkContext.broadcast(basis)
+
+    def partial(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        partition = context.partitionId() if context else 0
+        factor = torch.from_numpy(shared.value)
+        total = torch.zeros_like(factor)
+        for batch in batches:
+            matrix = _sparse(batch, len(factor))
+            total += matrix.t() @ (matrix @ factor)
+        part = pa.array([partition])
+        yield pa.RecordBatch.from_arrays([part, pa.array([total.numpy().tobytes()])], names=["part", "total"])
+
+    found = sorted(rows.mapInArrow(partial, "part bigint, total binary").collect())
+    shared.destroy()
+    totals = [np.frombuffer(row["total"]).reshape(basis.shape) for row in found]
+    return np.sum(totals, axis=0)  # type: ignore[no-any-return]
+
+
+def _sparse(batch: pa.RecordBatch, n_words: int) -> torch.Tensor:
+    """The rows of a batch as a sparse matrix of doubles [rows, n_words]."""
+    places, weights = batch.column("places"), batch.column(WEIGHTS)
+    lengths = np.diff(places.offsets.to_numpy())
+    at = np.stack([np.repeat(np.arange(len(lengths)), lengths), places.flatten().to_numpy()])
+    values = torch.tensor(weights.flatten().to_numpy())
+    return torch.sparse_coo_tensor(torch.from_numpy(at), values, (len(lengths), n_words))
 
 
 def _signed(right: np.ndarray) -> np.ndarray:
@@ -149,11 +208,10 @@ def _word2vec(words: DataFrame, config: TextConfig) -> DataFrame:
     return found.select(ITEM_IDX, vector_to_array(F.col("mean")).alias(VECTOR))
 
 
-def _of_length_one(vectors: DataFrame, name: str | Column) -> DataFrame:
-    """(item_idx, name, vector array<float>) with Euclidean norm 1; vectors of zeros, but for rounding, are left out."""
+def _of_length_one(vectors: DataFrame, name: str | Column, least: float = 0.0) -> DataFrame:
+    """(item_idx, name, vector array<float>) with Euclidean norm 1; vectors no longer than ``least`` are left out."""
     norm = F.sqrt(F.aggregate(VECTOR, F.lit(0.0), lambda total, x: total + x.cast("double") * x))
     named = F.lit(name) if isinstance(name, str) else name
     scaled = F.transform(VECTOR, lambda x: (x / F.col("norm")).cast("float"))
-    return (
-        vectors.withColumn("norm", norm).where("norm > 1e-6").select(ITEM_IDX, named.alias(NAME), scaled.alias(VECTOR))
-    )
+    longer = vectors.withColumn("norm", norm).where(F.col("norm") > least)
+    return longer.select(ITEM_IDX, named.alias(NAME), scaled.alias(VECTOR))
