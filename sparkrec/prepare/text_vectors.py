@@ -185,7 +185,7 @@ def _sparse(batch: pa.RecordBatch, n_words: int) -> torch.Tensor:
     lengths = np.diff(places.offsets.to_numpy())
     at = np.stack([np.repeat(np.arange(len(lengths)), lengths), places.flatten().to_numpy()])
     values = torch.tensor(weights.flatten().to_numpy())
-    return torch.sparse_coo_tensor(torch.from_numpy(at), values, (len(lengths), n_words))
+    return torch.sparse_coo_tensor(torch.from_numpy(at), values, (len(lengths), n_words), check_invariants=True)
 
 
 def _signed(right: np.ndarray) -> np.ndarray:
