@@ -11,7 +11,7 @@ import pytest
 
 from sparkrec.config import load_config
 from sparkrec.errors import UserError
-from sparkrec.pipeline.nightly import run_nightly
+from sparkrec.pipeline.nightly import Choice, run_nightly
 from tests.nights import make_place
 
 pytestmark = pytest.mark.slow
@@ -22,9 +22,8 @@ def base(spark, tmp_path_factory):
     """A warehouse after a night up to preparation."""
     place = make_place(tmp_path_factory.mktemp("base"), days=6, events=600)
     yesterday = place.last - timedelta(days=1)
-    run_nightly(
-        load_config(None, place.settings()), yesterday.isoformat(), only=["ingest", "index", "prepare"], spark=spark
-    )
+    prepared = Choice(only=("ingest", "index", "prepare"))
+    run_nightly(load_config(None, place.settings()), yesterday.isoformat(), prepared, spark=spark)
     return place
 
 
