@@ -17,6 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from sparkrec.errors import UserError
+from sparkrec.threads import wait_passively
 
 if TYPE_CHECKING:
     import polars as pl
@@ -249,6 +250,7 @@ def _run_stages(
     from sparkrec.log import setup_logging
 
     config = load_config(conf, list(settings or []))  # before Spark is imported: a wrong key is told at once
+    wait_passively()
     from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
 
     setup_logging()

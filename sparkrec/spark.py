@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparkrec.config import SparkConfig
 from sparkrec.errors import UserError
+from sparkrec.threads import wait_passively
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -47,9 +48,7 @@ def build_session(config: SparkConfig) -> SparkSession:
     from pyspark.sql import SparkSession
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    # For PyTorch in this process and in local Python workers, which load it later: OpenMP threads that spin while
-    # they wait make training many times slower on a machine that does something else besides.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_passively()  # local Python workers inherit it
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     builder = SparkSession.builder.appName(config.app_name)
     try:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from datetime import date
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -195,3 +196,15 @@ def test_ctrl_c(tmp_path):
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.decode()) == (130, "sparkrec: interrupted\n")
     assert list((tmp_path / "log").iterdir()) == []
+
+
+@pytest.mark.parametrize("program", [["-m", "sparkrec.cli", "nightly"], ["jobs/nightly.py"]])
+def test_threads_do_not_spin_where_the_driver_trains(program):
+    """OpenMP says what it was told when PyTorch is loaded, which is before the run date is looked at."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "TRUE"}
+    root = Path(__file__).parents[1]
+    environment["PYTHONPATH"] = str(root)
+    command = [sys.executable, *program, "--run-date", "no date"]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
