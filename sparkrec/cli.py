@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from sparkrec.errors import UserError
-from sparkrec.threads import wait_passively
+from sparkrec.processes import wait_passively
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparkrec.config import SparkConfig
 from sparkrec.errors import UserError
-from sparkrec.threads import wait_passively
+from sparkrec.processes import wait_passively
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import TextConfig
 from sparkrec.errors import UserError
+from sparkrec.processes import begin_task
 from sparkrec.tables import ID, IDX, ITEM_IDX, NAME, VECTOR
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _tfidf(words: DataFrame, vocabulary: list[str], config: TextConfig) -> DataF
     def project(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
+        begin_task()
         for batch in batches:
             found = (_sparse(batch, len(shared.value)) @ torch.from_numpy(shared.value)).numpy()
             lists = pa.array(list(found), pa.list_(pa.float64()))
@@ -163,6 +165,7 @@ def _gram_times(rows: DataFrame, basis: np.ndarray) -> np.ndarray:
         import pyarrow as pa
         from pyspark import TaskContext
 
+        begin_task()
         context = TaskContext.get()
         partition = context.partitionId() if context else 0
         factor = torch.from_numpy(shared.value)

@@ -14,6 +14,7 @@ import numpy as np
 
 from sparkrec.evaluation.sessions import rank_of
 from sparkrec.models.network import NO_START, SESSION_START, USER_START
+from sparkrec.processes import begin_task
 from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS, USER_IDX
 from sparkrec.training.checkpoint import MODEL_HASH
 
@@ -51,6 +52,7 @@ def session_states(sessions: DataFrame, model_path: str, history: DataFrame | No
         import pyarrow as pa
 
         served = _served_model(model_path, described[MODEL_HASH])
+        begin_task()
         for batch in batches:
             for walks in _parts(_walks(batch), served.trained):
                 asked = walks.asked.nonzero()[0]
@@ -116,6 +118,7 @@ def next_item_ranks(
         import pyarrow as pa
 
         served = _served_model(model_path, described[MODEL_HASH])
+        begin_task()
         candidates = served.trained if mask is None else mask.value
         for batch in batches:
             for walks in _parts(_walks(batch), candidates):
@@ -145,6 +148,7 @@ def left_out(sessions: DataFrame, trained: np.ndarray) -> dict[str, int]:
     def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
+        begin_task()
         for batch in batches:
             before = _flat_items(batch)[1]
             after = known_items(*_flat_items(batch), mask.value)[1]

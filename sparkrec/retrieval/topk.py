@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparkrec.errors import InvariantError
+from sparkrec.processes import begin_task
 from sparkrec.tables import IDX, ITEM_IDX, RANK, SCORE
 
 if TYPE_CHECKING:
@@ -273,6 +274,7 @@ def _searcher(index: Any, keys: list[str]) -> Callable[[Iterable[pa.RecordBatch]
         from pyspark import TaskContext
         from threadpoolctl import threadpool_limits
 
+        begin_task()
         context = TaskContext.get()
         with threadpool_limits(limits=context.cpus() if context else 1):  # workers x threads <= cores
             scratch = index.value.scratch()

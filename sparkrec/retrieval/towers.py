@@ -15,6 +15,7 @@ import numpy as np
 
 from sparkrec import files
 from sparkrec.models.two_tower import PAD, Feature, ItemBatch, TowerShape, TwoTower
+from sparkrec.processes import begin_task
 from sparkrec.tables import ITEM_IDX, USER_IDX
 from sparkrec.training.two_tower import (
     SECONDS,
@@ -130,8 +131,10 @@ def user_vectors(states: DataFrame, model_path: str) -> DataFrame:
     def compute(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
+        served = load_served(model_path)
+        begin_task()
         for batch in batches:
-            vectors = batch_vectors(load_served(model_path), batch)
+            vectors = batch_vectors(served, batch)
             ends = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
             lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(vectors.ravel()))
             yield pa.RecordBatch.from_arrays([batch.column(0), lists], names=[USER_IDX, VECTOR])
