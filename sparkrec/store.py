@@ -69,6 +69,13 @@ def version(spark: SparkSession, warehouse: Warehouse, table: Table) -> int | No
     return max((int(n[:20]) for n in names if re.fullmatch(r"\d{20}\.json", n)), default=None)
 
 
+def find(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame | None:
+    """The table as it is now, or None where there is none."""
+    if not exists(spark, warehouse, table):
+        return None
+    return spark.read.format("delta").load(warehouse.table_path(table))
+
+
 def read(spark: SparkSession, warehouse: Warehouse, table: Table, at: int | None = None) -> DataFrame:
     """Reads a table, at a version where one is given.
 

@@ -141,9 +141,9 @@ def take_in(
 
 def known_files(context: Context) -> dict[str, files.KnownFile]:
     """The ``files`` table by source; it has a row for each file, so it fits the driver."""
-    if not store.exists(context.spark, context.warehouse, FILES):
+    rows = store.find(context.spark, context.warehouse, FILES)
+    if rows is None:
         return {}
-    rows = store.read(context.spark, context.warehouse, FILES)
     micros = F.unix_micros("modified_at").alias("micros")
     found = rows.select(SOURCE, "size", micros, "sha256").collect()
     start = datetime(1970, 1, 1)
@@ -221,9 +221,9 @@ def stale_sources(
     replaced = [file.name for selection in (logs, *beside.values()) for file, _ in selection.replaced]
     found = set(replaced)
     for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
-        if store.exists(context.spark, context.warehouse, table):
-            sources = store.read(context.spark, context.warehouse, table).select(column).distinct()
-            found |= {row[0] for row in sources.collect() if row[0] not in known}
+        rows = store.find(context.spark, context.warehouse, table)
+        if rows is not None:
+            found |= {row[0] for row in rows.select(column).distinct().collect() if row[0] not in known}
     return sorted(found)
 
 
@@ -322,9 +322,9 @@ def stage_new_events(context: Context, batch: Staged, verdict: Verdict, stale: S
 
 
 def _existing(context: Context, days: list[date], stale: Sequence[str]) -> DataFrame | None:
-    if not days or not store.exists(context.spark, context.warehouse, EVENTS):
+    events = store.find(context.spark, context.warehouse, EVENTS) if days else None
+    if events is None:
         return None
-    events = store.read(context.spark, context.warehouse, EVENTS)
     day = F.col(EVENT_DATE)
     in_batch = day.isin(days) if len(days) <= MANY_DAYS else day.between(min(days), max(days))
     return events.where(in_batch & ~_is_one_of(SOURCE, stale))
@@ -470,10 +470,10 @@ def write_attributes(context: Context, batch: Staged | None, extra: dict[str, St
             own = [name for name in columns if name in extra[kind].rows.columns]
             incoming.append((attributes.one_per_id(extra[kind].rows, own), True))
         for rows, wins in incoming:
-            if not store.exists(context.spark, context.warehouse, full):
+            existing = store.find(context.spark, context.warehouse, full)
+            if existing is None:
                 outputs[table.name] = store.append(rows, context.warehouse, full)
                 continue
-            existing = store.read(context.spark, context.warehouse, full)
             changed = attributes.changes(existing, rows, list(columns), incoming_wins=wins)
             outputs[table.name] = store.upsert(changed, context.warehouse, full)
     return outputs

@@ -106,7 +106,7 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
 
 
 def _current(night: Night, table: Table) -> DataFrame | None:
-    return store.read(night.spark, night.warehouse, table) if _there(night, table) else None
+    return store.find(night.spark, night.warehouse, table)
 
 
 def _there(night: Night, table: Table) -> bool:

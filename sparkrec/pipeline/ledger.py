@@ -12,7 +12,7 @@ from sparkrec.store import Warehouse
 from sparkrec.tables import RUNS
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 Versions = dict[str, int | str]  # table → Delta version, models/<model> → model version
 
@@ -91,9 +91,9 @@ def last_run(spark: SparkSession, warehouse: Warehouse, stage: str, run_date: da
     """The newest run of a stage of this night, however it ended; None where there is none."""
     from pyspark.sql import functions as F
 
-    if not store.exists(spark, warehouse, RUNS):
+    rows = _rows(spark, warehouse, stage, run_date)
+    if rows is None:
         return None
-    rows = store.read(spark, warehouse, RUNS).where((F.col("run_date") == F.lit(run_date)) & (F.col("stage") == stage))
     newest = rows.orderBy(F.col("ended_at").desc()).select("status", "inputs", "config_hash", "code_version").head()
     return LastRun(newest[0], json.loads(newest[1]), newest[2], newest[3]) if newest else None
 
@@ -105,16 +105,23 @@ def last_done(
     """The outputs of the newest finished run of this stage and night with these very inputs, settings and code."""
     from pyspark.sql import functions as F
 
-    if not store.exists(spark, warehouse, RUNS):
+    rows = _rows(spark, warehouse, stage, run_date)
+    if rows is None:
         return None
-    rows = (
-        store.read(spark, warehouse, RUNS)
-        .where((F.col("run_date") == F.lit(run_date)) & (F.col("stage") == stage) & (F.col("status") == "done"))
+    newest = (
+        rows.where(F.col("status") == "done")
         .where((F.col("config_hash") == config_hash) & (F.col("code_version") == code_version))
         .where(F.col("inputs") == json.dumps(inputs, sort_keys=True))
         .orderBy(F.col("ended_at").desc())
         .select("outputs")
-        .limit(1)
-        .collect()
+        .head()
     )
-    return json.loads(rows[0][0]) if rows else None
+    return json.loads(newest[0]) if newest else None
+
+
+def _rows(spark: SparkSession, warehouse: Warehouse, stage: str, run_date: date) -> DataFrame | None:
+    """The runs of a stage of this night; None where nothing has ever run."""
+    from pyspark.sql import functions as F
+
+    runs = store.find(spark, warehouse, RUNS)
+    return None if runs is None else runs.where((F.col("run_date") == F.lit(run_date)) & (F.col("stage") == stage))

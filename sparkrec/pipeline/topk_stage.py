@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from pyspark import StorageLevel
@@ -21,12 +20,12 @@ from sparkrec.pipeline.evaluate_stage import RECENT, SESSIONS_SPLIT, USERS_SPLIT
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
+from sparkrec.pipeline.publication import last_published, make_current
 from sparkrec.pipeline.scorers import seen_pairs, user_scorer
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
 from sparkrec.retrieval.publish import published
 from sparkrec.retrieval.topk import ItemMatrix, top_k
 from sparkrec.tables import (
-    CURRENT,
     ID,
     IDX,
     ITEM_IDX,
@@ -54,20 +53,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lists:
-    """The lists of a model, and the number of users or sessions that should have one."""
+    """The lists of a model, and the users or sessions that should have one, a row each."""
 
     rows: DataFrame
-    expected: int
+    keys: DataFrame
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of a model's lists, lists, lists of full length, and the share of the users who have one."""
+    """Rows of a model's lists, lists, and lists of full length."""
 
     rows: int
     lists: int
     full: int
-    users_share: float
 
 
 def run_topk(night: Night, inputs: Inputs) -> StageResult:
@@ -95,83 +93,49 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
 @contextmanager
 def _judged(night: Night, inputs: Inputs, card: ModelCard) -> Iterator[tuple[DataFrame, Counts, list[str]]]:
     """A model's lists in the columns of its table, counted and judged before a reader can see them."""
-    named = night.spark.createDataFrame([], topk_table(card.model).ddl)
+    table = topk_table(card.model)
+    named = night.spark.createDataFrame([], table.ddl)
+    counts, against = Counts(0, 0, 0), ["a score is not a number"]
     try:
-        lists = _session_lists(night, inputs, card) if card.model == "gru" else _user_lists(night, inputs, card)
-        items, table = inputs.read(ITEM_INDEX), topk_table(card.model)
-        named = published(lists.rows, None, items, night.run_date, card.model_version, table)
-        named = named.persist(StorageLevel.DISK_ONLY)
-        counts = _count(named, lists.expected, night.config.topk.k)
-        against = objections_to(night, inputs, card, counts.users_share)
-    except Exception as error:  # raised by the engine here, or in a worker and wrapped by Spark
-        if "is not finite" not in str(error):
-            raise
-        counts, against = Counts(0, 0, 0, 0.0), ["a score is not a number"]
-    try:
+        try:
+            lists = _session_lists(night, inputs, card) if card.model == "gru" else _user_lists(night, inputs, card)
+            named = published(lists.rows, None, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
+            named = named.persist(StorageLevel.DISK_ONLY)
+            counts = _count(named, night.config.topk.k)
+            against = objections_to(night, inputs, card, lists.keys, counts.lists) if night.config.gate.enabled else []
+        except Exception as error:  # raised by the engine here, or in a worker and wrapped by Spark
+            if "is not finite" not in str(error):
+                raise
         yield named, counts, against
     finally:
         named.unpersist()
 
 
-def objections_to(night: Night, inputs: Inputs, card: ModelCard, users_share: float) -> list[str]:
-    """What the gate has against the night's model, by ``metrics`` and the share of users with a list."""
-    if not night.config.gate.enabled:
-        return []
+def objections_to(night: Night, inputs: Inputs, card: ModelCard, keys: DataFrame, n_lists: int) -> list[str]:
+    """What the gate has against the night's model, by ``metrics`` and the share of ``keys`` that have a list."""
+    last, expected = last_published(night, card.model), keys.count()
+    nights = [night.run_date, *([last[0]] if last else [])]
     split = SESSIONS_SPLIT if card.model == "gru" else USERS_SPLIT
-    rows = inputs.read(METRICS).where(F.col("split") == split).collect() if inputs.has(METRICS) else []
+    wanted = F.col(RUN_DATE).isin(nights) & (F.col("split") == split)
+    rows = inputs.read(METRICS).where(wanted).collect() if inputs.has(METRICS) else []
 
-    def values(run_date: date, model: str, version: str) -> list[MetricValue]:
-        keys = [(r[RUN_DATE], r["model"], r[MODEL_VERSION]) for r in rows]
-        mine = [r for r, key in zip(rows, keys, strict=True) if key == (run_date, model, version)]
+    def values(*key: object) -> list[MetricValue]:
+        mine = [r for r in rows if (r[RUN_DATE], r["model"], r[MODEL_VERSION]) == key]
         return [MetricValue(r["metric"], r["k"], r[VALUE], r["n"]) for r in mine]
 
-    last = last_published(night, card.model)
     return objections(
         values(night.run_date, card.model, card.model_version),
         values(night.run_date, RECENT, ""),
         values(last[0], card.model, last[1]) if last else None,
-        users_share,
+        n_lists / expected if expected else 0.0,
         night.config.gate,
     )
 
 
-def last_published(night: Night, model: str) -> tuple[date, str] | None:
-    """The night before this one whose lists are or were current, and the version of the model that made them."""
-    pointer = _pointer(night, model)
-    if pointer is not None and pointer[0] < night.run_date:
-        return pointer
-    table = topk_table(model)
-    if not store.exists(night.spark, night.warehouse, table):
-        return None
-    earlier = store.read(night.spark, night.warehouse, table).where(F.col(RUN_DATE) < F.lit(night.run_date))
-    newest = earlier.agg(F.max(RUN_DATE)).head()
-    if newest is None or newest[0] is None:
-        return None
-    row = earlier.where(F.col(RUN_DATE) == F.lit(newest[0])).select(MODEL_VERSION).head()
-    return (newest[0], row[0]) if row else None
-
-
-def make_current(night: Night, card: ModelCard) -> None:
-    """Points ``current`` to the night's lists, unless a later night's are current: a backfill changes nothing there."""
-    pointer = _pointer(night, card.model)
-    if pointer is None or pointer[0] <= night.run_date:
-        values = [(card.model, night.run_date, card.model_version, datetime.now(UTC))]
-        store.upsert(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
-
-
-def _pointer(night: Night, model: str) -> tuple[date, str] | None:
-    if not store.exists(night.spark, night.warehouse, CURRENT):
-        return None
-    rows = store.read(night.spark, night.warehouse, CURRENT).where(F.col("model") == model)
-    row = rows.select(RUN_DATE, MODEL_VERSION).head()
-    return (row[0], row[1]) if row else None
-
-
-def _count(lists: DataFrame, expected: int, k: int) -> Counts:
+def _count(lists: DataFrame, k: int) -> Counts:
     counted = lists.agg(F.count("*"), F.count_if(F.col(RANK) == 1), F.count_if(F.col(RANK) == k)).head()
     assert counted is not None  # an aggregate without groups has one row
-    rows, n_lists, full = (int(n) for n in counted)
-    return Counts(rows, n_lists, full, n_lists / expected if expected else 0.0)
+    return Counts(*(int(n) for n in counted))
 
 
 def _user_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
@@ -182,7 +146,7 @@ def _user_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
     settings = night.config.topk
     rows = top_k(queries, scorer.items, key=[USER_IDX, USER_ID], k=settings.k,
                  seen=None if night.fmt.recommend_seen else seen, block_mb=settings.block_mb)  # fmt: skip
-    return Lists(rows, seen.select(USER_IDX).distinct().count())
+    return Lists(rows, seen.select(USER_IDX).distinct())
 
 
 def _session_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
@@ -201,7 +165,7 @@ def _session_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
     seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
     items = ItemMatrix(*output_items(path), trained_items(path))
     rows = top_k(named, items, key=[USER_ID, KEY_TYPE], k=settings.k, seen=seen, block_mb=settings.block_mb)
-    return Lists(rows, current.count())
+    return Lists(rows, current)
 
 
 def current_sessions(night: Night, sessions: DataFrame) -> DataFrame:

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from pyspark.sql import functions as F
-
-from sparkrec import store
 from sparkrec.config import GruConfig, config_dict
 from sparkrec.errors import UserError
 from sparkrec.pipeline.models import FULL, part_path, read_card
 from sparkrec.pipeline.night import Night
+from sparkrec.pipeline.publication import published_before
 from sparkrec.prepare.cut import as_of
-from sparkrec.tables import MODEL_VERSION, RUN_DATE, topk_table
 from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
 _MAY_DIFFER = ("warm_start", "epochs")  # what says how a training begins and ends, not what is trained
@@ -36,13 +33,8 @@ def earlier_models(night: Night) -> list[Earlier]:
     None unless the night asks for them. Nights after this one do not count, so a night that is run again later begins
     as it would have begun then; nor does a model that the gate held back.
     """
-    table = topk_table("gru")
-    if not night.config.gru.warm_start or not store.exists(night.spark, night.warehouse, table):
-        return []
-    lists = store.read(night.spark, night.warehouse, table).where(F.col(RUN_DATE) < F.lit(night.run_date))
-    published = lists.select(RUN_DATE, MODEL_VERSION).distinct().collect()
-    newest_first = sorted(((row[RUN_DATE], row[MODEL_VERSION]) for row in published), reverse=True)
-    return [found for day, version in newest_first if (found := _model_of(night, day, version)) is not None]
+    nights = published_before(night, "gru") if night.config.gru.warm_start else []
+    return [found for day, version in nights if (found := _model_of(night, day, version)) is not None]
 
 
 def begin_with(models: list[Earlier], before: datetime) -> Earlier | None:

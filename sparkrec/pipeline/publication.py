@@ -1,0 +1,43 @@
+"""Which nights of a model are published, and which of them is current."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+from pyspark.sql import functions as F
+
+from sparkrec import store
+from sparkrec.pipeline.models import ModelCard
+from sparkrec.pipeline.night import Night
+from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE, topk_table
+
+
+def published_before(night: Night, model: str) -> list[tuple[date, str]]:
+    """The nights before this one that have lists of the model, and the version that made them, the latest first."""
+    lists = store.find(night.spark, night.warehouse, topk_table(model))
+    if lists is None:
+        return []
+    rows = lists.where(F.col(RUN_DATE) < F.lit(night.run_date)).select(RUN_DATE, MODEL_VERSION).distinct().collect()
+    return sorted(((row[RUN_DATE], row[MODEL_VERSION]) for row in rows), reverse=True)
+
+
+def last_published(night: Night, model: str) -> tuple[date, str] | None:
+    """The night before this one whose lists are or were current, and the version of the model that made them."""
+    pointer = _pointer(night, model)
+    if pointer is not None and pointer[0] < night.run_date:
+        return pointer
+    return next(iter(published_before(night, model)), None)
+
+
+def make_current(night: Night, card: ModelCard) -> None:
+    """Points ``current`` to the night's lists, unless a later night's are current: a backfill changes nothing there."""
+    pointer = _pointer(night, card.model)
+    if pointer is None or pointer[0] <= night.run_date:
+        values = [(card.model, night.run_date, card.model_version, datetime.now(UTC))]
+        store.upsert(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
+
+
+def _pointer(night: Night, model: str) -> tuple[date, str] | None:
+    rows = store.find(night.spark, night.warehouse, CURRENT)
+    row = None if rows is None else rows.where(F.col("model") == model).select(RUN_DATE, MODEL_VERSION).head()
+    return (row[0], row[1]) if row else None
