@@ -12,15 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
+from dataclasses import replace
 from typing import Any
 
-from sparkrec.config import Config, GruConfig, SparkConfig, TrainConfig, load_config
+from _measure import say
+
+from sparkrec.config import GruConfig, SparkConfig, TrainConfig, load_config
+from sparkrec.evaluation.sessions import session_metrics
 from sparkrec.log import log_event, setup_logging
 from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
 from sparkrec.spark import build_session
 from sparkrec.training import gru
+from sparkrec.training.item_vectors import write_item_vectors
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.snapshot import write_snapshot
 
@@ -44,7 +48,7 @@ def main() -> None:
     runs = []
     for seed in range(1, args.seeds + 1):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(run(spark, sessions, n_items, config, seed, folder))
+            runs.append(run(spark, sessions, n_items, replace(config.gru, seed=seed), config.train, folder))
         log_event("quality_run", seed=seed, **runs[-1])
     mean = {key: statistics.mean(r[key] for r in runs) for key in runs[0]}
     ratio = mean["recall@20"] / args.peer_recall
@@ -89,28 +93,25 @@ def read_sessions(spark: Any, path: str) -> tuple[Any, int]:
     return sessions.withColumn("test", F.col("start") > cut).drop("start"), numbers.count()
 
 
-def run(spark: Any, sessions: Any, n_items: int, config: Config, seed: int, folder: str) -> dict[str, float]:
-    """Trains on the first part of the sessions and judges on the rest."""
-    from pyspark.sql import functions as F
-
-    settings = GruConfig(**{**vars(config.gru), "seed": seed})
-    ranks: TrainConfig = config.train
-    plan = gru.snapshot_rows(sessions.where("not test"), settings)
-    write_snapshot(
-        plan.rows, f"{folder}/snapshot", group=plan.group, order=plan.order,
-        n_files=ranks.snapshot_files, inputs={"sessions": 0}, n_slots=settings.lanes,
-    )  # fmt: skip
-    model_path = f"{folder}/model"
-    history = run_ranks(spark, gru.train, (f"{folder}/snapshot", model_path, settings, ranks, n_items, {}), ranks)[0]
-    test = sessions.where("test")
-    print(left_out(test, trained_items(model_path)), file=sys.stderr)
-    hit = F.col("rank") <= 20
-    judged = next_item_ranks(test, model_path).agg(
-        F.avg(hit.cast("double")).alias("recall"), F.avg(F.when(hit, 1 / F.col("rank")).otherwise(0)).alias("mrr")
-    )
-    row = judged.head()
-    speed = statistics.median(h["events_per_second"] for h in history)
-    return {"recall@20": row["recall"], "mrr@20": row["mrr"], "events_per_second": speed}
+def run(
+    spark: Any, sessions: Any, n_items: int, config: GruConfig, ranks: TrainConfig, folder: str, vectors: Any = None
+) -> dict[str, float]:
+    """Trains on the first part of the sessions and judges on the rest, which go on from the first; ``folder/model``."""
+    train, test = sessions.where("not test"), sessions.where("test")
+    snapshot, model = f"{folder}/snapshot", f"{folder}/model"
+    plan = gru.snapshot_rows(train, config)
+    write_snapshot(plan.rows, snapshot, group=plan.group, order=plan.order, n_files=ranks.snapshot_files,
+                   inputs={"sessions": 0}, n_slots=config.lanes)  # fmt: skip
+    if config.features:
+        write_item_vectors(vectors, snapshot, config.features)
+    history = run_ranks(spark, gru.train, (snapshot, model, config, ranks, n_items, {}), ranks)[0]
+    say(left_out(test, trained_items(model)))
+    judged = session_metrics(next_item_ranks(test, model, history=train), [20])
+    return {
+        **{f"{value.metric}@{value.k}": value.value for value in judged},
+        "events_per_second": statistics.median(h["events_per_second"] for h in history),
+        "train_s": round(sum(h["seconds"] for h in history), 1),
+    }
 
 
 if __name__ == "__main__":

@@ -32,14 +32,13 @@ import pyarrow.parquet as pq
 import torch
 from _gru_peer import CPU, load_peer
 from _measure import last_line, machine, say
+from gru_quality import SETTINGS as QUALITY_SETTINGS
 
 from sparkrec.config import Config, SparkConfig, TrainConfig, load_config
 from sparkrec.training import gru
 from sparkrec.training.launch import run_ranks
 
-SETTINGS = ["gru.loss=bpr-max", "gru.lanes=80", "gru.dropout_embedding=0.3", "gru.dropout_hidden=0.05",
-            "gru.learning_rate=0.05", "gru.momentum=0.4", "gru.n_sample=2048", "gru.sample_alpha=0.4",
-            "gru.bpreg=1.95", "gru.elu=0.5", "gru.epochs=1", "train.device=cpu"]  # fmt: skip
+SETTINGS = ["gru.loss=bpr-max", *QUALITY_SETTINGS["bpr-max"], "gru.epochs=1", "train.device=cpu"]
 
 
 def main() -> None:

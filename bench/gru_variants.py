@@ -20,18 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from _measure import last_line, say
-from gru_quality import SETTINGS, read_sessions
+from gru_quality import SETTINGS, read_sessions, run
 
 from sparkrec.config import GruConfig, SparkConfig, TextConfig, TrainConfig, load_config
 from sparkrec.log import setup_logging
 from sparkrec.prepare.text_vectors import text_vectors
-from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
 from sparkrec.spark import build_session
-from sparkrec.training import gru
 from sparkrec.training.checkpoint import WEIGHTS
-from sparkrec.training.item_vectors import write_item_vectors
-from sparkrec.training.launch import run_ranks
-from sparkrec.training.snapshot import write_snapshot
 
 RANKS = TrainConfig(threads_per_rank=1)  # small products: a second thread does not help
 
@@ -43,7 +38,7 @@ def main() -> None:
     plain = load_config(None, ["gru.loss=bpr-max", *SETTINGS["bpr-max"], *args.settings]).gru
     spark_conf = {"spark.driver.memory": "2g", "spark.sql.shuffle.partitions": "2"}
     spark = build_session(SparkConfig(master="local[2]", conf=spark_conf))
-    vectors: dict[str, Any] = {}
+    vectors = None
     if args.what == "text":
         sessions, n_items, vectors = read_invoices(spark, args.data)
     else:
@@ -52,7 +47,8 @@ def main() -> None:
     found = {}
     for name, config in networks(args.what, plain, n_items).items():
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = run(spark, sessions, n_items, config, vectors, folder)
+            judged = run(spark, sessions, n_items, config, RANKS, folder, vectors)
+            found[name] = judged | {"weights_mb": round(Path(folder, "model", WEIGHTS).stat().st_size / 1e6, 2)}
         say(name, found[name])
     peer = found.pop("plain")
     best = max(found.values(), key=lambda f: f["recall@20"])
@@ -90,8 +86,8 @@ def networks(what: str, plain: GruConfig, n_items: int) -> dict[str, GruConfig]:
     return found
 
 
-def read_invoices(spark: Any, folder: str) -> tuple[Any, int, dict[str, Any]]:
-    """Invoices as sessions, as ``read_sessions`` gives them; and vectors of the descriptions, by name."""
+def read_invoices(spark: Any, folder: str) -> tuple[Any, int, Any]:
+    """Invoices as sessions, as ``read_sessions`` gives them; and vectors of the descriptions, by both methods."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -107,11 +103,8 @@ def read_invoices(spark: Any, folder: str) -> tuple[Any, int, dict[str, Any]]:
     baskets = numbered.groupBy(F.col("InvoiceNo").alias("session_id")).agg(events.alias("events"), start, user)
     items_of = F.array_distinct("events.idx").alias("items")
     sessions = baskets.select("session_id", "user_idx", "start_ts", items_of).localCheckpoint()
-    made = {
-        f"text_{method}": text_vectors(items, index, ["title"], TextConfig(method=method)).localCheckpoint()
-        for method in ("tfidf", "word2vec")
-    }
-    return sessions, items.count(), made
+    tfidf, word2vec = (text_vectors(items, index, ["title"], TextConfig(method=m)) for m in ("tfidf", "word2vec"))
+    return sessions, items.count(), tfidf.unionByName(word2vec).localCheckpoint()
 
 
 def chosen(sessions: Any, limit: int, several: bool) -> Any:
@@ -125,32 +118,6 @@ def chosen(sessions: Any, limit: int, several: bool) -> Any:
         kept = kept.withColumn("n", F.count("*").over(Window.partitionBy("user_idx"))).where("n > 1").drop("n")
     cut = kept.select(F.percentile(F.unix_seconds("start_ts"), F.lit(0.9))).head()[0]
     return kept.withColumn("test", F.unix_seconds("start_ts") > cut).localCheckpoint()
-
-
-def run(
-    spark: Any, sessions: Any, n_items: int, config: GruConfig, vectors: dict[str, Any], folder: str
-) -> dict[str, float]:
-    """Trains on the first part of the sessions and judges on the rest, which go on from the first."""
-    from pyspark.sql import functions as F
-
-    train, test, model = sessions.where("not test"), sessions.where("test"), f"{folder}/model"
-    plan = gru.snapshot_rows(train, config)
-    write_snapshot(plan.rows, f"{folder}/snapshot", group=plan.group, order=plan.order, n_files=RANKS.snapshot_files,
-                   inputs={"sessions": 0}, n_slots=config.lanes)  # fmt: skip
-    for name in config.features:
-        write_item_vectors(vectors[name], f"{folder}/snapshot", [name])
-    history = run_ranks(spark, gru.train, (f"{folder}/snapshot", model, config, RANKS, n_items, {}), RANKS)[0]
-    say(left_out(test, trained_items(model)))
-    hit = F.col("rank") <= 20
-    row = next_item_ranks(test, model, history=train).agg(
-        F.avg(hit.cast("double")).alias("recall"), F.avg(F.when(hit, 1 / F.col("rank")).otherwise(0)).alias("mrr")
-    ).head()  # fmt: skip
-    return {
-        "recall@20": round(row["recall"], 4),
-        "mrr@20": round(row["mrr"], 4),
-        "weights_mb": round(Path(model, WEIGHTS).stat().st_size / 1e6, 2),
-        "train_s": round(sum(h["seconds"] for h in history), 1),
-    }
 
 
 if __name__ == "__main__":
