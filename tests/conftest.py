@@ -9,6 +9,17 @@ import pytest
 from sparkrec.config import SparkConfig
 
 
+@pytest.fixture
+def one_thread():
+    """For tiny tensors: threads would only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def spark():
     """The one Spark session of the suite."""

@@ -76,13 +76,13 @@ class ThreadComm:
 def on_threads(size, fn, *args):
     """Results of ``fn(comm, *args)`` on ``size`` ranks, in rank order; raises what a rank raised."""
     shared = ([None] * size, threading.Barrier(size))
-    results, errors = [None] * size, []
+    results, errors, cut_off = [None] * size, [], []
 
     def run(rank):
         try:
             results[rank] = fn(ThreadComm(rank, size, shared), *args)
-        except threading.BrokenBarrierError:
-            pass
+        except threading.BrokenBarrierError as error:  # another rank raised, or one has waited in vain
+            cut_off.append(error)
         except Exception as error:
             errors.append(error)
             shared[1].abort()
@@ -92,8 +92,8 @@ def on_threads(size, fn, *args):
         thread.start()
     for thread in threads:
         thread.join()
-    if errors:
-        raise errors[0]
+    if errors or cut_off:
+        raise [*errors, *cut_off][0]
     return results
 
 

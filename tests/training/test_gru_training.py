@@ -31,12 +31,7 @@ MODES = ["constrained", "separate", "none"]
 CPU = TrainConfig(device="cpu")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(comm, snapshot, path, config, n_items=N_ITEMS):

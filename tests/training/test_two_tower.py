@@ -42,15 +42,7 @@ CONFIG = TwoTowerConfig(
 USER_FEATURES = (Feature("group", 2, 1),)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors here are tiny: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 ITEM_FEATURES = (Feature("genre", 3, 2),)
 
 
