@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Renews the lock files from pyproject.toml and infra/horovod/*.in. Versions that still fit stay as they are;
-# `infra/lock.sh --upgrade` takes the newest that fit, `--upgrade-package NAME` those of one package.
+# Renews the lock files from pyproject.toml, infra/horovod/*.in and infra/airflow/airflow.in. Versions that still fit
+# stay as they are; `infra/lock.sh --upgrade` takes the newest that fit, `--upgrade-package NAME` those of one package.
 # Run it after a change of the dependencies, then `make test`, then commit the lock files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,3 +25,4 @@ compile infra/build.in --constraints infra/requirements.lock infra/build.lock
 for name in horovod cmake cuda; do
     compile "infra/horovod/$name.in" --no-deps "infra/horovod/$name.lock"
 done
+compile infra/airflow/airflow.in infra/airflow/requirements.lock

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from sparkrec.formats import format_names
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = [*ROOT.glob("infra/*.lock"), *ROOT.glob("infra/horovod/*.lock")]
+LOCKS = [*ROOT.glob("infra/*.lock"), *ROOT.glob("infra/horovod/*.lock"), *ROOT.glob("infra/airflow/*.lock")]
 
 
 def locked(path):
