@@ -31,6 +31,9 @@ DEFAULT_CONF = {
 }
 
 
+SECRET = "SPARKREC_SPARK_SECRET"  # environment variable: the secret that driver, executors and daemons share
+
+
 def delta_jars() -> list[Path]:
     """Delta's jars as fetched at set-up (``<environment>/share/sparkrec/jars``); empty when there are none."""
     return sorted((Path(sys.prefix) / "share" / "sparkrec" / "jars").glob("*.jar"))
@@ -41,9 +44,11 @@ def build_session(config: SparkConfig) -> SparkSession:
 
     Under spark-submit its settings (options, properties file) win over the configuration's, and the master and the
     jars are its own; otherwise the master is ``local[*]`` unless configured, and the jars are those of the set-up.
+    The secret of a standalone cluster comes from the environment (``SPARKREC_SPARK_SECRET``), so that no command line
+    and no file of the project holds it; YARN and Kubernetes make their own.
 
     Raises:
-        UserError: No Java, or Delta's jars are missing.
+        UserError: No Java, Delta's jars are missing, or a standalone cluster's secret is.
     """
     from pyspark.sql import SparkSession
 
@@ -53,7 +58,8 @@ def build_session(config: SparkConfig) -> SparkSession:
     builder = SparkSession.builder.appName(config.app_name)
     try:
         given = _submitted_conf() if submitted else _own_conf(config)
-        for key, value in _merge_conf(DEFAULT_CONF, config.conf, given).items():
+        merged = _merge_conf(DEFAULT_CONF, config.conf, given)
+        for key, value in {**merged, **_secret(merged)}.items():
             builder = builder.config(key, value)
         spark = builder.getOrCreate()
     except UserError:
@@ -90,6 +96,17 @@ def _merge_conf(*layers: dict[str, str]) -> dict[str, str]:
     if DELTA_EXTENSION not in extensions:
         extensions.append(DELTA_EXTENSION)
     return {**merged, **REQUIRED_CONF, EXTENSIONS: ",".join(extensions)}
+
+
+def _secret(conf: dict[str, str]) -> dict[str, str]:
+    """The secret that a standalone cluster with authentication asks for."""
+    standalone = conf.get("spark.master", "").startswith("spark:")
+    if not standalone or conf.get("spark.authenticate") != "true" or "spark.authenticate.secret" in conf:
+        return {}
+    if not os.environ.get(SECRET):
+        fix = f"export {SECRET}=… with the secret of the cluster's master and workers"
+        raise UserError("Spark's authentication is on, but there is no secret", where=conf["spark.master"], fix=fix)
+    return {"spark.authenticate.secret": os.environ[SECRET]}
 
 
 def _first_line(error: Exception) -> str:

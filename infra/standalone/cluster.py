@@ -5,10 +5,12 @@
 prints the master's URL and runs until Ctrl-C. In a program::
 
     with standalone_cluster(workers=2) as cluster:
-        subprocess.run(["spark-submit", "--master", cluster.master_url, ...])
+        subprocess.run(["spark-submit", "--master", cluster.master_url, ...], env=os.environ | cluster.environment)
 
-Everything listens on 127.0.0.1 and on free ports. The daemons are those of the pyspark that is installed in the
-running Python, started with its ``spark-class``.
+Who submits needs the cluster's secret in ``SPARKREC_SPARK_SECRET``: it is taken from there if it is set, else made and
+printed. Everything listens on 127.0.0.1 and on free ports. The master keeps its state in a folder, so that one that is
+started again with the same ports goes on with the running jobs. The daemons are those of the pyspark that is installed
+in the running Python, started with its ``spark-class``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,14 +27,15 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
 MASTER = "org.apache.spark.deploy.master.Master"
 WORKER = "org.apache.spark.deploy.worker.Worker"
+SECRET = "SPARKREC_SPARK_SECRET"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class StandaloneCluster:
     master_url: str  # spark://127.0.0.1:PORT
     web_url: str  # the master's page; /json/ has its state
     folder: Path  # logs of the daemons; work folders of the workers with the executors' logs
+    secret: str = field(repr=False)  # shared by the daemons and those who submit
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the environment of spark-submit must hold."""
+        return {SECRET: self.secret}
 
     def state(self) -> dict[str, Any]:
         """What the master says of itself, its workers and its applications."""
@@ -75,17 +85,39 @@ def standalone_cluster(
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spark-standalone-")))
         place.mkdir(parents=True, exist_ok=True)
         port, web_port = _free_ports(2)
-        cluster = StandaloneCluster(f"spark://{HOST}:{port}", f"http://{HOST}:{web_port}", place)
+        secret = os.environ.get(SECRET) or secrets.token_hex(32)
+        cluster = StandaloneCluster(f"spark://{HOST}:{port}", f"http://{HOST}:{web_port}", place, secret)
+        secured = ["--properties-file", str(_properties(place / "daemons.conf", secret))]
         daemons: dict[str, subprocess.Popen[bytes]] = {}
         stack.callback(_end, daemons)
-        options = ["--host", HOST, "--port", str(port), "--webui-port", str(web_port)]
-        daemons["master"] = _start(place / "master", MASTER, *options)
+        options = ["--host", HOST, "--port", str(port), "--webui-port", str(web_port), *secured]
+        keep = (
+            f"-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory={place / 'master' / 'recovery'}"
+        )
+        daemons["master"] = _start(place / "master", MASTER, *options, SPARK_MASTER_OPTS=keep)
         for number in range(workers):
             own = place / f"worker-{number}"
-            options = ["--host", HOST, "--cores", str(cores), "--memory", f"{memory_mb}m", "--webui-port", "0"]
+            options = [
+                "--host",
+                HOST,
+                "--cores",
+                str(cores),
+                "--memory",
+                f"{memory_mb}m",
+                "--webui-port",
+                "0",
+                *secured,
+            ]
             daemons[own.name] = _start(own, WORKER, *options, "--work-dir", str(own / "work"), cluster.master_url)
         _wait(cluster, daemons, workers, time.monotonic() + timeout_s)
         yield cluster
+
+
+def _properties(path: Path, secret: str) -> Path:
+    """Settings of the daemons, in a file that nobody else can read."""
+    path.touch(mode=0o600)
+    path.write_text(f"spark.authenticate true\nspark.authenticate.secret {secret}\nspark.network.crypto.enabled true\n")
+    return path
 
 
 def _free_ports(n: int) -> list[int]:
@@ -97,17 +129,23 @@ def _free_ports(n: int) -> list[int]:
         return [int(held.getsockname()[1]) for held in sockets]
 
 
-def _start(folder: Path, daemon: str, *options: str) -> subprocess.Popen[bytes]:
-    """Starts a daemon in a folder and a session of its own; its output goes to ``log`` there."""
+def _start(
+    folder: Path, daemon: str, *options: str, within: Sequence[str] = (), **variables: str
+) -> subprocess.Popen[bytes]:
+    """Starts a daemon in a folder and a session of its own; its output goes to ``log`` there.
+
+    ``within`` is a command that runs others, such as ``ip netns exec NAME``.
+    """
     import pyspark
 
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(pyspark.__file__).parent
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYSPARK", "SPARK_"))}
     env |= {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": HOST, "SPARK_DAEMON_MEMORY": "256m", "SPARK_NO_DAEMONIZE": "1"}
+    env |= variables
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [str(home / "bin" / "spark-class"), daemon, *options],
+            [*within, str(home / "bin" / "spark-class"), daemon, *options],
             cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
 
@@ -157,6 +195,8 @@ def main() -> int:
     folder = options.folder.resolve() if options.folder else None
     with standalone_cluster(options.workers, options.cores, options.memory, folder) as cluster:
         print(cluster.master_url, flush=True)
+        if not os.environ.get(SECRET):
+            print(f"export {SECRET}={cluster.secret}", file=sys.stderr, flush=True)
         print(f"state: {cluster.web_url}  logs: {cluster.folder}  Ctrl-C ends it", file=sys.stderr, flush=True)
         signal.pause()
     return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from sparkrec.config import Config
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.formats import load_format
+from sparkrec.store import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -26,6 +29,7 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
             cannot be launched.
     """
     _require(config.warehouse.path, "warehouse.path")
+    Warehouse(config.warehouse.path)  # refuses a path that not every reader takes for the same place
     _require(config.logs.format, "logs.format")
     load_format(config.logs.format)
     if "ingest" in stages:
@@ -42,6 +46,9 @@ def _require(value: str, key: str) -> None:
 
 
 def _check_writable(spark: SparkSession, path: str) -> None:
+    if ":" not in path:
+        with contextlib.suppress(OSError):  # the attempt below says what is wrong
+            os.makedirs(path, mode=0o750, exist_ok=True)  # a new one is closed to others, whatever the umask
     jvm: Any = spark._jvm
     hadoop = jvm.org.apache.hadoop.fs.Path(path)
     probe = jvm.org.apache.hadoop.fs.Path(hadoop, "_writable")

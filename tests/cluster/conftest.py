@@ -36,6 +36,12 @@ def cluster_program():
 
 
 @pytest.fixture(scope="session")
+def submit_program():
+    """infra/airflow/sparkrec_submit.py as a module."""
+    return load_module(ROOT / "infra" / "airflow" / "sparkrec_submit.py")
+
+
+@pytest.fixture(scope="session")
 def standalone_cluster(cluster_program, tmp_path_factory):
     """A master and two workers of one core and 1.5 GB each."""
     with cluster_program.standalone_cluster(
@@ -45,17 +51,17 @@ def standalone_cluster(cluster_program, tmp_path_factory):
 
 
 @pytest.fixture
-def submit(standalone_cluster, package_zip, tmp_path):
-    """``submit(script, *args, conf={})``: spark-submit from an empty folder; returns the finished process.
+def submission(package_zip, tmp_path):
+    """``submission(cluster, script, *args, conf={})``: what spark-submit is run with, from an empty folder.
 
     The environment has no PYTHONPATH, so that nothing but the zip brings the code.
     """
 
-    def run(script, *args, conf=None, timeout=600):
+    def make(cluster, script, *args, conf=None):
         options = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1", **(conf or {})}
         command = [
             str(ENVIRONMENT / "bin" / "spark-submit"),
-            "--master", standalone_cluster.master_url,
+            "--master", cluster.master_url,
             "--properties-file", str(ROOT / "conf" / "spark-defaults.conf"),
             "--jars", ",".join(str(jar) for jar in delta_jars()),
             "--py-files", str(package_zip),
@@ -65,8 +71,20 @@ def submit(standalone_cluster, package_zip, tmp_path):
         ]  # fmt: skip
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYSPARK", "SPARK"))}
         env |= {"PYSPARK_PYTHON": str(ENVIRONMENT / "bin" / "python"), "SPARK_LOCAL_IP": "127.0.0.1"}
+        env |= cluster.environment
         folder = tmp_path / "submitted-from-here"
         folder.mkdir(exist_ok=True)
-        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout)
+        return {"args": command, "cwd": folder, "env": env}
+
+    return make
+
+
+@pytest.fixture
+def submit(standalone_cluster, submission):
+    """``submit(script, *args, conf={})``: spark-submit to the cluster; returns the finished process."""
+
+    def run(script, *args, conf=None, timeout=600):
+        made = submission(standalone_cluster, script, *args, conf=conf)
+        return subprocess.run(**made, capture_output=True, text=True, timeout=timeout)
 
     return run
