@@ -37,3 +37,5 @@ done
 
 say "4. How good they are, on the last days held out"
 show sparkrec query metrics "warehouse.path=$DEMO/warehouse"
+
+say "5. The report of the night is $DEMO/warehouse/reports/$LAST.html"

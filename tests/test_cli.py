@@ -79,7 +79,7 @@ def test_sql_and_tables(capsys, warehouse):
         ["query", "topk", "--model", "als", "--user", "it's", "--run-date", "today", "{w}"],
         ["query", "topk", "--model", "als", "--user", "it's", "--k", "x", "{w}"], ["query", "metrics", "{w}"],
         ["query", "runs", "{w}"], ["query", "tables", "{w}", "--format", "xml"],
-        ["query", "tables", "warehouse.path=/nope"],
+        ["query", "tables", "warehouse.path=/nope"], ["report"], ["report", "{w}"], ["report", "warehouse.path=/nope"],
         ["query", "sql", "copy topk_als to '/tmp/sparkrec-out'", "{w}"], ["query", "sql", "select * from nope", "{w}"],
         ["query", "sql", "{w}"], ["make-log"], ["make-log", "--format", "clicks", "--events", "9", "--out", "/tmp/x"],
         ["make-log", "--format", "ratings", "--events", "many", "--out", "/tmp/x"],

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
+RECENT = "popularity_recent"  # the baseline that the gate holds models against
+
 
 @dataclass(frozen=True)
 class MetricValue:

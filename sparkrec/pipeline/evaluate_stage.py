@@ -15,7 +15,7 @@ from sparkrec.evaluation.ranking import ranking_metrics
 from sparkrec.evaluation.ratings import rating_metrics
 from sparkrec.evaluation.sessions import popularity_ranks, session_metrics
 from sparkrec.evaluation.split import holdout_users, known_items_only
-from sparkrec.evaluation.values import MetricValue
+from sparkrec.evaluation.values import RATINGS_SPLIT, RECENT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
 from sparkrec.log import log_event
 from sparkrec.models.als import load_als
 from sparkrec.models.popularity import popularity, popularity_matrix, popularity_queries
@@ -34,8 +34,6 @@ from sparkrec.tables import INTERACTIONS, ITEM_IDX, METRICS, RATING, START_TS, T
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
-RECENT = "popularity_recent"
 Judged = tuple[str, str, str, MetricValue]  # model, model version, split, value
 
 

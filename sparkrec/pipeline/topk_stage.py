@@ -14,9 +14,8 @@ from pyspark.sql import functions as F
 from sparkrec import store
 from sparkrec.errors import UserError
 from sparkrec.evaluation.gate import objections
-from sparkrec.evaluation.values import MetricValue
+from sparkrec.evaluation.values import RECENT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
 from sparkrec.log import warn_event
-from sparkrec.pipeline.evaluate_stage import RECENT, SESSIONS_SPLIT, USERS_SPLIT
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night

@@ -11,6 +11,7 @@ from sparkrec.config import load_config
 from sparkrec.errors import UserError
 from sparkrec.pipeline.lock import locked
 from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
+from sparkrec.rollback import rollback
 from sparkrec.store import Warehouse
 from tests.nights import make_place
 
@@ -62,11 +63,11 @@ def test_rollback_makes_an_earlier_night_current_and_changes_no_list(spark, plac
     assert place.run(spark, place.last, *LENIENT) == 0
     before, user = lists(place), lists(place)["user_id"][0]
     assert query.topk(warehouse, "als", user)["run_date"].unique().to_list() == [place.last]
-    assert query.rollback(warehouse, str(first))["run_date"].to_list() == [first]
+    assert rollback(warehouse, str(first))["run_date"].to_list() == [first]
     assert query.topk(warehouse, "als", user)["run_date"].unique().to_list() == [first]
     assert lists(place).equals(before)
     with pytest.raises(UserError, match="no such night"):
-        query.rollback(warehouse, str(first - timedelta(days=1)))
+        rollback(warehouse, str(first - timedelta(days=1)))
     config = load_config(None, place.settings(*LENIENT))
     again = Choice(only=("topk",), force=True)
     assert run_nightly(config, str(first), again, spark=spark) == 0

@@ -1,0 +1,33 @@
+"""The report of a night: one HTML page, from the tables and models alone, without Spark or Java."""
+
+from __future__ import annotations
+
+from sparkrec import files
+from sparkrec.config import ReportConfig
+from sparkrec.reading import LATEST
+from sparkrec.store import Warehouse
+
+
+def write_report(warehouse: Warehouse, config: ReportConfig, run_date: str = LATEST, out: str | None = None) -> str:
+    """Writes the report of a night; readers see the page of before or the whole new one.
+
+    Args:
+        warehouse: Where the tables are.
+        config: Where reports go, and what they show.
+        run_date: The night, ``YYYY-MM-DD`` or ``latest``.
+        out: The file; by default ``<run_date>.html`` in the folder of reports.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: Nothing has run in the warehouse, or not this night; the place cannot be written.
+    """
+    from sparkrec.report.gather import gather
+    from sparkrec.report.page import page
+
+    report = gather(warehouse, run_date, nights=config.nights, users=config.users)
+    folder = config.path or files.join(warehouse.path, "reports")
+    path = out or files.join(folder, f"{report.head.run_date}.html")
+    files.write_bytes(path, page(report).encode())
+    return path

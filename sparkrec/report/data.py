@@ -1,0 +1,119 @@
+"""What the tables of a night hold: refused rows, sessions, baskets, the lists' spread over the items, sizes.
+
+All is aggregated on lazy frames in polars' streaming engine, so memory holds no more than a row an item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+
+import polars as pl
+
+from sparkrec import query
+from sparkrec.reading import collected, scan_rows
+from sparkrec.report.facts import Lengths, Reason, Sample, Spread, TableSize
+from sparkrec.store import Warehouse
+from sparkrec.tables import (
+    ID,
+    IDX,
+    INTERACTIONS,
+    ITEM_ID,
+    ITEM_IDX,
+    ITEM_INDEX,
+    ITEMS,
+    QUARANTINE,
+    RUN_DATE,
+    USER_IDX,
+    Table,
+    topk_table,
+)
+
+SAMPLES, RAW_CHARS = 3, 300  # refused rows shown for each reason, and characters of each
+DECILES = 10
+
+
+def quarantine(warehouse: Warehouse, times: Sequence[tuple[datetime, datetime]]) -> tuple[Reason, ...]:
+    """The rows refused within the given times (UTC), by reason, the most frequent first.
+
+    Raises:
+        UserError: The table is missing or damaged.
+    """
+    within = pl.any_horizontal([pl.lit(False), *(pl.col("ingested_at").is_between(*span) for span in times)])
+    rows = scan_rows(warehouse, QUARANTINE).filter(within)
+    # A line's first characters alone: a file that is no text at all may be one row.
+    short = rows.select("reason", "source_file", pl.col("raw").fill_null("").str.slice(0, RAW_CHARS + 1))
+    found = collected(
+        short.group_by("reason").agg(pl.len().alias("rows"), pl.struct("source_file", "raw").head(SAMPLES))
+    ).sort("rows", "reason", descending=[True, False])
+    return tuple(
+        Reason(row["reason"], row["rows"], tuple(Sample(s["source_file"], s["raw"]) for s in row["source_file"]))
+        for row in found.iter_rows(named=True)
+    )
+
+
+def lengths(warehouse: Warehouse, table: Table, version: int | None) -> Lengths:
+    """Sessions or baskets by length, as of a version of their table.
+
+    Raises:
+        UserError: The table or the version is missing, or damaged.
+    """
+    rows = scan_rows(warehouse, table, version).select(USER_IDX, pl.col(ITEMS).list.len().alias("length"))
+    counted = collected(
+        rows.group_by("length").agg(pl.len().alias("n"), pl.col(USER_IDX).null_count().alias("anonymous"))
+    ).sort("length")
+    users = collected(rows.select(pl.col(USER_IDX).drop_nulls().n_unique())).item()
+    counts = tuple(counted.select("length", "n").iter_rows())
+    return Lengths(int(counted["n"].sum()), int(counted["anonymous"].sum()), users, counts)
+
+
+def spread(warehouse: Warehouse, model: str, run_date: date, versions: dict[str, int | str]) -> Spread | None:
+    """How a model's lists of a night spread over the items, by their popularity; None without lists.
+
+    Args:
+        warehouse: Where the tables are.
+        model: The model.
+        run_date: The night.
+        versions: Those that the night wrote.
+
+    Raises:
+        UserError: A table or its version is missing, or damaged.
+    """
+    events = scan_rows(warehouse, INTERACTIONS, version_of(versions, INTERACTIONS)).group_by(ITEM_IDX).len("events")
+    lists = scan_rows(warehouse, topk_table(model)).filter(pl.col(RUN_DATE) == run_date).group_by(ITEM_ID).len("places")
+    index = scan_rows(warehouse, ITEM_INDEX, version_of(versions, ITEM_INDEX))
+    items = collected(
+        index.join(events, left_on=IDX, right_on=ITEM_IDX, how="left")
+        .join(lists, left_on=ID, right_on=ITEM_ID, how="left")
+        .select(IDX, pl.col("events", "places").fill_null(0))
+    )
+    places = items["places"].sum()
+    if not places:
+        return None
+    ranked = items.sort(["events", IDX], descending=[True, False]).with_row_index("at")
+    tenths = ranked.group_by(pl.col("at") * DECILES // items.height).agg(pl.col("events", "places").sum())
+    by_tenth = {at: (n_events, n_places) for at, n_events, n_places in tenths.iter_rows()}
+    pairs = [by_tenth.get(at, (0, 0)) for at in range(DECILES)]
+    return Spread(
+        model,
+        tuple(n_places / places for _, n_places in pairs),
+        tuple(n_events / max(items["events"].sum(), 1) for n_events, _ in pairs),
+        listed=items.filter(pl.col("places") > 0).height,
+        items=items.height,
+    )
+
+
+def sizes(warehouse: Warehouse) -> tuple[TableSize, ...]:
+    """The tables as they are now.
+
+    Raises:
+        UserError: A table is damaged.
+    """
+    rows = query.tables(warehouse).iter_rows(named=True)
+    return tuple(TableSize(r["name"], r["rows"], r["files"], r["size_bytes"], r["version"], r["comment"]) for r in rows)
+
+
+def version_of(versions: dict[str, int | str], table: Table) -> int | None:
+    """The version of a table that a night wrote; None, which stands for the table as it is now, where it is unknown."""
+    found = versions.get(table.name)
+    return found if isinstance(found, int) else None
