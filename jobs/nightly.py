@@ -1,4 +1,4 @@
-r"""The whole night: ingest, index, prepare, train, evaluate, top-K.
+r"""The whole night: ingest, index, prepare, train, evaluate, top-K, care of the tables.
 
     spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \
         --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from sparkrec.delta_log import commits, remove_broken
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.tables import RUN_DATE, Table
 
@@ -22,6 +23,7 @@ PROPERTIES = {
     "delta.enableChangeDataFeed": "false",
     "delta.columnMapping.mode": "none",
 }
+CONSTRAINT = "delta.constraints."  # prefix of the properties that hold the CHECK constraints
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,16 @@ class Warehouse:
     """The folder (any file system that Spark reaches) that holds tables, models and snapshots.
 
     A relative path counts from the current folder, once and for all: Delta takes absolute locations only.
+
+    Raises:
+        UserError: A path that not every reader takes for the same place.
     """
 
     path: str
 
     def __post_init__(self) -> None:
+        if re.search("%[0-9A-Fa-f]{2}", self.path):  # half of the readers take %20 for a blank, half as it is written
+            raise UserError("a path with %20 or the like", where=f"warehouse.path={self.path}", fix="rename the folder")
         if self.path and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", self.path):  # no scheme: a local path
             object.__setattr__(self, "path", os.path.abspath(self.path))
 
@@ -58,15 +65,18 @@ def exists(spark: SparkSession, warehouse: Warehouse, table: Table) -> bool:
 
 
 def version(spark: SparkSession, warehouse: Warehouse, table: Table) -> int | None:
-    """The table's current version, or None where there is no table."""
-    # By Delta's protocol a version is there when its commit file is; the newest is never cleaned away.
-    jvm = spark._jvm
-    log = jvm.org.apache.hadoop.fs.Path(f"{warehouse.table_path(table)}/_delta_log")  # type: ignore[union-attr]
-    fs = log.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
-    if not fs.exists(log):
-        return None
-    names = [str(status.getPath().getName()) for status in fs.listStatus(log)]
-    return max((int(n[:20]) for n in names if re.fullmatch(r"\d{20}\.json", n)), default=None)
+    """The version that last changed the table's rows, or None where there is no table.
+
+    Compaction, vacuum and constraints make later versions with the same rows; those do not count, so that what has
+    been made from the rows stays valid.
+    """
+    return commits(spark, warehouse.table_path(table)).last_change()
+
+
+def night_is_as_of(spark: SparkSession, warehouse: Warehouse, table: Table, at: int, run_date: date) -> bool:
+    """Whether a table partitioned by night still holds those rows of a night that a version of it held."""
+    log = commits(spark, warehouse.table_path(table))
+    return bool(log.versions) and log.versions[-1] >= at and log.spares(at, run_date.isoformat())
 
 
 def find(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame | None:
@@ -77,7 +87,7 @@ def find(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame |
 
 
 def read(spark: SparkSession, warehouse: Warehouse, table: Table, at: int | None = None) -> DataFrame:
-    """Reads a table, at a version where one is given.
+    """Reads a table, at a version where one is given: the latest that has the same rows.
 
     Raises:
         UserError: The table does not exist.
@@ -88,20 +98,23 @@ def read(spark: SparkSession, warehouse: Warehouse, table: Table, at: int | None
         )
     reader = spark.read.format("delta")
     if at is not None:
-        reader = reader.option("versionAsOf", at)
+        reader = reader.option("versionAsOf", commits(spark, warehouse.table_path(table)).same_rows(at))
     return reader.load(warehouse.table_path(table))
 
 
 def create(spark: SparkSession, warehouse: Warehouse, table: Table) -> None:
-    """Creates the table with its schema, comments and properties where it does not exist."""
+    """Creates the table with its schema, comments, checks and properties where it does not exist."""
     from delta.tables import DeltaTable
 
+    if not exists(spark, warehouse, table):
+        remove_broken(spark, warehouse.table_path(table))
     builder = DeltaTable.createIfNotExists(spark).location(warehouse.table_path(table)).comment(table.comment)
     for column in table.columns:
         builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.comment)
     if table.partition:
         builder = builder.partitionedBy(*table.partition)
-    for key, value in PROPERTIES.items():
+    checks = {f"{CONSTRAINT}{name}": condition for name, condition in table.checks.items()}
+    for key, value in {**PROPERTIES, **checks}.items():
         builder = builder.property(key, value)
     builder.execute()
 
@@ -128,6 +141,9 @@ def insert_new(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
     Raises:
         InvariantError: A key occurs twice in ``df``.
     """
+    if not exists(df.sparkSession, warehouse, table):
+        assert_unique(df, table.key, table.name)
+        return append(df, warehouse, table)
     _merge_by_key(df, warehouse, table).whenNotMatchedInsertAll().execute()
     return _require_version(df.sparkSession, warehouse, table)
 

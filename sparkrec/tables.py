@@ -1,6 +1,6 @@
 """Names, columns and schemas of every table: the one place that knows them.
 
-The comments are written into the Delta tables. ``key`` lists the columns that identify a row;
+The comments and the checks are written into the Delta tables. ``key`` lists the columns that identify a row;
 ``partition`` the partition columns. Tables whose columns depend on the log format (``items``, ``users``,
 ``item_features``, ``user_features``) declare only their fixed columns and are *open*.
 """
@@ -22,12 +22,17 @@ RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "m
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, Spark SQL type, whether it may be null, and its meaning."""
+    """A column: its name, Spark SQL type, whether it may be null, its meaning, and what its values must fulfil.
+
+    ``check`` is a condition of Spark SQL; Delta refuses a write with a row that does not fulfil it. A null passes where
+    the column may be null.
+    """
 
     name: str
     type: str
     comment: str
     nullable: bool = False
+    check: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,20 @@ class Table:
         """The schema as a Spark DDL string."""
         return ", ".join(f"{c.name} {c.type}{'' if c.nullable else ' NOT NULL'}" for c in self.columns)
 
+    @property
+    def checks(self) -> dict[str, str]:
+        """Delta's CHECK constraints: name → condition."""
+        return {
+            f"check_{c.name}": f"{c.name} is null or ({c.check})" if c.nullable else c.check
+            for c in self.columns
+            if c.check
+        }
+
+
+def _finite(name: str, kind: str) -> str:
+    """Neither infinite nor NaN, which Spark orders after infinity."""
+    return f"abs({name}) < {kind}('Infinity')"
+
 
 EVENTS = Table(
     "events",
@@ -60,9 +79,15 @@ EVENTS = Table(
         Column(ITEM_ID, "string", "what"),
         Column(EVENT_TYPE, "string", "an event type of the log format"),
         Column(TS, "timestamp", "when, UTC"),
-        Column(VALUE, "double", "rating, play time, … as the format declares", nullable=True),
-        Column(QUANTITY, "double", "number of units", nullable=True),
-        Column(PRICE, "double", "price of one unit", nullable=True),
+        Column(
+            VALUE,
+            "double",
+            "rating, play time, … as the format declares",
+            nullable=True,
+            check=_finite(VALUE, "double"),
+        ),
+        Column(QUANTITY, "double", "number of units", nullable=True, check=_finite(QUANTITY, "double")),
+        Column(PRICE, "double", "price of one unit", nullable=True, check=_finite(PRICE, "double")),
         Column(TEXT, "string", "review text", nullable=True),
         Column(LOG_SESSION_ID, "string", "session id of the log itself", nullable=True),
         Column(BASKET_ID, "string", "basket, invoice or order id of the log itself", nullable=True),
@@ -86,7 +111,7 @@ FILES = Table(
     "Log files taken in.",
     (
         Column(SOURCE, "string", "path relative to logs.path"),
-        Column("size", "bigint", "bytes"),
+        Column("size", "bigint", "bytes", check="size >= 0"),
         Column("modified_at", "timestamp", "modification time, UTC"),
         Column("sha256", "string", "hash of the bytes"),
         Column("run_id", "string", "run that took it in"),
@@ -111,13 +136,13 @@ USERS_TABLE = Table(
 USER_INDEX = Table(
     "user_index",
     "Dense, append-only numbers of the users.",
-    (Column(ID, "string", "user id"), Column(IDX, "int", "0, 1, 2, …; never changes")),
+    (Column(ID, "string", "user id"), Column(IDX, "int", "0, 1, 2, …; never changes", check="idx >= 0")),
     key=(ID,),
 )
 ITEM_INDEX = Table(
     "item_index",
     "Dense, append-only numbers of the items.",
-    (Column(ID, "string", "item id"), Column(IDX, "int", "0, 1, 2, …; never changes")),
+    (Column(ID, "string", "item id"), Column(IDX, "int", "0, 1, 2, …; never changes", check="idx >= 0")),
     key=(ID,),
 )
 FEATURE_INDEX = Table(
@@ -126,7 +151,7 @@ FEATURE_INDEX = Table(
     (
         Column("feature", "string", "item.<name> or user.<name>"),
         Column(VALUE, "string", "the value"),
-        Column(IDX, "int", "1, 2, … within the feature; 0 stands for unknown"),
+        Column(IDX, "int", "1, 2, … within the feature; 0 stands for unknown", check="idx >= 1"),
     ),
     key=("feature", VALUE),
 )
@@ -134,12 +159,18 @@ INTERACTIONS = Table(
     "interactions",
     "Events up to the night, with the dense numbers in place of the ids: what all later stages read.",
     (
-        Column(USER_IDX, "int", "user; null for an anonymous event", nullable=True),
-        Column(ITEM_IDX, "int", "item"),
+        Column(USER_IDX, "int", "user; null for an anonymous event", nullable=True, check="user_idx >= 0"),
+        Column(ITEM_IDX, "int", "item", check="item_idx >= 0"),
         Column(EVENT_TYPE, "string", "an event type of the log format"),
         Column(TS, "timestamp", "when, UTC"),
-        Column(VALUE, "double", "rating, play time, … as the format declares", nullable=True),
-        Column(QUANTITY, "double", "number of units", nullable=True),
+        Column(
+            VALUE,
+            "double",
+            "rating, play time, … as the format declares",
+            nullable=True,
+            check=_finite(VALUE, "double"),
+        ),
+        Column(QUANTITY, "double", "number of units", nullable=True, check=_finite(QUANTITY, "double")),
         Column(LOG_SESSION_ID, "string", "session id of the log itself", nullable=True),
         Column(BASKET_ID, "string", "basket, invoice or order id of the log itself", nullable=True),
     ),
@@ -149,11 +180,11 @@ SESSIONS = Table(
     "Sessions: events of a user in order, as of the night that wrote them.",
     (
         Column(SESSION_ID, "string", "unique"),
-        Column(USER_IDX, "int", "user; null for an anonymous session", nullable=True),
+        Column(USER_IDX, "int", "user; null for an anonymous session", nullable=True, check="user_idx >= 0"),
         Column(START_TS, "timestamp", "first event, UTC"),
-        Column(END_TS, "timestamp", "last event, UTC"),
-        Column(ITEMS, "array<int>", "item_idx in order of time"),
-        Column(EVENT_TS, "array<timestamp>", "time of each event, UTC"),
+        Column(END_TS, "timestamp", "last event, UTC", check="end_ts >= start_ts"),
+        Column(ITEMS, "array<int>", "item_idx in order of time", check="size(items) >= 1"),
+        Column(EVENT_TS, "array<timestamp>", "time of each event, UTC", check="size(event_ts) = size(items)"),
         Column(START_DATE, "date", "UTC date of start_ts"),
     ),
     key=(SESSION_ID,),
@@ -164,9 +195,9 @@ COPURCHASE = Table(
     "Baskets: items bought together.",
     (
         Column(BASKET_ID, "string", "unique"),
-        Column(USER_IDX, "int", "user; null for an anonymous basket", nullable=True),
+        Column(USER_IDX, "int", "user; null for an anonymous basket", nullable=True, check="user_idx >= 0"),
         Column(TS, "timestamp", "first purchase, UTC"),
-        Column(ITEMS, "array<int>", "distinct item_idx in purchase order"),
+        Column(ITEMS, "array<int>", "distinct item_idx in purchase order", check="size(items) >= 1"),
     ),
     key=(BASKET_ID,),
 )
@@ -174,11 +205,22 @@ USER_ITEM = Table(
     "user_item",
     "The user-item matrix, explicit and implicit.",
     (
-        Column(USER_IDX, "int", "user"),
-        Column(ITEM_IDX, "int", "item"),
-        Column(RATING, "float", "last or mean rating; null where the log has none", nullable=True),
-        Column(CONFIDENCE, "float", "sum of event weights, halved with each half-life of age"),
-        Column(N_EVENTS, "int", "events with a positive weight"),
+        Column(USER_IDX, "int", "user", check="user_idx >= 0"),
+        Column(ITEM_IDX, "int", "item", check="item_idx >= 0"),
+        Column(
+            RATING,
+            "float",
+            "last or mean rating; null where the log has none",
+            nullable=True,
+            check=_finite(RATING, "float"),
+        ),
+        Column(
+            CONFIDENCE,
+            "float",
+            "sum of event weights, halved with each half-life of age",
+            check="confidence >= 0 and confidence < float('Infinity')",
+        ),
+        Column(N_EVENTS, "int", "events with a positive weight", check="n_events >= 1"),
         Column(LAST_TS, "timestamp", "the last of them, UTC"),
     ),
     key=(USER_IDX, ITEM_IDX),
@@ -186,14 +228,14 @@ USER_ITEM = Table(
 ITEM_FEATURES = Table(
     "item_features",
     "Codes of the items' categorical features; one array<int> column for each feature.",
-    (Column(ITEM_IDX, "int", "item"),),
+    (Column(ITEM_IDX, "int", "item", check="item_idx >= 0"),),
     key=(ITEM_IDX,),
     open=True,
 )
 USER_FEATURES = Table(
     "user_features",
     "Codes of the users' categorical features; one array<int> column for each feature.",
-    (Column(USER_IDX, "int", "user"),),
+    (Column(USER_IDX, "int", "user", check="user_idx >= 0"),),
     key=(USER_IDX,),
     open=True,
 )
@@ -201,9 +243,9 @@ ITEM_VECTORS = Table(
     "item_vectors",
     "Vectors of the items: from their texts, and ready ones of the items table.",
     (
-        Column(ITEM_IDX, "int", "item"),
+        Column(ITEM_IDX, "int", "item", check="item_idx >= 0"),
         Column(NAME, "string", "text_tfidf, text_word2vec, or the column of items"),
-        Column(VECTOR, "array<float>", "of length 1; of one width for each name"),
+        Column(VECTOR, "array<float>", "of length 1; of one width for each name", check="size(vector) >= 1"),
     ),
     key=(ITEM_IDX, NAME),
 )
@@ -215,9 +257,9 @@ METRICS = Table(
         Column("model", "string", "als, gru, two_tower, popularity, popularity_recent"),
         Column(MODEL_VERSION, "string", "version of the model judged"),
         Column("metric", "string", "recall, ndcg, map, mrr, hit_rate, coverage, gini, rmse, mae"),
-        Column("k", "int", "length of the list; null for rmse and mae", nullable=True),
+        Column("k", "int", "length of the list; null for rmse and mae", nullable=True, check="k >= 1"),
         Column(VALUE, "double", "value of the metric"),
-        Column("n", "bigint", "users or events judged"),
+        Column("n", "bigint", "users or events judged", check="n >= 0"),
         Column("split", "string", "holdout_users, holdout_sessions or holdout_ratings"),
     ),
     key=(RUN_DATE, "model", "metric", "k", "split"),
@@ -238,10 +280,10 @@ RUNS = Table(
         Column("config_hash", "string", "of the settings that the stage depends on"),
         Column("config", "string", "JSON: the whole resolved configuration"),
         Column("code_version", "string", "of the package"),
-        Column("rows_in", "bigint", "rows read", nullable=True),
-        Column("rows_out", "bigint", "rows written", nullable=True),
-        Column("rows_quarantined", "bigint", "invalid rows", nullable=True),
-        Column("rows_duplicate", "bigint", "exact duplicates", nullable=True),
+        Column("rows_in", "bigint", "rows read", nullable=True, check="rows_in >= 0"),
+        Column("rows_out", "bigint", "rows written", nullable=True, check="rows_out >= 0"),
+        Column("rows_quarantined", "bigint", "invalid rows", nullable=True, check="rows_quarantined >= 0"),
+        Column("rows_duplicate", "bigint", "exact duplicates", nullable=True, check="rows_duplicate >= 0"),
         Column("message", "string", "what there is to say", nullable=True),
     ),
 )
@@ -271,9 +313,9 @@ def topk_table(model: str) -> Table:
     columns = (
         Column(RUN_DATE, "date", "night"),
         *who,
-        Column(RANK, "int", "1 is the best"),
+        Column(RANK, "int", "1 is the best", check="rank >= 1"),
         Column(ITEM_ID, "string", "item"),
-        Column(SCORE, "float", "score of the model; comparable within a list only"),
+        Column(SCORE, "float", "score of the model; comparable within a list only", check=_finite(SCORE, "float")),
         Column(MODEL_VERSION, "string", "version of the model"),
     )
     key = (RUN_DATE, *(c.name for c in who), RANK)

@@ -1,6 +1,7 @@
 """Reading and writing of the warehouse's tables, against real Delta."""
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 from pyspark.errors import PySparkException
@@ -80,6 +81,29 @@ def test_replace_night_replaces_that_night_alone(spark, warehouse):
     assert rows(store.read(spark, warehouse, table)) == expected
 
 
+def test_a_night_is_as_a_version_held_it_until_it_is_written_again(spark, warehouse):
+    table, first, second = TABLES["topk_als"], date(2024, 1, 1), date(2024, 1, 2)
+    made = store.replace_night(lists(spark, first, ("u", 1, "a", 3)), warehouse, table, first)
+    later = store.replace_night(lists(spark, second, ("u", 1, "b", 3)), warehouse, table, second)
+    assert store.night_is_as_of(spark, warehouse, table, made, first)
+    assert store.night_is_as_of(spark, warehouse, table, later, second)
+    store.replace_night(lists(spark, first, ("u", 1, "c", 3)), warehouse, table, first)
+    assert not store.night_is_as_of(spark, warehouse, table, made, first)
+    assert store.night_is_as_of(spark, warehouse, table, later, second)
+    assert not store.night_is_as_of(spark, warehouse, table, 99, second)  # of a table that was deleted since
+    store.append(lists(spark, first, ("v", 1, "c", 3)), warehouse, table)  # whose rows, its commit does not say
+    assert not store.night_is_as_of(spark, warehouse, table, later, second)
+
+
+def test_a_creation_that_was_killed_does_not_stand_in_the_way(spark, warehouse):
+    log = Path(warehouse.table_path(tables.USER_INDEX)) / "_delta_log"
+    log.mkdir(parents=True)
+    (log / ".00000000000000000000.json.1234.tmp").write_text("half")
+    assert store.find(spark, warehouse, tables.USER_INDEX) is None
+    store.insert_new(index(spark, ("a", 0)), warehouse, tables.USER_INDEX)
+    assert rows(store.read(spark, warehouse, tables.USER_INDEX)) == [("a", 0)]
+
+
 def test_fixed_tables_take_their_columns_only(spark, warehouse):
     extra = index(spark, ("a", 0)).withColumn("more", F.lit(1)).select("more", "idx", "id")
     store.append(extra, warehouse, tables.USER_INDEX)
@@ -120,7 +144,10 @@ def test_tables_say_what_they_are_and_every_reader_opens_them(spark, warehouse):
     detail = spark.sql(f"DESCRIBE DETAIL delta.`{path}`").head()
     assert detail["description"] == TABLES["topk_als"].comment
     assert detail["partitionColumns"] == ["run_date"]
-    assert (detail["minReaderVersion"], detail["tableFeatures"]) == (1, ["appendOnly", "invariants"])
+    assert (detail["minReaderVersion"], detail["tableFeatures"]) == (
+        1,
+        ["appendOnly", "checkConstraints", "invariants"],
+    )
     assert pl.read_delta(path).select("item_id", "rank").rows() == [("x", 1)]
     answer = QueryBuilder().register("lists", DeltaTable(path)).execute("select item_id from lists where rank = 1")
     assert answer.read_all()["item_id"].to_pylist() == ["x"]

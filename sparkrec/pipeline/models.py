@@ -26,6 +26,8 @@ class ModelCard:
     n_users: int
     n_items: int
     inputs: dict[str, Any]
+    warm_nights: int = 0  # nights in a row that began with the night before, up to this one; 0: from scratch
+    full_retrain: str = ""  # why it was trained from scratch although nights begin with the night before
 
     @property
     def served_part(self) -> str:

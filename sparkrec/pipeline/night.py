@@ -69,10 +69,12 @@ class Stage:
     Attributes:
         name: Its name in ``runs``, in ``jobs/`` and on the command line.
         inputs: The tables that it reads.
-        optional: The tables that it reads where they exist.
-        models: Whether it reads the night's trained models.
         settings: The part of the configuration that its results depend on (JSON-able or dataclasses).
         run: The work.
+        optional: The tables that it reads where they exist.
+        models: Whether it reads the night's trained models.
+        always: Whether it decides by itself if there is anything to do.
+        aftercare: Whether the night is done without it: its failure is recorded, and the night ends as it would have.
     """
 
     name: str
@@ -81,7 +83,8 @@ class Stage:
     run: Callable[[Night, Inputs], StageResult]
     optional: tuple[Table, ...] = ()
     models: bool = False
-    always: bool = False  # decides by itself whether there is anything to do
+    always: bool = False
+    aftercare: bool = False
 
 
 def new_run_id(run_date: date) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 
 from pyspark.sql import functions as F
@@ -9,7 +10,7 @@ from pyspark.sql import functions as F
 from sparkrec import store
 from sparkrec.pipeline.models import ModelCard
 from sparkrec.pipeline.night import Night
-from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE, topk_table
+from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, Table, topk_table
 
 
 def published_before(night: Night, model: str) -> list[tuple[date, str]]:
@@ -35,6 +36,29 @@ def make_current(night: Night, card: ModelCard) -> None:
     if pointer is None or pointer[0] <= night.run_date:
         values = [(card.model, night.run_date, card.model_version, datetime.now(UTC))]
         store.upsert(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
+
+
+def current_nights(night: Night) -> dict[str, date]:
+    """For each model the night whose lists are current."""
+    rows = store.find(night.spark, night.warehouse, CURRENT)
+    return {} if rows is None else {row["model"]: row[RUN_DATE] for row in rows.collect()}
+
+
+def has_rows(night: Night, table: Table) -> bool:
+    """Whether a table that is partitioned by night holds rows of this one: maintenance removes old nights."""
+    rows = store.find(night.spark, night.warehouse, table)
+    return rows is not None and not rows.where(F.col(RUN_DATE) == F.lit(night.run_date)).isEmpty()
+
+
+def held_back_before(night: Night, model: str) -> date | None:
+    """The last night before this one that judged the model, if the gate held it back then."""
+    runs = store.find(night.spark, night.warehouse, RUNS)
+    if runs is None:
+        return None
+    judged = runs.where((F.col("stage") == "topk") & F.col("status").isin("done", "held_back"))
+    judged = judged.where((F.col(RUN_DATE) < F.lit(night.run_date)) & F.col("inputs").contains(f'"models/{model}"'))
+    last = judged.orderBy(F.col(RUN_DATE).desc(), F.col("ended_at").desc()).select(RUN_DATE, "outputs").head()
+    return last[0] if last and topk_table(model).name not in json.loads(last[1]) else None
 
 
 def _pointer(night: Night, model: str) -> tuple[date, str] | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from sparkrec.config import MODELS, Config
 from sparkrec.pipeline.data_stages import run_index, run_ingest, run_prepare
 from sparkrec.pipeline.evaluate_stage import run_evaluate
+from sparkrec.pipeline.maintain_stage import run_maintain
 from sparkrec.pipeline.night import Night, Stage
 from sparkrec.pipeline.topk_stage import run_topk
 from sparkrec.pipeline.train_stages import run_train_als, run_train_gru, run_train_two_tower
-from sparkrec.pipeline.warm_start import earlier_models
+from sparkrec.pipeline.warm_start import beginning
 from sparkrec.tables import (
     EVENTS,
     FEATURE_INDEX,
@@ -59,7 +60,7 @@ _STAGES = (
     Stage(
         "train_gru",
         (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.config.gru, n.fmt.session_events, [m.weights for m in earlier_models(n)], *_training(n)),
+        lambda n: (n.config.gru, n.fmt.session_events, beginning(n).settings(n), *_training(n)),
         run_train_gru,
         optional=(ITEM_VECTORS,),
     ),
@@ -84,11 +85,14 @@ _STAGES = (
         optional=(METRICS,),
         models=True,
     ),
+    Stage("maintain", (), lambda n: (n.config.maintenance,), run_maintain, always=True, aftercare=True),
 )
 STAGES = {stage.name: stage for stage in _STAGES}
 
 
-def stage_names(models: Sequence[str]) -> list[str]:
-    """The stages of a whole night with these models, in order."""
-    training = {f"train_{model}" for model in models}
-    return [name for name in STAGES if not name.startswith("train_") or name in training]
+def stage_names(config: Config) -> list[str]:
+    """The stages of a whole night with these settings, in order."""
+    left_out = {f"train_{model}" for model in MODELS if model not in config.models}
+    if not config.maintenance.enabled:
+        left_out.add("maintain")
+    return [name for name in STAGES if name not in left_out]

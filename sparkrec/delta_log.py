@@ -1,0 +1,103 @@
+"""Which versions of a Delta table changed its rows, and which only took care of its files and properties."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Operations after which the table holds the same rows as before. Of all others it is not known.
+CARE = frozenset({
+    "OPTIMIZE", "VACUUM START", "VACUUM END", "ADD CONSTRAINT", "DROP CONSTRAINT", "SET TBLPROPERTIES",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Commits:
+    """The commits that a table's log still lists.
+
+    Attributes:
+        versions: Their versions, ascending.
+        oldest_ms: When the first of them was written, in milliseconds since 1970; None without any.
+        info: What Delta says of a version (``commitInfo``); empty where its commit does not say it at once.
+    """
+
+    versions: tuple[int, ...]
+    oldest_ms: int | None
+    info: Callable[[int], dict[str, Any]]
+
+    def operation(self, version: int) -> str:
+        """What a version did; empty where that is not known."""
+        return str(self.info(version).get("operation", ""))
+
+    def last_change(self) -> int | None:
+        """The version of the last change of rows; None without any commit.
+
+        Where a table has only been cared for as long as its log goes back, the oldest version listed stands for it.
+        """
+        changes = (v for v in reversed(self.versions) if self.operation(v) not in CARE)
+        return next(changes, self.versions[0] if self.versions else None)
+
+    def same_rows(self, version: int) -> int:
+        """The latest version with the rows of this one: its files are the last to be vacuumed."""
+        latest = version
+        for later in (v for v in self.versions if v > version):
+            if self.operation(later) not in CARE:
+                break
+            latest = later
+        return latest
+
+    def spares(self, version: int, value: str) -> bool:
+        """Whether all that came after a version kept to rows of other partitions than this value's.
+
+        False where it cannot be told: a commit without a predicate, or one that the log lists no more.
+        """
+        later = range(version + 1, self.versions[-1] + 1) if self.versions else range(0)
+        return set(later) <= set(self.versions) and all(self._elsewhere(v, value) for v in later)
+
+    def _elsewhere(self, version: int, value: str) -> bool:
+        predicate = str(self.info(version).get("operationParameters", {}).get("predicate", ""))
+        return self.operation(version) in CARE or (bool(predicate) and value not in predicate)
+
+
+def commits(spark: SparkSession, table_path: str) -> Commits:
+    """The commits of the table in a folder, as the log lists them now; none where there is no table."""
+    # By Delta's protocol a version is there when its commit file is; the newest is never cleaned away.
+    jvm: Any = spark._jvm
+    log = jvm.org.apache.hadoop.fs.Path(f"{table_path}/_delta_log")
+    fs = log.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    listed = {str(status.getPath().getName()): status for status in (fs.listStatus(log) if fs.exists(log) else [])}
+    names = sorted(name for name in listed if re.fullmatch(r"\d{20}\.json", name))
+    oldest_ms = int(listed[names[0]].getModificationTime()) if names else None
+
+    def info(version: int) -> dict[str, Any]:
+        stream = fs.open(jvm.org.apache.hadoop.fs.Path(log, f"{version:020d}.json"))
+        try:
+            reader = jvm.java.io.BufferedReader(jvm.java.io.InputStreamReader(stream, "UTF-8"))
+            return _info(str(reader.readLine()))
+        finally:
+            stream.close()
+
+    return Commits(tuple(int(name[:20]) for name in names), oldest_ms, info)
+
+
+def remove_broken(spark: SparkSession, table_path: str) -> None:
+    """Removes a log without any commit: a creation that was killed left it, and Delta refuses to create the table."""
+    jvm: Any = spark._jvm
+    log = jvm.org.apache.hadoop.fs.Path(f"{table_path}/_delta_log")
+    fs = log.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    if fs.exists(log) and not commits(spark, table_path).versions:
+        fs.delete(log, True)
+
+
+def _info(first_line: str) -> dict[str, Any]:
+    """The ``commitInfo`` of a commit's first action, which is where Delta writes it."""
+    try:
+        return dict(json.loads(first_line)["commitInfo"])
+    except (ValueError, KeyError, TypeError):
+        return {}

@@ -1,0 +1,137 @@
+"""The last stage of a night, on a real warehouse."""
+
+import shutil
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable, QueryBuilder
+
+from sparkrec import query
+from sparkrec.config import MaintenanceConfig, load_config
+from sparkrec.errors import UserError
+from sparkrec.maintenance.nights import nights_in
+from sparkrec.pipeline.maintain_stage import plan_maintain, run_maintain
+from sparkrec.pipeline.models import read_card
+from sparkrec.pipeline.night import Inputs
+from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
+from sparkrec.pipeline.publication import has_rows, make_current
+from sparkrec.pipeline.warm_start import beginning
+from sparkrec.rollback import rollback
+from sparkrec.store import Warehouse
+from sparkrec.tables import TABLES, topk_table
+from tests.aged import age
+from tests.published import a_night, publish, small_gru, train
+
+CARE = Choice(only=("maintain",))
+
+
+def copy_of(place, folder):
+    copy = type(place)(place.log, folder / "warehouse", place.fmt, place.first, place.days)
+    shutil.copytree(place.warehouse, copy.warehouse)
+    return copy
+
+
+def newest(place):
+    return place.table("runs").sort("ended_at").row(-1, named=True)
+
+
+def equal(a, b):
+    """Whether two tables have the same rows, in whatever order."""
+    return sorted(map(repr, a.iter_rows())) == sorted(map(repr, b.iter_rows()))
+
+
+def data_files(place, name):
+    return list((place.warehouse / name).rglob("part-*.parquet"))
+
+
+@pytest.mark.slow
+def test_after_the_care_the_same_night_does_nothing_and_every_table_is_as_it_was(spark, night, tmp_path):
+    place = copy_of(night, tmp_path)
+    before = {name: place.table(name) for name in TABLES}
+    files = {name: len(data_files(place, name)) for name in TABLES}
+    config = load_config(None, place.settings("maintenance.compact_files=4"))
+    assert run_nightly(config, place.last.isoformat(), CARE, spark=spark) == 0
+    assert f"compacted item_vectors: {files['item_vectors']} files became 1" in newest(place)["message"]
+    assert "vacuumed" not in newest(place)["message"]  # nothing is old enough
+    for name in ("item_vectors", "topk_als"):  # an input of the training, and one that is published
+        age(place.warehouse / name, days=8)
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    assert run_nightly(config, place.last.isoformat(), CARE, spark=spark) == 0
+    care = newest(place)
+    assert (care["stage"], care["status"]) == ("maintain", "done")
+    assert "vacuumed item_vectors to 168 hours; vacuumed topk_als" in care["message"]
+    assert [len(data_files(place, name)) for name in ("item_vectors", "topk_als")] == [1, 1]
+    for name, rows in before.items():
+        assert name == "runs" or equal(place.table(name), rows), name
+    lists = DeltaTable(str(place.warehouse / "topk_als"))
+    answer = QueryBuilder().register("lists", lists).execute("select user_id from lists where rank = 1").read_all()
+    assert answer.num_rows == before["topk_als"]["user_id"].n_unique()
+    described = query.tables(Warehouse(str(place.warehouse)))
+    assert dict(described.select("name", "comment").iter_rows()) == {t.name: t.comment for t in TABLES.values()}
+    config = load_config(None, place.settings("maintenance.enabled=true"))
+    planned = plan_nightly(config, place.last.isoformat(), spark=spark)
+    assert [(name, why) for name, runs, why in planned if runs] == []
+    assert run_nightly(config, place.last.isoformat(), spark=spark) == 0
+    again = place.table("runs").sort("ended_at").tail(9)
+    assert again["stage"].to_list()[-1] == "maintain"
+    assert again["status"].unique().to_list() == ["skipped"]
+
+
+@pytest.mark.slow
+def test_a_night_whose_care_fails_is_published_all_the_same(spark, night, tmp_path):
+    place = copy_of(night, tmp_path)
+    last = max((place.warehouse / "copurchase" / "_delta_log").glob("*.json"))  # no stage of a done night reads it
+    last.with_name(f".{last.name}.crc").unlink(missing_ok=True)
+    last.write_text(last.read_text().splitlines()[0] + "\n{broken\n")
+    config = load_config(None, place.settings("maintenance.enabled=true"))
+    assert run_nightly(config, place.last.isoformat(), spark=spark) == 0
+    runs = place.table("runs").sort("ended_at").tail(9)
+    assert runs["status"].to_list() == ["skipped"] * 8 + ["failed"]
+    assert runs["message"][-1]
+    with pytest.raises(Exception, match=r"(?i)malformed|json"):
+        run_nightly(config, place.last.isoformat(), CARE, spark=spark)
+
+
+def test_only_nights_that_nobody_needs_are_removed(spark, tmp_path):
+    def on(day, keep=2, lists=3):
+        kept = MaintenanceConfig(keep_nights=keep, keep_list_nights=lists, compact_files=0)
+        return a_night(spark, tmp_path, small_gru(), date(2024, 1, day), kept)
+
+    def days(folder):
+        return [night.day for night in nights_in(f"{tmp_path}/{folder}/gru")]
+
+    begun = {19: {"models/gru/full": "2024-01-18.aa", "models/gru/holdout": "2024-01-10.bb"}}
+    for day in (1, 2, 9, 10, 18, 19, 20):
+        train(on(day), version=f"2024-01-{day:02d}.v", inputs=begun.get(day))
+        (tmp_path / "snapshots/gru" / str(date(2024, 1, day))).mkdir(parents=True)
+        publish(on(day), version=f"2024-01-{day:02d}.v")
+    (tmp_path / "_staging" / "killed").mkdir(parents=True)
+    warehouse = Warehouse(str(tmp_path))
+    make_current(on(2), read_card(warehouse, "gru", date(2024, 1, 2)))
+    tonight = on(19)
+    before = beginning(tonight).settings(tonight)
+    result = run_maintain(tonight, Inputs(tonight, {}))
+    assert "removed 2 models (2024-01-01 to 2024-01-09) of gru" in result.message
+    assert days("models") == [2, 10, 18, 19, 20]  # current; what 19 began with; the latest two
+    assert days("snapshots") == [2, 19, 20]
+    lists = pl.read_delta(f"{tmp_path}/topk_gru")["run_date"].dt.day().sort().to_list()
+    assert lists == [2, 10, 18, 19, 20]
+    assert not list((tmp_path / "_staging").iterdir())
+    assert beginning(tonight).settings(tonight) == before  # so its training is skipped when the night is run again
+    assert (has_rows(on(18), topk_table("gru")), has_rows(on(9), topk_table("gru"))) == (True, False)
+    assert plan_maintain(tonight) == []
+    assert rollback(warehouse, "2024-01-10")["run_date"].to_list() == [date(2024, 1, 10)]
+    with pytest.raises(UserError, match="no such night: 2024-01-09 in topk_gru"):
+        rollback(warehouse, "2024-01-09")
+    assert plan_maintain(on(19, keep=0, lists=0)) == []
+
+
+def test_a_path_with_an_escaped_blank_is_refused_before_anything_is_made(spark, tmp_path):
+    folder = tmp_path / "a%20b"
+    config = load_config(None, [f"warehouse.path={folder}", "logs.format=invoices", "logs.path=/nowhere"])
+    with pytest.raises(UserError, match="%20"):
+        run_nightly(config, "2024-01-01", spark=spark)
+    assert not folder.exists()
+    assert not Path(f"{tmp_path}/a b").exists()
