@@ -16,7 +16,7 @@ from sparkrec.models.als import fit_als, save_als
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.models import FULL, HOLDOUT, ModelCard, model_version, part_path, write_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.warm_start import begin_with, earlier_models
+from sparkrec.pipeline.warm_start import FROM_SCRATCH, Beginning, begin_with, beginning
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
@@ -83,8 +83,8 @@ def run_train_gru(night: Night, inputs: Inputs) -> StageResult:
     starts = sessions(rows, config.prepare.sessions, night.fmt.session_events).select(START_TS)
     cutoff = resolve_cutoff(starts, START_TS, config.evaluation, night.as_of)
     n_items = index_size(inputs, ITEM_INDEX)
-    models = earlier_models(night)
-    earlier = {part.name: begin_with(models, part.before) for part in parts(night, cutoff)}
+    begin = beginning(night)
+    earlier = {part.name: begin_with(begin.models, part.before) for part in parts(night, cutoff)}
     begun: Versions = {f"models/gru/{name}": found.version for name, found in earlier.items() if found is not None}
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
@@ -107,7 +107,7 @@ def run_train_gru(night: Night, inputs: Inputs) -> StageResult:
         note = _epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first))
         return f"{note}, begun with {found.version}" if found else note
 
-    return _train_parts(night, Inputs(night, inputs.versions | begun), "gru", config.gru, cutoff, train)
+    return _train_parts(night, Inputs(night, inputs.versions | begun), "gru", config.gru, cutoff, train, begin)
 
 
 def run_train_two_tower(night: Night, inputs: Inputs) -> StageResult:
@@ -199,10 +199,11 @@ def _train_parts(
     settings: Any,
     cutoff: datetime,
     train: Callable[[Part, str, dict[str, Any]], str],
+    begin: Beginning = FROM_SCRATCH,
 ) -> StageResult:
     version = model_version(night.run_date, settings, inputs.versions, night.code_version)
     meta = {"model": model, "model_version": version, "inputs": inputs.versions, "settings": config_dict(settings)}
-    done, notes = [], []
+    done, notes = [], [f"trained from scratch: {begin.full_retrain}"] if begin.full_retrain else []
     for part in parts(night, cutoff):
         note = train(part, part_path(night.warehouse, model, night.run_date, part.name), {**meta, "part": part.name})
         done.append(part.name)
@@ -215,6 +216,8 @@ def _train_parts(
         n_users=index_size(inputs, USER_INDEX),
         n_items=index_size(inputs, ITEM_INDEX),
         inputs=dict(inputs.versions),
+        warm_nights=begin.warm_nights,
+        full_retrain=begin.full_retrain,
     )
     write_card(night.warehouse, night.run_date, card)
     return StageResult(outputs={f"models/{model}": version}, message="; ".join(notes))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
 from sparkrec.config import GruConfig, config_dict
 from sparkrec.errors import UserError
+from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.pipeline.models import FULL, part_path, read_card
 from sparkrec.pipeline.night import Night
-from sparkrec.pipeline.publication import published_before
+from sparkrec.pipeline.publication import held_back_before, published_before
 from sparkrec.prepare.cut import as_of
 from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
-_MAY_DIFFER = ("warm_start", "epochs")  # what says how a training begins and ends, not what is trained
+_MAY_DIFFER = (
+    "warm_start",
+    "full_retrain_nights",
+    "epochs",
+)  # what says how a training begins and ends, not what is trained
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,58 @@ class Earlier:
     version: str
     path: str
     weights: str  # their hash
+    warm_nights: int = 0  # as its card says
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a night's GRU begins with.
+
+    Attributes:
+        models: Models of earlier nights, the latest first; none: training begins from scratch.
+        full_retrain: Why it does although there are such models; empty otherwise.
+    """
+
+    models: tuple[Earlier, ...] = ()
+    full_retrain: str = ""
+
+    @property
+    def warm_nights(self) -> int:
+        """Nights in a row that began with the one before, up to this one."""
+        return self.models[0].warm_nights + 1 if self.models else 0
+
+    def settings(self, night: Night) -> tuple[Any, ...]:
+        """What the training stage depends on: the weights that it begins with, or why it does without.
+
+        Where the cutoff is a quantile of the data, it is not known yet which model the hold-out will begin with: then
+        all of them count.
+        """
+        cutoff = declared_cutoff(night.config.evaluation, night.as_of)
+        if cutoff is None:
+            return self.full_retrain, [model.weights for model in self.models]
+        first, held_out = begin_with(self.models, night.as_of), begin_with(self.models, cutoff)
+        return self.full_retrain, [model.weights for model in (first, held_out) if model is not None]
+
+
+FROM_SCRATCH = Beginning()
+
+
+def beginning(night: Night) -> Beginning:
+    """What the night's GRU begins with.
+
+    It is trained from scratch all the same when the last full training is ``gru.full_retrain_nights`` nights back, as
+    the cards count, or when the gate held back the last night's model. Only nights before this one count, so a night
+    that is run again decides the same.
+    """
+    models, every = tuple(earlier_models(night)), night.config.gru.full_retrain_nights
+    if not models:
+        return FROM_SCRATCH
+    if every and models[0].warm_nights + 1 >= every:
+        return Beginning(full_retrain=f"every {every} nights")
+    held_back = held_back_before(night, "gru")
+    if held_back is not None:
+        return Beginning(full_retrain=f"the gate held back the model of {held_back}")
+    return Beginning(models)
 
 
 def earlier_models(night: Night) -> list[Earlier]:
@@ -37,7 +95,7 @@ def earlier_models(night: Night) -> list[Earlier]:
     return [found for day, version in nights if (found := _model_of(night, day, version)) is not None]
 
 
-def begin_with(models: list[Earlier], before: datetime) -> Earlier | None:
+def begin_with(models: Sequence[Earlier], before: datetime) -> Earlier | None:
     """The latest model that saw no event from a time on: a hold-out model must not know what it is judged on."""
     return next((model for model in models if as_of(model.run_date) <= before), None)
 
@@ -54,7 +112,7 @@ def _model_of(night: Night, run_date: date, version: str) -> Earlier | None:
         return None
     if _settings(GruConfig(**model["config"])) != _settings(night.config.gru):
         return None
-    return Earlier(run_date, version, path, model[MODEL_HASH])
+    return Earlier(run_date, version, path, model[MODEL_HASH], card.warm_nights)
 
 
 def _settings(config: GruConfig) -> dict[str, Any]:

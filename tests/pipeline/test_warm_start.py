@@ -5,48 +5,25 @@ import json
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-import torch
 
-from sparkrec import store
-from sparkrec.config import Config, GruConfig, WarehouseConfig, config_dict, load_config
-from sparkrec.pipeline.models import FULL, HOLDOUT, ModelCard, part_path, read_card, write_card
-from sparkrec.pipeline.night import Night
+from sparkrec.config import load_config
+from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult
+from sparkrec.pipeline.models import FULL, HOLDOUT, read_card
 from sparkrec.pipeline.nightly import Choice, run_nightly
-from sparkrec.pipeline.warm_start import Earlier, begin_with, earlier_models
-from sparkrec.tables import topk_table
-from sparkrec.training.checkpoint import save_model
+from sparkrec.pipeline.warm_start import Earlier, begin_with, beginning, earlier_models
+from sparkrec.store import Warehouse
 from tests.nights import make_place
+from tests.published import a_night, publish, small_gru, train
 
-CONFIG = GruConfig(layers=[4], warm_start=True)
+CONFIG = small_gru()
 TONIGHT = date(2024, 1, 9)
-
-
-def a_night(spark, warehouse, config=CONFIG, run_date=TONIGHT):
-    settings = Config(warehouse=WarehouseConfig(str(warehouse)), gru=config)
-    return Night(spark=spark, config=settings, fmt=None, run_date=run_date, run_id="x", code_version="y")
-
-
-def train(night, config=CONFIG, parts=(HOLDOUT, FULL), version="v"):
-    """A model with weights of its own."""
-    for part in parts:
-        path = part_path(night.warehouse, "gru", night.run_date, part)
-        save_model(path, {"bias": torch.rand(3)}, {"config": config_dict(config), "n_items": 3})
-    cutoff = datetime(2024, 1, 1, tzinfo=UTC)
-    write_card(night.warehouse, night.run_date, ModelCard("gru", version, cutoff, parts, 0, 3, {}))
-
-
-def publish(night, version="v"):
-    """A list made by the night's model."""
-    rows = [(night.run_date, "u", "user", 1, "i", 1.0, version)]
-    lists = night.spark.createDataFrame(rows, topk_table("gru").ddl)
-    store.replace_night(lists, night.warehouse, topk_table("gru"), night.run_date)
 
 
 def test_the_latest_earlier_published_model_of_these_settings_comes_first(spark, tmp_path):
     def on(day, config=CONFIG):
         return a_night(spark, tmp_path, config, date(2024, 1, day))
 
-    tonight = a_night(spark, tmp_path)
+    tonight = a_night(spark, tmp_path, CONFIG, TONIGHT)
     assert earlier_models(tonight) == []
     train(on(3))
     publish(on(3))
@@ -79,6 +56,61 @@ def test_a_holdout_model_begins_with_one_that_has_not_seen_its_truth():
     assert begin_with(models, cutoff - timedelta(days=3)) is None
 
 
+def test_every_few_nights_training_begins_from_scratch(spark, tmp_path):
+    def on(day, every):
+        return a_night(spark, tmp_path, small_gru(full_retrain_nights=every), date(2024, 1, day))
+
+    assert beginning(on(1, 3)).warm_nights == 0
+    decided = []
+    for day in range(1, 8):
+        begin = beginning(on(day, 3))
+        decided.append((begin.warm_nights, begin.full_retrain))
+        train(on(day, 3), warm_nights=begin.warm_nights)
+        publish(on(day, 3))
+    full = (0, "every 3 nights")
+    assert decided == [(0, ""), (1, ""), (2, ""), full, (1, ""), (2, ""), full]
+    again = [beginning(on(day, 3)) for day in range(1, 8)]
+    assert [(begin.warm_nights, begin.full_retrain) for begin in again] == decided
+    assert beginning(on(8, 1)).full_retrain == "every 1 nights"
+    assert beginning(on(4, 0)).warm_nights == 3  # never for their number
+    assert again[1].settings(on(2, 3)) != again[3].settings(on(4, 3)) == (full[1], [])
+
+
+def test_training_begins_from_scratch_when_the_gate_held_the_last_night_back(spark, tmp_path):
+    def on(day):
+        return a_night(spark, tmp_path, CONFIG, date(2024, 1, day))
+
+    def judged(day, outputs, held_back=(), hour=1):
+        at, night = datetime(2024, 1, day + 1, hour), on(day)
+        result = StageResult(outputs=outputs, held_back=held_back)
+        row = RunRow("r", night.run_date, "topk", result.status, at, at, {"models/gru": "v"}, "h", "{}", "c", result)
+        Ledger(spark, night.warehouse, night.run_date).record(row)
+
+    train(on(3))
+    publish(on(3))
+    judged(3, {"topk_gru": 1})
+    assert beginning(on(4)).full_retrain == ""
+    judged(4, {"topk_als": 1}, ("gru",))
+    begin = beginning(on(5))
+    assert (begin.models, begin.full_retrain) == ((), "the gate held back the model of 2024-01-04")
+    judged(5, {"topk_gru": 2}, ("als",))  # another model
+    assert [model.run_date.day for model in beginning(on(6)).models] == [3]
+    assert beginning(on(5)).full_retrain == begin.full_retrain  # when it is run again
+    judged(4, {"topk_gru": 3}, hour=2)  # with a milder gate the night was published after all
+    assert beginning(on(5)).full_retrain == ""
+
+
+def test_only_the_models_that_training_begins_with_decide_whether_it_runs_again(spark, tmp_path):
+    def on(day):
+        return a_night(spark, tmp_path, CONFIG, date(2024, 1, day))
+
+    for day in (1, 2, 9, 17):
+        train(on(day))
+        publish(on(day))
+    tonight, weights = on(18), {model.run_date.day: model.weights for model in earlier_models(on(18))}
+    assert beginning(tonight).settings(tonight) == ("", [weights[17], weights[9]])  # the hold-out begins on the 12th
+
+
 @pytest.mark.slow
 def test_nights_that_begin_with_the_night_before(spark, tmp_path):
     place = make_place(tmp_path)
@@ -87,7 +119,7 @@ def test_nights_that_begin_with_the_night_before(spark, tmp_path):
     stages = Choice(only=("ingest", "index", "prepare", "train_gru", "topk"))  # a model is published by topk
     for night in (first, second):
         assert run_nightly(config, night.isoformat(), stages, spark=spark) == 0
-    warehouse = a_night(spark, place.warehouse).warehouse
+    warehouse = Warehouse(str(place.warehouse))
     cards = [read_card(warehouse, "gru", night) for night in (first, second)]
     assert not [key for key in cards[0].inputs if key.startswith("models/")]
     version = cards[0].model_version
@@ -110,3 +142,13 @@ def test_nights_that_begin_with_the_night_before(spark, tmp_path):
     assert {k: v for k, v in place.versions().items() if k != "runs"} == {
         k: v for k, v in before.items() if k != "runs"
     }
+    assert [card.warm_nights for card in cards] == [0, 1]
+    config = load_config(None, place.settings("models=[gru]", "gru.warm_start=true", "gru.full_retrain_nights=2"))
+    for _ in range(2):
+        run_nightly(config, second.isoformat(), Choice(only=("train_gru",)), spark=spark)
+    runs = place.table("runs").sort("ended_at").tail(2)
+    assert runs["status"].to_list() == ["done", "skipped"]
+    card = read_card(warehouse, "gru", second)
+    assert (card.warm_nights, card.full_retrain) == (0, "every 2 nights")
+    assert not [key for key in card.inputs if key.startswith("models/")]
+    assert "trained from scratch: every 2 nights" in runs["message"][0]
