@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -22,7 +22,7 @@ from sparkrec.ingest.dedupe import FILE_NO, IN_TABLE, N_ROWS, group_equal
 from sparkrec.ingest.hadoop import FileStatus, FileSystem, normal_uri
 from sparkrec.ingest.parse import REASON
 from sparkrec.ingest.readers import RAW, URI, group_files, is_read_failure, read_group, unreadable
-from sparkrec.log import log_event
+from sparkrec.log import log_event, warn_event
 from sparkrec.tables import EVENT_DATE, EVENTS, FILES, ITEM_ID, ITEMS_TABLE, QUARANTINE, SOURCE, USER_ID, USERS_TABLE
 
 ITEMS_FILE, USERS_FILE = "@items", "@users"  # attribute files in the column ``source``
@@ -79,8 +79,8 @@ class Kept:
 def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date: date) -> int:
     """See :func:`sparkrec.ingest.files_to_read`."""
     context = _context(spark, config, fmt, "", run_date)
-    known = known_files(context)
-    selections = [select_logs(context, known), *select_attribute_files(context, known).values()]
+    known, until = recall(context, known_files(context))
+    selections = [select_logs(context, known, until), *select_attribute_files(context, known).values()]
     return sum(len(selection.to_read) for selection in selections)
 
 
@@ -93,8 +93,9 @@ def _context(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, r
 def run(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_date: date) -> IngestResult:
     """See :func:`sparkrec.ingest.ingest`."""
     context = _context(spark, config, fmt, run_id, run_date)
-    known = known_files(context)
-    logs = select_logs(context, known)
+    noted = known_files(context)
+    known, until = recall(context, noted)
+    logs = select_logs(context, known, until)
     beside = select_attribute_files(context, known)
     stale = stale_sources(context, known, logs, beside)
     if not logs.to_read and not any(s.to_read for s in beside.values()):
@@ -104,14 +105,18 @@ def run(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_da
         return IngestResult(outputs=outputs)
     context.fs.make_folder(context.staging)
     try:
-        return take_in(context, logs, beside, stale)
+        return take_in(context, logs, beside, stale, noted)
     finally:
         context.fs.remove(context.staging)
         context.fs.remove_if_empty(context.staging.rsplit("/", 1)[0])
 
 
 def take_in(
-    context: Context, logs: files.Selection, beside: dict[str, files.Selection], stale: Sequence[str]
+    context: Context,
+    logs: files.Selection,
+    beside: dict[str, files.Selection],
+    stale: Sequence[str],
+    noted: Container[str],
 ) -> IngestResult:
     """Reads and judges all new files, then writes the tables."""
     batch, verdict = stage_logs(context, logs.to_read) if logs.to_read else (None, Verdict({}, {}, {}))
@@ -126,8 +131,8 @@ def take_in(
     result = account(batch, verdict, kept, len(logs.to_read))
     outputs = undo(context, stale)
     outputs |= write_tables(context, batch, extra, verdict, kept)
-    replaced = any(selection.replaced for selection in (logs, *beside.values()))
-    outputs |= write_files(context, [file for file, _ in read_files], hashes, replaced)
+    again = any(file.name in noted for file, _ in read_files)
+    outputs |= write_files(context, [file for file, _ in read_files], hashes, again)
     log_event(
         "ingest", files_new=result.files_new, files_unchanged=logs.unchanged, files_later=logs.later,
         files_ignored=logs.ignored, rows_read=result.rows_read, rows_kept=result.rows_kept,
@@ -150,19 +155,46 @@ def known_files(context: Context) -> dict[str, files.KnownFile]:
     return {r[0]: files.KnownFile(r[1], start + timedelta(microseconds=r[2]), r[3]) for r in found}
 
 
-def select_logs(context: Context, known: dict[str, files.KnownFile]) -> files.Selection:
-    """The log files of this night.
+def recall(context: Context, known: dict[str, files.KnownFile]) -> tuple[dict[str, files.KnownFile], date]:
+    """What counts as taken in, and the last day whose files are read.
+
+    Where a table that ingest writes is gone, nothing counts: all files that were taken in are read again, those of
+    later nights too.
+
+    Raises:
+        UserError: Some of these files are gone as well, so that their events would be lost.
+    """
+    tables = (EVENTS, QUARANTINE, ITEMS_TABLE, USERS_TABLE, FILES)
+    present = {table.name for table in tables if store.exists(context.spark, context.warehouse, table)}
+    lost = [table.name for table in tables if table.name not in present]
+    needed = {name for name in known if not name.startswith("@")}
+    if FILES.name in lost and EVENTS.name in present:
+        events = store.read(context.spark, context.warehouse, EVENTS)
+        needed = {row[0] for row in events.select(SOURCE).distinct().collect()}  # one row a file
+    if not lost or not needed:
+        return known, context.run_date
+    gone = sorted(needed - {file.name for file, _ in list_logs(context)})
+    if gone:
+        where = f"{len(gone)} files, e.g. {gone[0]}"
+        fix = f"bring them back to {context.config.logs.path}, or the table from a copy"
+        raise UserError(f"table {', '.join(lost)} is gone, and so are logs that it was made from", where=where, fix=fix)
+    warn_event("tables_lost", tables=lost, files_read_again=len(needed))
+    return {}, max([context.run_date, *(day for name in needed if (day := files.file_date(name)))])
+
+
+def select_logs(context: Context, known: dict[str, files.KnownFile], until: date) -> files.Selection:
+    """The log files of this night: those up to a day.
 
     Raises:
         UserError: No such path; no file in it on the first night; a changed file.
     """
     listed = list_logs(context)
     on_changed = context.config.ingest.on_changed_file
-    selection = files.select_files(listed, known, context.fs.sha256, context.run_date, on_changed)
+    selection = files.select_files(listed, known, context.fs.sha256, until, on_changed)
     has_logs = any(not source.startswith("@") for source in known)
     if not selection.to_read and not has_logs:
         globs = ", ".join(g for r in context.fmt.readers for g in r.files)
-        seen = f"{selection.later} dated after {context.run_date}, {selection.ignored} with other names"
+        seen = f"{selection.later} dated after {until}, {selection.ignored} with other names"
         fix = f"the format reads {globs}; found {seen}"
         raise UserError("no log file for this night", where=context.config.logs.path, fix=fix)
     return selection
@@ -479,7 +511,7 @@ def write_attributes(context: Context, batch: Staged | None, extra: dict[str, St
     return outputs
 
 
-def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str], replaced: bool) -> dict[str, int]:
+def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str], again: bool) -> dict[str, int]:
     """Notes the files as taken in: the last write, which makes the others count."""
     start, micro = datetime(1970, 1, 1), timedelta(microseconds=1)
     noted = _local(
@@ -498,5 +530,5 @@ def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, 
         F.lit(context.run_id).alias("run_id"),
         F.lit(context.now).alias("ingested_at"),
     )
-    write = store.upsert if replaced else store.append
+    write = store.upsert if again else store.append
     return {FILES.name: write(noted, context.warehouse, FILES)}

@@ -1,0 +1,92 @@
+"""Parts of a real cluster that die while a night runs on it."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.night_process import NightProcess
+from tests.nights import assert_same_night
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def place(night, tmp_path):
+    return type(night)(night.log, tmp_path / "warehouse", night.fmt, night.first, night.days)
+
+
+@pytest.fixture
+def start(submission, place):
+    """``start(cluster)``: the night on a cluster, as a ``NightProcess``."""
+    started = []
+
+    def run(cluster):
+        arguments = ["--conf", ROOT / "conf" / "cluster.yaml", "--run-date", place.last.isoformat()]
+        made = submission(cluster, ROOT / "jobs" / "nightly.py", *arguments, *place.settings("models=[als]"))
+        started.append(NightProcess(**made))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+
+
+def daemons(cluster, *words):
+    """Processes of the cluster whose command line has all the words."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if all(word in line for word in (*words, cluster.master_url.rsplit(":", 1)[1])):
+            found.append(process)
+    return found
+
+
+def executors(cluster):
+    """The executors of the cluster: they run below its workers."""
+    below = [child for worker in daemons(cluster, "deploy.worker.Worker") for child in worker.children(recursive=True)]
+    return [child for child in below if "CoarseGrainedExecutorBackend" in " ".join(child.cmdline())]
+
+
+def reach(start, cluster, running, text):
+    """Waits for a line; where the night ended before it, runs it again. Returns the process that said it."""
+    if running.ended_before(text):
+        running = start(cluster)
+        running.wait_for(text)
+    return running
+
+
+def finish(start, cluster, running):
+    """Waits for the night; where it ended badly, runs it again, which must do."""
+    if running.end() != 0:
+        again = start(cluster)
+        assert again.end() == 0, again.tail()
+
+
+def test_a_night_outlives_a_killed_executor_and_its_masters_restart(night, place, cluster_program, start, tmp_path):
+    with cluster_program.standalone_cluster(2, cores=1, memory_mb=1536, folder=tmp_path / "cluster") as cluster:
+        running = start(cluster)
+        running.wait_for("stage begins stage=prepare")
+        time.sleep(2)  # into its work
+        victims = executors(cluster)
+        assert len(victims) == 2
+        victims[0].kill()
+        running = reach(start, cluster, running, "stage begins stage=evaluate")
+        (master,) = daemons(cluster, "deploy.master.Master")
+        command, environment = master.cmdline(), master.environ()
+        master.kill()
+        time.sleep(1)
+        with (tmp_path / "second-master").open("wb") as log:
+            second = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            finish(start, cluster, running)
+            assert cluster.alive_workers() == 2
+        finally:
+            second.send_signal(signal.SIGTERM)
+            second.wait(30)
+    assert_same_night(place, night, models=("als",))
