@@ -1,4 +1,4 @@
-"""The commands: ``sparkrec nightly``, ``stage``, ``query``, ``make-log``, ``jars``.
+"""The commands: ``sparkrec nightly``, ``stage``, ``query``, ``report``, ``make-log``, ``jars``.
 
 What a command needs is imported inside it, so that ``sparkrec query`` starts without Spark or PyTorch. A user's
 mistake is one line on standard error and exit code 2; Ctrl-C ends with 130.
@@ -34,7 +34,10 @@ app.add_typer(query_app, name="query")
 
 # typer reads these annotations at run time, so they are spelt out for it.
 Conf = Annotated[Optional[str], typer.Option("--conf", help="the environment's YAML file, e.g. conf/local.yaml")]  # noqa: UP045
-RunDate = Annotated[str, typer.Option("--run-date", help="the night, YYYY-MM-DD: the last day whose events it uses")]
+RunDate = Annotated[
+    str,
+    typer.Option("--run-date", help="the night, YYYY-MM-DD or yesterday (UTC): the last day whose events it uses"),
+]
 Force = Annotated[bool, typer.Option("--force", help="run though nothing has changed")]
 Settings = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -103,7 +106,9 @@ def nightly(
 
 @app.command()
 def stage(
-    name: Annotated[str, typer.Argument(help="ingest, index, prepare, train_als, train_gru, …, evaluate, topk")],
+    name: Annotated[
+        str, typer.Argument(help="ingest, index, prepare, train_als, train_gru, …, evaluate, topk, maintain")
+    ],
     run_date: RunDate,
     conf: Conf = None,
     force: Force = False,
@@ -122,9 +127,26 @@ def rollback(
     settings: Settings = None,
 ) -> int:
     """Make the lists of another night current; no list is changed."""
-    from sparkrec import query
+    from sparkrec.rollback import rollback as make_current
 
-    return _show([query.rollback(_warehouse(conf, settings), to, model or [])], form)
+    return _show([make_current(_warehouse(conf, settings), to, model or [])], form)
+
+
+@app.command()
+def report(
+    run_date: Annotated[str, typer.Option("--run-date", help="the night: YYYY-MM-DD or latest")] = "latest",
+    out: Annotated[Optional[str], typer.Option(help="the file; else <run_date>.html in the folder of reports")] = None,  # noqa: UP045
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Write the HTML page of a night and print its path; needs no Spark or Java."""
+    from sparkrec.config import load_config
+    from sparkrec.report import write_report
+    from sparkrec.store import Warehouse
+
+    config = load_config(conf, list(settings or []))
+    print(write_report(Warehouse(config.warehouse.path), config.report, run_date, out))
+    return OK
 
 
 @app.command("make-log")

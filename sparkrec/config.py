@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -163,6 +164,7 @@ class GruConfig:
     epochs: int = 5
     session_order: str = "time"  # time | random
     warm_start: bool = False  # begin with the weights of the latest earlier night's model of the same settings
+    full_retrain_nights: int = 0  # warm_start: every so many nights train from scratch; 0: never for their number
     seed: int = 1
 
 
@@ -234,6 +236,30 @@ class TopKConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """The page that says what a night did."""
+
+    nightly: bool = True  # a night that reaches topk, or fails, writes its report
+    path: Optional[str] = None  # folder of the reports; None: <warehouse>/reports
+    nights: int = 30  # the metrics go back so many nights
+    users: int = 4  # whose lists are shown
+
+
+@dataclass(frozen=True)
+class MaintenanceConfig:
+    """The care of the warehouse at the end of each night."""
+
+    enabled: bool = True
+    compact_files: int = 32  # a table is compacted when it would have so many files fewer; 0: never
+    file_mb: int = 128  # files smaller than half of it are merged, into files up to it
+    retention_hours: float = 168.0  # of superseded files; never less than the longest night and margin_hours
+    margin_hours: float = 24.0
+    log_retention_days: int = 30  # of the tables' history
+    keep_nights: int = 30  # nights whose models and snapshots are kept; 0: all
+    keep_list_nights: int = 90  # nights whose lists are kept, at least keep_nights; 0: all
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration of a night."""
 
@@ -250,6 +276,8 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     topk: TopKConfig = field(default_factory=TopKConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    maintenance: MaintenanceConfig = field(default_factory=MaintenanceConfig)
 
 
 CHOICES: Dict[str, List[str]] = {
@@ -268,6 +296,8 @@ CHOICES: Dict[str, List[str]] = {
     "evaluation.ties": ["conservative", "standard", "median"],
     "train.device": ["auto", "cpu", "cuda"],
 }
+_SECRET = re.compile(r"secret|password|passwd|token|credential|access[._]?key|account[._]?key", re.IGNORECASE)
+_LOGIN = re.compile(r"(\w://)[^/@\s]+@")  # user:password@ in an address
 MODELS = ["als", "gru", "two_tower"]
 
 
@@ -308,6 +338,19 @@ def load_config(path: Optional[str] = None, overrides: Optional[List[str]] = Non
 def config_dict(config: Any) -> Dict[str, Any]:
     """A configuration dataclass as plain nested dictionaries."""
     return dataclasses.asdict(config)
+
+
+def recorded_config(config: Config) -> Dict[str, Any]:
+    """The configuration as the ledger and the logs may hold it: secrets that someone wrote into it are masked."""
+
+    def masked(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: masked(name, inner) for name, inner in value.items()}
+        if isinstance(value, str):
+            return "***" if value and _SECRET.search(key) else _LOGIN.sub(r"\1***@", value)
+        return value
+
+    return {name: masked(name, value) for name, value in config_dict(config).items()}
 
 
 def config_hash(*parts: Any) -> str:
@@ -371,12 +414,15 @@ def _check(config: Config) -> None:
     for dotted, value, low in [
         ("train.ranks", config.train.ranks, 1),
         ("topk.k", config.topk.k, 1),
+        ("report.nights", config.report.nights, 1),
+        ("report.users", config.report.users, 0),
         ("gru.lanes", config.gru.lanes, 1),
         ("gru.embedding_dim", config.gru.embedding_dim, 1),
         ("gru.user_units", config.gru.user_units, 1),
         ("gru.bloom_rows", config.gru.bloom_rows, 0),
         ("gru.bloom_hashes", config.gru.bloom_hashes, 1),
         ("gru.epochs", config.gru.epochs, 1),
+        ("gru.full_retrain_nights", config.gru.full_retrain_nights, 0),
         ("two_tower.epochs", config.two_tower.epochs, 1),
         ("two_tower.batch_size", config.two_tower.batch_size, 1),
         ("als.rank", config.als.rank, 1),
@@ -384,6 +430,13 @@ def _check(config: Config) -> None:
         ("prepare.sessions.min_length", config.prepare.sessions.min_length, 1),
         ("prepare.sessions.max_length", config.prepare.sessions.max_length, 2),
         ("prepare.text.dim", config.prepare.text.dim, 1),
+        ("maintenance.compact_files", config.maintenance.compact_files, 0),
+        ("maintenance.file_mb", config.maintenance.file_mb, 1),
+        ("maintenance.retention_hours", config.maintenance.retention_hours, 0),
+        ("maintenance.margin_hours", config.maintenance.margin_hours, 0),
+        ("maintenance.log_retention_days", config.maintenance.log_retention_days, 1),
+        ("maintenance.keep_nights", config.maintenance.keep_nights, 0),
+        ("maintenance.keep_list_nights", config.maintenance.keep_list_nights, 0),
     ]:
         if value < low:
             raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"at least {low}")
@@ -395,6 +448,13 @@ def _check(config: Config) -> None:
             "train.snapshot_files must be a multiple of train.ranks",
             where=f"train.snapshot_files={config.train.snapshot_files}, train.ranks={config.train.ranks}",
             fix=f"for example train.snapshot_files={config.train.ranks * 4}",
+        )
+    lists, models = config.maintenance.keep_list_nights, config.maintenance.keep_nights
+    if lists and (not models or lists < models):
+        raise UserError(  # a warm start takes published models alone
+            "lists must be kept as long as models",
+            where=f"maintenance.keep_list_nights={lists}, maintenance.keep_nights={models}",
+            fix="raise maintenance.keep_list_nights, or set it to 0",
         )
     _check_gru(config.gru)
 

@@ -1,10 +1,12 @@
 """Small logs and the nights that tests run on them."""
 
+import json
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from sparkrec.config import load_config
 from sparkrec.makelog import LogOptions, make_log
@@ -26,9 +28,28 @@ SMALL = [
     "train.snapshot_files=2",
     "topk.k=5",
     "gate.enabled=false",  # what an hour of data teaches is not worth a judgement
-    "prepare.text.method=tfidf",
+    "prepare.text.method=word2vec",
     "prepare.text.dim=4",
+    "report.nightly=false",  # a second each; tests/report has nights that write theirs
+    "maintenance.enabled=false",  # has its own tests
 ]
+
+
+DATA_TABLES = {  # what any two attempts at a night give alike, but for these columns
+    "events": [],
+    "quarantine": ["ingested_at"],
+    "items": [],
+    "users": [],
+    "user_index": [],
+    "item_index": [],
+    "feature_index": [],
+    "interactions": [],
+    "sessions": [],
+    "copurchase": [],
+    "user_item": [],
+    "item_features": [],
+    "user_features": [],
+}
 
 
 @dataclass(frozen=True)
@@ -71,3 +92,28 @@ def make_place(folder: Path, fmt: str = "invoices", days: int = 12, events: int 
     first = date(2024, 1, 1)
     make_log(LogOptions(fmt, events, users=120, items=60, days=days, start=first), folder / "made")
     return Place(folder / "made" / "log", folder / "warehouse", fmt, first, days)
+
+
+def assert_same_night(ours: Place, theirs: Place, models: tuple[str, ...] = ("als", "gru", "two_tower")) -> None:
+    """Data tables and baselines are equal, models within tolerance; everyone has a list of the same length."""
+    for name, varies in DATA_TABLES.items():
+        a, b = (_sorted(p.table(name).drop(varies)) for p in (ours, theirs))
+        assert a == b, name
+    keys = ["model", "metric", "k", "split"]
+    mine, other = (p.table("metrics").drop("run_date", "model_version") for p in (ours, theirs))
+    judged = pl.col("model").is_in([*models, "popularity", "popularity_recent"])
+    if "gru" not in models:
+        judged &= pl.col("split") != "holdout_sessions"  # which a night without a GRU does not judge
+    both = mine.filter(judged).join(other.filter(judged), on=keys, nulls_equal=True, suffix="_there")
+    assert both.height == mine.filter(judged).height == other.filter(judged).height > 0
+    off = both.filter((pl.col("value") - pl.col("value_there")).abs() > 0.05 * pl.col("value").abs().clip(1.0))
+    assert off.height == 0, off
+    baselines = both.filter(pl.col("model").str.starts_with("popularity"))
+    assert baselines["value"].to_list() == pytest.approx(baselines["value_there"].to_list(), abs=1e-12)
+    for model in models:
+        lists = [p.table(f"topk_{model}").select("user_id", "rank").sort("user_id", "rank") for p in (ours, theirs)]
+        assert lists[0].equals(lists[1]), model
+
+
+def _sorted(table: pl.DataFrame) -> list[str]:
+    return sorted(json.dumps(row, default=str, sort_keys=True) for row in table.iter_rows(named=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -97,8 +98,9 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     vectors = _item_vectors(night, inputs)
     if vectors is not None:
         frames.append((ITEM_VECTORS, vectors))
-    for table, frame in frames:
-        outputs[table.name] = store.overwrite(frame, night.warehouse, table)
+    with ThreadPoolExecutor(2) as pool:  # each is a chain of small jobs that leaves most of the machine idle
+        writes = [pool.submit(store.overwrite, frame, night.warehouse, table) for table, frame in frames]
+        outputs |= {table.name: write.result() for (table, _), write in zip(frames, writes, strict=True)}
     left_out = {"support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
     if vectors is not None:
         left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs)

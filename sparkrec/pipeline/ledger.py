@@ -12,7 +12,7 @@ from sparkrec.store import Warehouse
 from sparkrec.tables import RUNS
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 Versions = dict[str, int | str]  # table → Delta version, models/<model> → model version
 
@@ -53,10 +53,73 @@ class RunRow:
     result: StageResult
 
 
-def record(spark: SparkSession, warehouse: Warehouse, row: RunRow) -> None:
-    """Appends a row to ``runs``."""
+@dataclass(frozen=True)
+class PastRun:
+    """An earlier row of a stage and night."""
+
+    status: str
+    inputs: Versions
+    outputs: Versions
+    config_hash: str
+    code_version: str
+
+
+class Ledger:
+    """What ``runs`` says of a night, read once, and the rows that this attempt adds to it."""
+
+    def __init__(self, spark: SparkSession, warehouse: Warehouse, run_date: date) -> None:
+        self._spark, self._warehouse = spark, warehouse
+        self._waiting: list[RunRow] = []
+        self._past = _past(spark, warehouse, run_date)
+
+    def last_run(self, stage: str) -> PastRun | None:
+        """The newest run of a stage of this night, however it ended; None where there is none."""
+        runs = self._past.get(stage)
+        return runs[-1] if runs else None
+
+    def done(self, stage: str, *, inputs: Versions, config_hash: str, code_version: str) -> list[Versions]:
+        """The outputs of the finished runs of this stage with these very inputs, settings and code, the newest first.
+
+        By the clock, which may have jumped: what counts is whether the outputs are still what the tables hold.
+        """
+        wanted = ("done", inputs, config_hash, code_version)
+        runs = reversed(self._past.get(stage, []))
+        return [r.outputs for r in runs if (r.status, r.inputs, r.config_hash, r.code_version) == wanted]
+
+    def record(self, row: RunRow, *, wait: bool = False) -> None:
+        """Appends a row to ``runs``; one that can wait is written with the next that cannot, or by ``flush``."""
+        self._waiting.append(row)
+        if not wait:
+            self.flush()
+
+    def flush(self) -> None:
+        """Appends the rows that have waited."""
+        rows, self._waiting = self._waiting, []
+        if rows:
+            values = self._spark.createDataFrame([_values(row) for row in rows], RUNS.ddl)
+            store.append(values.coalesce(1), self._warehouse, RUNS)
+
+
+def _past(spark: SparkSession, warehouse: Warehouse, run_date: date) -> dict[str, list[PastRun]]:
+    """The night's runs by stage, the newest last; a few rows for each attempt."""
+    from pyspark.sql import functions as F
+
+    runs = store.find(spark, warehouse, RUNS)
+    if runs is None:
+        return {}
+    columns = ("stage", "status", "inputs", "outputs", "config_hash", "code_version")
+    found: dict[str, list[PastRun]] = {}
+    rows = runs.where(F.col("run_date") == F.lit(run_date)).select(*columns, "ended_at").collect()
+    for row in sorted(rows, key=lambda r: r["ended_at"]):
+        run = PastRun(row[1], json.loads(row[2]), json.loads(row[3]), row[4], row[5])
+        found.setdefault(row[0], []).append(run)
+    return found
+
+
+def _values(row: RunRow) -> tuple[object, ...]:
+    """A row in the columns of ``runs``."""
     result = row.result
-    values = (
+    return (
         row.run_id,
         row.run_date,
         row.stage,
@@ -74,54 +137,3 @@ def record(spark: SparkSession, warehouse: Warehouse, row: RunRow) -> None:
         result.rows_duplicate,
         result.message or None,
     )
-    store.append(spark.createDataFrame([values], RUNS.ddl).coalesce(1), warehouse, RUNS)
-
-
-@dataclass(frozen=True)
-class LastRun:
-    """The newest row of a stage and night."""
-
-    status: str
-    inputs: Versions
-    config_hash: str
-    code_version: str
-
-
-def last_run(spark: SparkSession, warehouse: Warehouse, stage: str, run_date: date) -> LastRun | None:
-    """The newest run of a stage of this night, however it ended; None where there is none."""
-    from pyspark.sql import functions as F
-
-    rows = _rows(spark, warehouse, stage, run_date)
-    if rows is None:
-        return None
-    newest = rows.orderBy(F.col("ended_at").desc()).select("status", "inputs", "config_hash", "code_version").head()
-    return LastRun(newest[0], json.loads(newest[1]), newest[2], newest[3]) if newest else None
-
-
-def last_done(
-    spark: SparkSession, warehouse: Warehouse, stage: str, run_date: date, *, inputs: Versions, config_hash: str,
-    code_version: str
-) -> Versions | None:  # fmt: skip
-    """The outputs of the newest finished run of this stage and night with these very inputs, settings and code."""
-    from pyspark.sql import functions as F
-
-    rows = _rows(spark, warehouse, stage, run_date)
-    if rows is None:
-        return None
-    newest = (
-        rows.where(F.col("status") == "done")
-        .where((F.col("config_hash") == config_hash) & (F.col("code_version") == code_version))
-        .where(F.col("inputs") == json.dumps(inputs, sort_keys=True))
-        .orderBy(F.col("ended_at").desc())
-        .select("outputs")
-        .head()
-    )
-    return json.loads(newest[0]) if newest else None
-
-
-def _rows(spark: SparkSession, warehouse: Warehouse, stage: str, run_date: date) -> DataFrame | None:
-    """The runs of a stage of this night; None where nothing has ever run."""
-    from pyspark.sql import functions as F
-
-    runs = store.find(spark, warehouse, RUNS)
-    return None if runs is None else runs.where((F.col("run_date") == F.lit(run_date)) & (F.col("stage") == stage))

@@ -7,30 +7,38 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sparkrec import store
-from sparkrec.config import Config, config_dict, config_hash
+from sparkrec.config import Config, config_hash, recorded_config
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import load_format
 from sparkrec.ingest import files_to_read
-from sparkrec.log import LOGGER, log_event
-from sparkrec.pipeline import ledger
-from sparkrec.pipeline.ledger import RunRow, StageResult, Versions
+from sparkrec.log import LOGGER, log_event, warn_event
+from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult, Versions
 from sparkrec.pipeline.lock import locked
+from sparkrec.pipeline.maintain_stage import plan_maintain
 from sparkrec.pipeline.models import published_version
 from sparkrec.pipeline.night import Inputs, Night, Stage, new_run_id
 from sparkrec.pipeline.preflight import preflight
+from sparkrec.pipeline.publication import has_rows
 from sparkrec.pipeline.stages import STAGES, stage_names
 from sparkrec.pipeline.version import code_version
 from sparkrec.prepare.cut import as_of
+from sparkrec.report import write_report
 from sparkrec.spark import build_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 PUBLISHED, HELD_BACK = 0, 3
+_STORAGE_FAULTS = {
+    "No space left on device": "no space was left on a device",
+    "Disk quota exceeded": "the disk quota was used up",
+    "Read-only file system": "a file system became read-only",
+}
+_RERUN = "mend that and run the night again: what is done is skipped"
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Choice:
         Raises:
             UserError: An unknown stage, or one that the configuration's models do not need.
         """
-        names = stage_names(config.models)
+        names = stage_names(config)
         unknown = [name for name in (*self.only, *([self.first] if self.first else [])) if name not in STAGES]
         if unknown:
             raise UserError("unknown stage", where=", ".join(unknown), fix=f"one of {', '.join(STAGES)}")
@@ -72,7 +80,7 @@ def run_nightly(
 
     Args:
         config: The configuration.
-        run_date: The night, ``YYYY-MM-DD``: the last day whose events it uses.
+        run_date: The night, ``YYYY-MM-DD`` or ``yesterday``: the last day whose events it uses.
         choice: Which stages; by default all.
         spark: The caller's session; without one a session is built, and stopped at the end.
 
@@ -107,9 +115,12 @@ def plan_nightly(
     names = choice.stages(config)
     with _session(config, spark) as session:
         night, planned, changed = _night(session, config, day), [], ""
+        ledger = Ledger(session, night.warehouse, day)
         for name in names:
             runs, why = (
-                (True, f"{changed} runs before it") if changed else _would_run(night, STAGES[name], choice.force)
+                (True, f"{changed} runs before it")
+                if changed
+                else _would_run(night, STAGES[name], choice.force, ledger)
             )
             changed = changed or (name if runs else "")
             planned.append((name, runs, why))
@@ -140,51 +151,88 @@ def _night(spark: SparkSession, config: Config, run_date: date) -> Night:
 
 
 def parse_run_date(text: str) -> date:
-    """``YYYY-MM-DD`` as a date.
+    """``YYYY-MM-DD`` as a date; ``yesterday`` is the last day that is over (UTC), for schedulers that know no dates.
 
     Raises:
-        UserError: It is not one.
+        UserError: It is neither.
     """
+    if text == "yesterday":
+        return _now().date() - timedelta(days=1)
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise UserError("run date is not YYYY-MM-DD", where=text, fix="for example 2011-12-09") from error
+        raise UserError("run date is not YYYY-MM-DD", where=text, fix="for example 2011-12-09, or yesterday") from error
 
 
 def _run(night: Night, names: Sequence[str], force: bool) -> int:
     log_event("night begins", run_id=night.run_id, run_date=str(night.run_date), stages=list(names))
     held_back: list[str] = []
-    for number, name in enumerate(names, 1):
-        if _terminal():
-            LOGGER.info(f"[{number}/{len(names)}] {name}")
-        held_back += run_stage(night, STAGES[name], force).held_back
+    ledger = Ledger(night.spark, night.warehouse, night.run_date)
+    try:
+        for number, name in enumerate(names, 1):
+            if _terminal():
+                LOGGER.info(f"[{number}/{len(names)}] {name}")
+            try:
+                held_back += run_stage(night, STAGES[name], ledger, force).held_back
+            except Exception as error:
+                if not STAGES[name].aftercare or len(names) == 1:
+                    raise
+                warn_event("the night is done, but not its care", stage=name, reason=one_line(error))
+    except UserError:  # nothing is on record that a report could tell
+        raise
+    except Exception:
+        _report(night)
+        raise
+    ledger.flush()
+    if "topk" in names:
+        _report(night)
     log_event("night done", run_id=night.run_id, run_date=str(night.run_date), held_back=held_back)
     return HELD_BACK if held_back else PUBLISHED
 
 
-def run_stage(night: Night, stage: Stage, force: bool = False) -> StageResult:
+def _report(night: Night) -> None:
+    """Writes the night's page where the configuration asks for it; a night does not fail for want of its report."""
+    if not night.config.report.nightly:
+        return
+    try:
+        path = write_report(night.warehouse, night.config.report, night.run_date.isoformat())
+    except Exception as error:
+        warn_event("report not written", reason=one_line(error))
+    else:
+        log_event("report written", path=path)
+
+
+def run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool = False) -> StageResult:
     """Runs one stage unless an equal run is on record, and records it.
 
     A UserError leaves no row; any other failure is recorded before it goes on.
     """
     versions = pin(night, stage)
     settings = config_hash(*stage.settings(night))
-    done = None if stage.always or force else _done(night, stage, versions, settings)
+    done = None if stage.always or force else _done(night, stage, ledger, versions, settings)
     if done is not None:
         result = StageResult(outputs=done, skipped=True, message="inputs, settings and code unchanged")
-        _record(night, stage, "skipped", _now(), versions, settings, result)
+        ledger.record(_row(night, stage, "skipped", _now(), versions, settings, result), wait=True)
         log_event("stage skipped", stage=stage.name, reason=result.message)
         return result
     started, clock = _now(), time.monotonic()
+    log_event("stage begins", stage=stage.name)
     try:
         result = stage.run(night, Inputs(night, versions))
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        _record(night, stage, "failed", started, versions, settings, StageResult(message=reason))
+        try:
+            failure = StageResult(message=one_line(error))
+            ledger.record(_row(night, stage, "failed", started, versions, settings, failure))
+        except Exception as second:  # the storage itself may be what failed: the first error is the one to tell
+            warn_event("failure not recorded", stage=stage.name, reason=one_line(second))
+        fault = storage_fault(str(error))
+        if fault:
+            raise UserError(f"{fault} while stage {stage.name} ran", where=night.warehouse.path, fix=_RERUN) from error
         raise
-    _record(night, stage, result.status, started, versions, settings, result)
+    row = _row(night, stage, result.status, started, versions, settings, result)
+    ledger.record(row, wait=result.skipped)
     log_event(
         f"stage {result.status}",
         stage=stage.name,
@@ -194,6 +242,16 @@ def run_stage(night: Night, stage: Stage, force: bool = False) -> StageResult:
         message=result.message,
     )
     return result
+
+
+def storage_fault(text: str) -> str:
+    """What an operating system's error in a message says of the storage; empty where it says nothing of it."""
+    return next((said for words, said in _STORAGE_FAULTS.items() if words in text), "")
+
+
+def one_line(error: Exception) -> str:
+    """An exception on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def pin(night: Night, stage: Stage) -> Versions:
@@ -219,32 +277,32 @@ def pin(night: Night, stage: Stage) -> Versions:
     return versions
 
 
-def _done(night: Night, stage: Stage, versions: Versions, settings: str) -> Versions | None:
+def _done(night: Night, stage: Stage, ledger: Ledger, versions: Versions, settings: str) -> Versions | None:
     """Outputs of an equal earlier run, where they are still what the tables and models hold."""
-    outputs = ledger.last_done(
-        night.spark, night.warehouse, stage.name, night.run_date,
-        inputs=versions, config_hash=settings, code_version=night.code_version,
-    )  # fmt: skip
-    if outputs is None or any(not _current(night, name, version) for name, version in outputs.items()):
-        return None
-    return outputs
+    for outputs in ledger.done(stage.name, inputs=versions, config_hash=settings, code_version=night.code_version):
+        if all(_current(night, name, version) for name, version in outputs.items()):
+            return outputs
+    return None
 
 
-def _would_run(night: Night, stage: Stage, force: bool) -> tuple[bool, str]:
+def _would_run(night: Night, stage: Stage, force: bool, ledger: Ledger) -> tuple[bool, str]:
     """Whether a stage would run on the tables as they are, and why."""
     if force:
         return True, "forced"
     if stage.name == "ingest":
         n_files = files_to_read(night.spark, night.config, night.fmt, night.run_date)
         return bool(n_files), f"{n_files} new log files" if n_files else "no new log file"
+    if stage.name == "maintain":
+        due = [step.what for step in plan_maintain(night)]
+        return bool(due), "; ".join(due) or "nothing is due"
     try:
         versions = pin(night, stage)
     except UserError as error:
         return True, str(error)
     settings = config_hash(*stage.settings(night))
-    if _done(night, stage, versions, settings) is not None:
+    if _done(night, stage, ledger, versions, settings) is not None:
         return False, "inputs, settings and code unchanged"
-    last = ledger.last_run(night.spark, night.warehouse, stage.name, night.run_date)
+    last = ledger.last_run(stage.name)
     if last is None:
         return True, "it has not run for this night"
     moved = [f"{n} {last.inputs.get(n, '-')} -> {v}" for n, v in sorted(versions.items()) if last.inputs.get(n) != v]
@@ -267,14 +325,17 @@ def _current(night: Night, name: str, version: int | str) -> bool:
     if table is None:
         raise InvariantError(f"runs names an unknown table {name}")
     now = store.version(night.spark, night.warehouse, table)
-    # Tables partitioned by night are appended to by other nights: a later version still holds this night's rows.
-    return now is not None and (now >= int(version) if "run_date" in table.partition else now == version)
+    if now == version:
+        return True
+    if "run_date" not in table.partition or not has_rows(night, table):  # maintenance removes old nights
+        return False
+    return store.night_is_as_of(night.spark, night.warehouse, table, int(version), night.run_date)
 
 
-def _record(
+def _row(
     night: Night, stage: Stage, status: str, started: datetime, inputs: Versions, settings: str, result: StageResult
-) -> None:
-    row = RunRow(
+) -> RunRow:
+    return RunRow(
         run_id=night.run_id,
         run_date=night.run_date,
         stage=stage.name,
@@ -283,11 +344,10 @@ def _record(
         ended_at=_now(),
         inputs=inputs,
         config_hash=settings,
-        config=json.dumps(config_dict(night.config), sort_keys=True),
+        config=json.dumps(recorded_config(night.config), sort_keys=True),
         code_version=night.code_version,
         result=result,
     )
-    ledger.record(night.spark, night.warehouse, row)
 
 
 def _terminal() -> bool:

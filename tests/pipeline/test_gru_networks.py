@@ -11,7 +11,7 @@ from tests.nights import make_place
 pytestmark = pytest.mark.slow
 
 NETWORKS = {
-    "parallel": ["gru.network=parallel", "gru.features=[text_tfidf]", "gru.feature_layers=[8]"],
+    "parallel": ["gru.network=parallel", "gru.features=[text_word2vec]", "gru.feature_layers=[8]"],
     "hierarchical": ["gru.network=hierarchical-all", "gru.user_units=8"],
     "bloom": ["gru.bloom_rows=20", "gru.bloom_hashes=3"],
 }
@@ -35,7 +35,7 @@ def test_a_night_publishes_lists_of_each_network(spark, place, name):
     assert recall["value"].max() > 0
     model = place.warehouse / "models" / "gru" / place.last.isoformat() / "holdout" / "model.json"
     described = json.loads(model.read_text())
-    assert set(described["vectors"]) == ({"text_tfidf"} if name == "parallel" else set())
+    assert set(described["vectors"]) == ({"text_word2vec"} if name == "parallel" else set())
 
 
 def test_vectors_that_were_not_made_are_said(spark, place):

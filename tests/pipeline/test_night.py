@@ -95,6 +95,6 @@ def test_model_folders_hold_safetensors_and_what_they_were_made_from(night):
 def test_items_have_vectors_of_their_titles(night):
     vectors = night.table("item_vectors")
     prepared = json.loads(night.table("runs").filter(pl.col("stage") == "prepare").row(0, named=True)["message"])
-    assert vectors["name"].unique().to_list() == ["text_tfidf"]
-    assert vectors.height + prepared["item_vectors"]["without_text_tfidf"] == night.table("item_index").height
+    assert vectors["name"].unique().to_list() == ["text_word2vec"]
+    assert vectors.height + prepared["item_vectors"]["without_text_word2vec"] == night.table("item_index").height
     assert vectors.height > 0.9 * night.table("item_index").height
