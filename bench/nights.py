@@ -1,11 +1,14 @@
 """Nights one after another, as a scheduler runs them: what each read, whether an id or an old list moved, what grew.
 
     python bench/nights.py --log DIR --format invoices --from 2011-12-07 --to 2011-12-09 [--again] [key=value …]
+        [--spoil 2011-12-08 --spoil-with als.reg=1e6]
 
 Each night is a ``sparkrec nightly`` of its own on one warehouse. After it the tables are read back without a JVM and
 held against those of the night before: every id keeps its number, the lists of earlier nights are the same rows.
-``--again`` runs the last night once more and holds every table's version against what it was. The program fails where
-one of these does not hold. Its peer is the first night after the initial one; ``ours`` is the last.
+``--again`` runs the last night once more and holds every table's version against what it was. A night that ``--spoil``
+names gets further settings which make its model bad: the gate must hold it back. The ledger must have every stage of
+every night. The program fails where one of these does not hold. Its peer is the first night after the initial one;
+``ours`` is the last.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from deltalake import DeltaTable
 
 from sparkrec.cli import main_guard
 from sparkrec.errors import UserError
+from sparkrec.pipeline.nightly import HELD_BACK, PUBLISHED
 
 INDEXES = ("user_index", "item_index")
 
@@ -58,6 +62,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--from", dest="first", type=date.fromisoformat, required=True)
     parser.add_argument("--to", dest="last", type=date.fromisoformat, required=True)
     parser.add_argument("--again", action="store_true", help="run the last night twice")
+    parser.add_argument("--spoil", type=date.fromisoformat, help="the night whose model is made bad")
+    parser.add_argument("--spoil-with", action="append", default=[], metavar="key=value")
     parser.add_argument("--conf", default=str(Path(__file__).parent.parent / "conf" / "local.yaml"))
     parser.add_argument("--warehouse", help="keep the tables here; else a temporary folder")
     parser.add_argument("settings", nargs="*", metavar="key=value")
@@ -72,9 +78,13 @@ def bench(options: argparse.Namespace, warehouse: Path) -> int:
     seconds, before = [], None
     for offset in range((options.last - options.first).days + 1):
         night = options.first + timedelta(days=offset)
-        finished = run_night(options, warehouse, night)
+        spoiled = night == options.spoil
+        finished = run_night(options, warehouse, night, options.spoil_with if spoiled else ())
+        if spoiled != (finished.code == HELD_BACK):
+            raise UserError("the gate has not done its work", where=f"{night}, exit code {finished.code}")
         after = look(warehouse)
-        check(before, after, night)
+        check(before, after, night, spoiled)
+        check_ledger(warehouse, night)
         say(row(warehouse, night, finished, after))
         seconds.append(finished.seconds)
         before = after
@@ -94,16 +104,16 @@ def bench(options: argparse.Namespace, warehouse: Path) -> int:
     return 0
 
 
-def run_night(options: argparse.Namespace, warehouse: Path, night: date) -> Finished:
-    """One night in a process of its own.
+def run_night(options: argparse.Namespace, warehouse: Path, night: date, more: Sequence[str] = ()) -> Finished:
+    """One night in a process of its own; the gate may hold it back.
 
     Raises:
         UserError: It failed.
     """
     where = [f"logs.path={options.log}", f"logs.format={options.format}", f"warehouse.path={warehouse}"]
     command = sparkrec_command("nightly", "--conf", options.conf, "--run-date", night.isoformat(), *where)
-    finished = run_measured([*command, *options.settings])
-    if finished.code:
+    finished = run_measured([*command, *options.settings, *more])
+    if finished.code not in (PUBLISHED, HELD_BACK):
         raise UserError("the night failed", where=f"{night}, exit code {finished.code}")
     return finished
 
@@ -121,15 +131,15 @@ def look(warehouse: Path) -> Seen:
     )
 
 
-def check(before: Seen | None, after: Seen, night: date) -> None:
-    """No id has moved, and the lists of earlier nights are the same rows.
+def check(before: Seen | None, after: Seen, night: date, spoiled: bool) -> None:
+    """No id has moved, the lists of earlier nights are the same rows, and the night has lists unless it is spoiled.
 
     Raises:
         UserError: One of them has changed.
     """
     for name, frame in after.lists.items():
-        if frame.filter(pl.col("run_date") == night).is_empty():
-            raise UserError("the night has no lists", where=f"{name}, {night}")
+        if frame.filter(pl.col("run_date") == night).is_empty() != spoiled:
+            raise UserError("a spoiled night has lists, or another has none", where=f"{name}, {night}")
     if before is None:
         return
     for name, frame in before.ids.items():
@@ -138,6 +148,20 @@ def check(before: Seen | None, after: Seen, night: date) -> None:
     for name, frame in before.lists.items():
         if not after.lists[name].filter(pl.col("run_date") < night).equals(frame.filter(pl.col("run_date") < night)):
             raise UserError("the lists of an earlier night have changed", where=f"{name}, {night}")
+
+
+def check_ledger(warehouse: Path, night: date) -> None:
+    """Every stage of the night is on record, ended well.
+
+    Raises:
+        UserError: One is not.
+    """
+    rows = pl.read_delta(str(warehouse / "runs")).filter(pl.col("run_date") == night)
+    wanted = {"ingest", "index", "prepare", "evaluate", "topk"}
+    missing = wanted - set(rows.filter(pl.col("status") != "failed")["stage"])
+    failed = rows.filter(pl.col("status") == "failed")["stage"].to_list()
+    if missing or failed:
+        raise UserError("the ledger is not whole", where=f"{night}: missing {sorted(missing)}, failed {failed}")
 
 
 def check_unchanged(before: Seen, after: Seen, warehouse: Path) -> None:
