@@ -147,6 +147,7 @@ class GruConfig:
     features: List[str] = field(default_factory=list)  # parallel: names of item_vectors, a sub-network each
     feature_layers: List[int] = field(default_factory=lambda: [100])  # parallel: hidden units of these
     schedule: str = "simultaneous"  # parallel: simultaneous | alternating | residual | interleaving
+    bptt: int = 1  # plain: events that a gradient goes back over, in the lane's session
     user_units: int = 100  # hierarchical: hidden units of the user-level GRU
     bloom_rows: int = 0  # rows that all items share (Bloom embeddings); 0: each item has its own
     bloom_hashes: int = 4  # rows of each item then
@@ -419,6 +420,7 @@ def _check(config: Config) -> None:
         ("gru.lanes", config.gru.lanes, 1),
         ("gru.embedding_dim", config.gru.embedding_dim, 1),
         ("gru.user_units", config.gru.user_units, 1),
+        ("gru.bptt", config.gru.bptt, 1),
         ("gru.bloom_rows", config.gru.bloom_rows, 0),
         ("gru.bloom_hashes", config.gru.bloom_hashes, 1),
         ("gru.epochs", config.gru.epochs, 1),
@@ -478,6 +480,8 @@ def _check_gru(config: GruConfig) -> None:
          "set gru.embedding=constrained"),
         (config.bloom_rows > 0 and config.network != "plain", "only the plain network has Bloom embeddings",
          f"gru.network={config.network}, gru.bloom_rows={config.bloom_rows}", "set gru.bloom_rows=0"),
+        (alone and config.bptt > 1, "only the plain network's gradients go back over several events",
+         f"gru.bptt={config.bptt}, gru.network={config.network}, gru.bloom_rows={config.bloom_rows}", "set gru.bptt=1"),
         (0 < config.bloom_rows < config.bloom_hashes, "more positions than rows",
          f"gru.bloom_rows={config.bloom_rows}, gru.bloom_hashes={config.bloom_hashes}", "raise gru.bloom_rows"),
     ]:  # fmt: skip

@@ -93,6 +93,11 @@ class BloomNetwork:
         return self.plain.state_widths
 
     @property
+    def bptt(self) -> int:
+        """One step."""
+        return 1
+
+    @property
     def masks(self) -> tuple[Mask, ...]:
         """As the plain network's."""
         return self.plain.masks

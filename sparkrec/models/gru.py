@@ -84,8 +84,10 @@ def cell_forward(cell: Cell, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Te
     return torch.lerp(new, h, update), CellTape(x, h, reset, update, new, h_n)
 
 
-def cell_backward(cell: Cell, tape: CellTape, d_out: torch.Tensor, grads: Cell) -> torch.Tensor:
-    """Writes the layer's gradient into ``grads`` and returns that of x [B, in]; h is a constant (one step of BPTT)."""
+def cell_backward(
+    cell: Cell, tape: CellTape, d_out: torch.Tensor, grads: Cell, recurrent: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Writes the layer's gradient into ``grads``; returns that of x [B, in] and, where asked for, that of h [B, H]."""
     d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
     d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
     d_reset = d_new * tape.hidden_new * tape.reset * (1 - tape.reset)
@@ -95,7 +97,8 @@ def cell_backward(cell: Cell, tape: CellTape, d_out: torch.Tensor, grads: Cell) 
     torch.mm(d_h.t(), tape.h, out=grads.weight_hh)
     torch.sum(d_i, 0, out=grads.bias_ih)
     torch.sum(d_h, 0, out=grads.bias_hh)
-    return d_i @ cell.weight_ih
+    through = torch.addcmul(d_h @ cell.weight_hh, d_out, tape.update) if recurrent else None
+    return d_i @ cell.weight_ih, through
 
 
 # ---- a first layer without an embedding ------------------------------------------------------------------------------
@@ -135,17 +138,23 @@ def lookup_forward(cell: LookupCell, gates: torch.Tensor, h: torch.Tensor) -> tu
     return torch.lerp(new, h, update), LookupTape(h, reset, update, new, reset_h)
 
 
-def lookup_backward(cell: LookupCell, tape: LookupTape, d_out: torch.Tensor, grads: LookupCell) -> torch.Tensor:
-    """Writes the layer's gradient into ``grads`` and returns that of the inputs' rows [B, 3H]; h is a constant."""
+def lookup_backward(
+    cell: LookupCell, tape: LookupTape, d_out: torch.Tensor, grads: LookupCell, recurrent: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Writes the layer's gradient into ``grads``; returns that of the inputs' rows [B, 3H] and, if asked for, of h."""
     width = d_out.shape[1]
     d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
     d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
-    d_reset = (d_new @ cell.weight_hh[2 * width :]) * tape.h * tape.reset * (1 - tape.reset)
+    d_reset_h = d_new @ cell.weight_hh[2 * width :]
+    d_reset = d_reset_h * tape.h * tape.reset * (1 - tape.reset)
     d_gates = torch.cat([d_reset, d_update, d_new], dim=1)
     torch.mm(d_gates[:, : 2 * width].t(), tape.h, out=grads.weight_hh[: 2 * width])
     torch.mm(d_new.t(), tape.reset_h, out=grads.weight_hh[2 * width :])
     torch.sum(d_gates, 0, out=grads.bias)
-    return d_gates
+    if not recurrent:
+        return d_gates, None
+    through = d_gates[:, : 2 * width] @ cell.weight_hh[: 2 * width]
+    return d_gates, through.addcmul_(d_out, tape.update).addcmul_(d_reset_h, tape.reset)
 
 
 def lookup_of(width: int, flat: torch.Tensor) -> LookupCell:
@@ -181,11 +190,13 @@ def layer_forward(layer: Layer, x: torch.Tensor, h: torch.Tensor) -> tuple[torch
     return lookup_forward(layer, x, h) if isinstance(layer, LookupCell) else cell_forward(layer, x, h)
 
 
-def layer_backward(layer: Layer, tape: Tape, d_out: torch.Tensor, grads: Layer) -> torch.Tensor:
+def layer_backward(
+    layer: Layer, tape: Tape, d_out: torch.Tensor, grads: Layer, recurrent: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The backward pass of a layer of either kind; its tape and gradients are of the same kind."""
     if isinstance(layer, LookupCell):
-        return lookup_backward(layer, tape, d_out, grads)  # type: ignore[arg-type]
-    return cell_backward(layer, tape, d_out, grads)  # type: ignore[arg-type]
+        return lookup_backward(layer, tape, d_out, grads, recurrent)  # type: ignore[arg-type]
+    return cell_backward(layer, tape, d_out, grads, recurrent)  # type: ignore[arg-type]
 
 
 # ---- network ---------------------------------------------------------------------------------------------------------
@@ -206,6 +217,7 @@ class GruNetwork:
     embedding_dim: int = 0
     dropout_embedding: float = 0.0
     dropout_hidden: float = 0.0
+    bptt: int = 1
 
     @property
     def dim(self) -> int:
@@ -236,9 +248,15 @@ class GruNetwork:
 
     @property
     def masks(self) -> tuple[Mask, ...]:
-        """Of the embedding and of each layer's output; without an embedding of each layer's output alone."""
+        """Of each step's embedding and of each layer's output; without an embedding of each layer's output alone.
+
+        The steps that gradients go back over share the masks of the layers' outputs.
+        """
         first = self._sizes[0][0] if self._sizes else self.layers[0]
-        return Mask(first, self.dropout_embedding), *[Mask(w, self.dropout_hidden) for _, w in self._sizes]
+        layers = [Mask(w, self.dropout_hidden) for _, w in self._sizes]
+        if self.embedding == "none":
+            return Mask(first, self.dropout_embedding), *layers
+        return *[Mask(first, self.dropout_embedding)] * self.bptt, *layers
 
     def init_flat(self, flat: torch.Tensor, generator: torch.Generator) -> None:
         """See ``Network``."""
@@ -265,27 +283,42 @@ class GruNetwork:
         score_loss: ScoreLoss,
     ) -> Gradients:
         """See ``Network``."""
-        begins = (batch.start != NO_START)[:, None]
         layers = self._layers(weights.flat)
-        x_mask, layer_masks = (None, masks) if self.embedding == "none" else (masks[0], masks[1:])
-        x = dropped(weights.tables[0].index_select(0, touched[0].input), x_mask)
-        outs, tapes = [], []
-        for layer, h, mask in zip(layers, hidden, layer_masks, strict=True):
-            x, tape = layer_forward(layer, x, h.masked_fill(begins, 0.0))
-            x = dropped(x, mask)
-            outs.append(x)
-            tapes.append(tape)
+        n, last = len(layers), self.bptt - 1
+        one_hot = self.embedding == "none"
+        x_masks, layer_masks = ([None] * self.bptt, masks) if one_hot else (masks[: self.bptt], masks[self.bptt :])
+        past = touched[0].past
+        inputs = [*([] if past is None else past), touched[0].input]
+        begins = [(start != NO_START)[:, None] for start in (*batch.past_start, batch.start)]
+        states, tapes = list(hidden[:n]), list[list[Tape]]()
+        for step, (rows, mask) in enumerate(zip(inputs, x_masks, strict=True)):
+            x = dropped(weights.tables[0].index_select(0, rows), mask)
+            tapes.append([])
+            for i, layer in enumerate(layers):
+                x, tape = layer_forward(layer, x, states[i].masked_fill(begins[step], 0.0))
+                states[i] = x = dropped(x, layer_masks[i])
+                tapes[-1].append(tape)
         items, bias = weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
         loss, d_scores = score_loss((x @ items.t()).add_(bias.t()))  # addmm takes longer
         d_tables = tuple(torch.zeros_like(table) for table in weights.tables)
         torch.mm(d_scores.t(), x, out=d_tables[-2][: len(items)])
         torch.sum(d_scores, 0, out=d_tables[-1][:, 0])
         d, d_flat = d_scores @ items, torch.empty_like(weights.flat)
-        grads = self._layers(d_flat)
-        for i in reversed(range(len(layers))):
-            d = layer_backward(layers[i], tapes[i], dropped(d, layer_masks[i]), grads[i])
-        d_tables[0].index_add_(0, touched[0].input, dropped(d, x_mask))
-        return Gradients(loss, Parameters(d_tables, d_flat), outs)
+        through: list[torch.Tensor | None] = [None] * n  # what reaches a state from the step after
+        for step in reversed(range(self.bptt)):
+            part = d_flat if step == last else torch.empty_like(d_flat)
+            grads = self._layers(part)
+            for i in reversed(range(n)):
+                arrived = through[i]
+                both = d if arrived is None else arrived if i == n - 1 else arrived + d
+                d, of_state = layer_backward(
+                    layers[i], tapes[step][i], dropped(both, layer_masks[i]), grads[i], step > 0
+                )
+                through[i] = None if of_state is None else of_state.masked_fill_(begins[step], 0.0)
+            d_tables[0].index_add_(0, inputs[step], dropped(d, x_masks[step]))
+            if part is not d_flat:
+                d_flat += part
+        return Gradients(loss, Parameters(d_tables, d_flat), [*hidden[n:], *states])
 
     def advance(
         self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
@@ -332,4 +365,5 @@ def gru_network(config: GruConfig, n_items: int) -> GruNetwork:
         config.embedding_dim,
         config.dropout_embedding,
         config.dropout_hidden,
+        config.bptt,
     )

@@ -50,7 +50,7 @@ class Parameters:
 class Batch:
     """One step: what all ranks know of all lanes, and this rank's part of B lanes that have an event."""
 
-    inputs: torch.Tensor  # int64 [I], distinct items of all lanes' inputs, ascending
+    inputs: torch.Tensor  # int64 [I], distinct items of all lanes' inputs (with those of ``past``), ascending
     candidates: torch.Tensor  # int64 [C], distinct items of all lanes' targets and of the negatives, ascending
     n_target: torch.Tensor  # float [C], targets of lanes that are this item
     n_sampled: torch.Tensor  # float [C], additional negatives that are this item
@@ -62,6 +62,8 @@ class Batch:
     n_lanes: int  # lanes of all ranks
     epoch: int  # from 1
     step: int  # of the epoch, from 0
+    past: torch.Tensor  # int64 [bptt - 1, B], places in ``inputs`` of the lanes' inputs of the steps before, in order
+    past_start: torch.Tensor  # int8 [bptt - 1, B], their starts
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Touched:
     input: torch.Tensor  # int64 [B] or, of several rows each, [B, k]; empty where inputs look nothing up
     candidates: torch.Tensor | None = None  # int64 [C] or [C, k]; None: they are the first C rows
     trained: bool = True  # False: the step reads the rows and leaves them as they are
+    past: torch.Tensor | None = None  # int64 [bptt - 1, B], of ``Batch.past``; None where it looks nothing up
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Gradients:
 
     loss: torch.Tensor  # float [], sum over this rank's lanes
     weights: Parameters  # gradients of what ``Network.gradients`` was given; empty for tables that are not trained
-    hidden: list[torch.Tensor]  # for each state the new one [B, width], without a gradient
+    hidden: list[torch.Tensor]  # what the next step is given: for each state the new one [B, width] at the end
     flat_part: slice = field(
         default_factory=lambda: slice(None)
     )  # the part of the flat vector that is trained, which ``weights.flat`` belongs to
@@ -95,6 +98,7 @@ class Network(Protocol):
         tables: The tables of weights.
         flat_size: Length of the flat vector.
         state_widths: Widths of the hidden states that a lane carries.
+        bptt: Steps that gradients go back over; training carries the states of so many.
         masks: The dropout masks, in the order in which they are drawn.
     """
 
@@ -112,6 +116,9 @@ class Network(Protocol):
 
     @property
     def state_widths(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def bptt(self) -> int: ...  # noqa: D102
 
     @property
     def masks(self) -> tuple[Mask, ...]: ...  # noqa: D102
@@ -134,11 +141,12 @@ class Network(Protocol):
         masks: Sequence[torch.Tensor | None],
         score_loss: ScoreLoss,
     ) -> Gradients:
-        """Forward and backward pass of one step; hidden states are constants (one step of BPTT).
+        """Forward and backward pass of one step; the hidden states given are constants.
 
         Args:
             weights: The touched rows of each table and the flat vector; not to be changed.
-            hidden: For each state [B, width], as the step before left it: a session's start is the network's to see.
+            hidden: For each of ``bptt`` steps, the latest last, and each state [B, width], as the step before left it:
+                a session's start is the network's to see.
             batch: The step.
             touched: What ``touched(batch)`` said.
             masks: For each mask [B, width] of 0 and 1 / (1 − rate); None where the rate is 0.
@@ -176,12 +184,12 @@ def rows_of_both(batch: Batch) -> Touched:
     place = torch.searchsorted(batch.candidates, batch.inputs).clamp_max_(len(batch.candidates) - 1)
     new = batch.candidates[place] != batch.inputs
     place = torch.where(new, len(batch.candidates) - 1 + new.cumsum(0), place)
-    return Touched(torch.cat([batch.candidates, batch.inputs[new]]), place[batch.input])
+    return Touched(torch.cat([batch.candidates, batch.inputs[new]]), place[batch.input], past=place[batch.past])
 
 
 def rows_of_inputs(batch: Batch) -> Touched:
     """Of a table in which the inputs alone look up an item's row."""
-    return Touched(batch.inputs, batch.input)
+    return Touched(batch.inputs, batch.input, past=batch.past)
 
 
 def rows_of_candidates(batch: Batch) -> Touched:

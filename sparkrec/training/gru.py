@@ -184,12 +184,13 @@ def _run_epoch(
     device = state.flat.device
     seed = trainer.config.seed * 1_000_003 + epoch
     draws, drops = (torch.Generator(device).manual_seed(2 * seed + i) for i in range(2))
-    hidden = [torch.zeros(len(table.places), w, device=device) for w in trainer.network.state_widths]
+    widths, bptt = trainer.network.state_widths, trainer.network.bptt
+    hidden = [torch.zeros(len(table.places), width, device=device) for _ in range(bptt) for width in widths]
     places = table.places.to(device)
     steps_per_chunk = max(1, _CHUNK_IDS // max(1, trainer.config.n_sample + len(table.order)))
     total, events = torch.zeros((), dtype=torch.float64, device=device), 0
     steps = iter(progress(range(table.length), total=table.length, name=f"gru epoch {epoch}", rank=comm.rank))
-    for chunk in chunks(table, steps_per_chunk, comm):
+    for chunk in chunks(table, steps_per_chunk, comm, bptt - 1):
         chunk = chunk.to(device)
         samples = trainer.sampler.draw((len(chunk.target), trainer.config.n_sample), draws)
         for k, n_valid in enumerate(chunk.n_valid):

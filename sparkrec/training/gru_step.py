@@ -14,7 +14,7 @@ import torch
 
 from sparkrec.config import GruConfig
 from sparkrec.models import losses
-from sparkrec.models.network import Batch, Gradients, Network, Parameters
+from sparkrec.models.network import NO_START, Batch, Gradients, Network, Parameters
 from sparkrec.training.comm import Comm
 from sparkrec.training.lanes import NO_TARGET, Chunk
 from sparkrec.training.optimizer import AdagradMomentum
@@ -61,7 +61,11 @@ def make_batch(
     chunk: Chunk, k: int, samples: torch.Tensor, places: torch.Tensor, epoch: int = 1, step: int = 0
 ) -> Batch:
     """Step ``k`` of a chunk for the rank whose lanes are at ``places``; ``epoch`` and ``step``: its own."""
-    inputs, targets = chunk.input[k], chunk.target[k]
+    back = len(chunk.input) - len(chunk.target)
+    inputs, targets = chunk.input[k : k + back + 1], chunk.target[k]
+    if back:  # what another session left on a lane is no input of this step, and its row is not to be touched
+        began = (chunk.start[k + 1 : k + back + 1] != NO_START).flip(0).cumsum(0).flip(0) > 0
+        inputs = torch.cat([torch.where(began, inputs[-1], inputs[:-1]), inputs[-1:]])
     n_lanes, n_valid = len(targets), chunk.n_valid[k]
     own, lanes, compact = None, places, places
     if n_valid < n_lanes:
@@ -69,7 +73,7 @@ def make_batch(
         own = valid[places].nonzero().squeeze(1)
         lanes = places[own]
         compact = (valid.cumsum(0) - 1)[lanes]
-        inputs, targets = inputs[valid], targets[valid]
+        inputs, targets = inputs[:, valid], targets[valid]
     distinct, place = torch.unique(inputs, return_inverse=True)
     candidates, column = torch.unique(torch.cat([targets, samples]), return_inverse=True)
     return Batch(
@@ -77,14 +81,16 @@ def make_batch(
         candidates=candidates,
         n_target=torch.bincount(column[:n_valid], minlength=len(candidates)).float(),
         n_sampled=torch.bincount(column[n_valid:], minlength=len(candidates)).float(),
-        input=place[compact],
+        input=place[-1, compact],
         target=column[compact],
-        start=chunk.start[k][lanes],
+        start=chunk.start[k + back][lanes],
         lanes=lanes,
         own=own,
         n_lanes=n_lanes,
         epoch=epoch,
         step=step,
+        past=place[:-1, compact],
+        past_start=chunk.start[k : k + back, lanes],
     )
 
 
@@ -117,7 +123,7 @@ class Trainer:
 
         Args:
             state: Weights and optimizer state, the same on all ranks.
-            hidden: For each state [this rank's lanes, width].
+            hidden: For each of ``bptt`` steps, the latest last, and each state [this rank's lanes, width].
             batch: The step.
             drops: Common generator of the dropout masks.
             comm: The ranks.

@@ -104,11 +104,15 @@ def _assign(steps: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray, in
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some steps of all ranks' lanes [K, L], the lanes in file order whatever the number of ranks."""
+    """Some steps of all ranks' lanes [K, L], the lanes in file order whatever the number of ranks.
 
-    input: torch.Tensor  # int64
+    Inputs and starts begin with those of the steps before, as many as the lanes look back; before the first step of an
+    epoch these are item 0.
+    """
+
+    input: torch.Tensor  # int64 [back + K, L]
     target: torch.Tensor  # int64, −1 where masked
-    start: torch.Tensor  # int8, NO_START, SESSION_START or USER_START
+    start: torch.Tensor  # int8 [back + K, L], NO_START, SESSION_START or USER_START
     n_valid: list[int]  # of each step the lanes that have an event
 
     def to(self, device: torch.device) -> Chunk:
@@ -156,15 +160,25 @@ def lane_table(lanes: dict[int, Lanes], widths: list[int], comm: Comm) -> LaneTa
     return LaneTable(lanes, torch.from_numpy(own), torch.from_numpy(rows), padded, longest)
 
 
-def chunks(table: LaneTable, steps: int, comm: Comm) -> Iterator[Chunk]:
-    """The epoch in chunks of ``steps`` steps: every rank gets all lanes' ids (ids alone travel, once a chunk)."""
+def chunks(table: LaneTable, steps: int, comm: Comm, back: int = 0) -> Iterator[Chunk]:
+    """The epoch in chunks of ``steps`` steps: every rank gets all lanes' ids (ids alone travel, once a chunk).
+
+    Args:
+        table: The lanes.
+        steps: Steps in a chunk.
+        comm: The ranks.
+        back: Earlier steps whose inputs and starts a chunk begins with.
+    """
+    before = torch.zeros(back, len(table.order), dtype=torch.int32)
     for start in range(0, table.length, steps):
         stop = min(start + steps, table.length)
         sent = torch.from_numpy(_packed(table, start, stop))
         gathered = comm.allgather(sent).index_select(0, table.order)  # [L, 2, K]
         ids = gathered.permute(1, 2, 0).contiguous()
-        begins, target = (ids[0] & _START_MASK).to(torch.int8), ids[1].long()
-        yield Chunk((ids[0] >> _START_BITS).long(), target, begins, (target != NO_TARGET).sum(1).tolist())
+        inputs, target = torch.cat([before, ids[0]]), ids[1].long()
+        before = inputs[len(inputs) - back :]
+        begins = (inputs & _START_MASK).to(torch.int8)
+        yield Chunk((inputs >> _START_BITS).long(), target, begins, (target != NO_TARGET).sum(1).tolist())
 
 
 def _packed(table: LaneTable, start: int, stop: int) -> np.ndarray:

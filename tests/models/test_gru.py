@@ -1,7 +1,7 @@
 """The GRU's layers and written-out gradients, against torch's own cell and autograd."""
 
-import dataclasses
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,14 +32,16 @@ def test_cell_is_torchs_and_its_gradient_autograds():
         for name in gru.Cell.__annotations__:
             getattr(reference, name).data.copy_(getattr(cell, name))
         x = torch.randn(6, n_in, generator=seeded(2)).requires_grad_()
-        h, d_out = torch.randn(6, width, generator=seeded(3)), torch.randn(6, width, generator=seeded(4))
+        h = torch.randn(6, width, generator=seeded(3)).requires_grad_()
+        d_out = torch.randn(6, width, generator=seeded(4))
         expected = reference(x, h)
         expected.backward(d_out)
-        out, tape = gru.cell_forward(cell, x.detach(), h)
+        out, tape = gru.cell_forward(cell, x.detach(), h.detach())
         grads = gru.Cell(*(torch.zeros_like(getattr(cell, n)) for n in gru.Cell.__annotations__))
-        d_x = gru.cell_backward(cell, tape, d_out, grads)
+        d_x, d_h = gru.cell_backward(cell, tape, d_out, grads, recurrent=True)
         assert torch.allclose(out, expected, atol=1e-6)
         assert torch.allclose(d_x, x.grad, atol=1e-6)
+        assert torch.allclose(d_h, h.grad, atol=1e-6)
         for name in gru.Cell.__annotations__:
             assert torch.allclose(getattr(grads, name), getattr(reference, name).grad, atol=1e-5)
 
@@ -93,38 +95,44 @@ def test_tensors_there_and_back(mode):
 # ---- one step --------------------------------------------------------------------------------------------------------
 
 
-def a_batch(n_items, n_lanes=5):
+def a_batch(n_items, n_lanes=5, bptt=1):
     """Inputs and targets with repeats, inputs that are no candidates, sessions that begin and others that go on."""
+    starts = torch.tensor([[0, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]], dtype=torch.int8)[: bptt - 1]
+    past = torch.randint(0, n_items, (bptt - 1, n_lanes), generator=seeded(8))
     inputs = torch.randint(0, n_items, (n_lanes,), generator=seeded(1))
     targets = torch.randint(0, n_items, (n_lanes,), generator=seeded(2))
     sampled = torch.randint(0, n_items // 2, (6,), generator=seeded(3))
-    distinct, place = torch.unique(inputs, return_inverse=True)
+    distinct, place = torch.unique(torch.cat([past, inputs[None]]), return_inverse=True)
     candidates, column = torch.unique(torch.cat([targets, sampled]), return_inverse=True)
     assert not torch.isin(distinct, candidates).all()
     count = torch.bincount(column, minlength=len(candidates)).float()
     start = torch.tensor([1, 0, 0, 2, 0], dtype=torch.int8)
-    return Batch(distinct, candidates, count, torch.zeros(len(candidates)), place, column[:n_lanes], start,
-                 torch.arange(n_lanes), None, n_lanes, 1, 0)  # fmt: skip
+    return Batch(distinct, candidates, count, torch.zeros(len(candidates)), place[-1], column[:n_lanes], start,
+                 torch.arange(n_lanes), None, n_lanes, 1, 0, place[:-1], starts)  # fmt: skip
 
 
 def plain_forward(network, batch, touched, masks):
-    """Scores of one step, in torch's own cells; without an embedding the first layer as Cho et al. write it."""
+    """Scores of one step, in torch's own cells; without an embedding the first layer as Cho et al. write it.
+
+    The hidden states of the first of ``bptt`` steps are given; the steps after it are run again.
+    """
+    lookup, n = network.embedding == "none", len(network.layers)
+    x_masks, h_masks = ([1.0] * network.bptt, masks) if lookup else (masks[: network.bptt], masks[network.bptt :])
+    steps = zip([*touched[0].past, touched[0].input], [*batch.past_start, batch.start], x_masks, strict=True)
+    steps = list(steps)
 
     def forward(weights, hidden):
-        x = weights.tables[0][touched[0].input]
         named = network.flat_tensors(weights.flat)
-        masked = list(masks)
-        if network.embedding != "none":
-            x = x * masked.pop(0)
-        new = []
-        for i, h in enumerate(hidden):
-            layer = {name.split(".")[2]: w for name, w in named.items() if name.startswith(f"gru.{i}.")}
-            h = torch.where(batch.start[:, None] > 0, 0.0, h)
-            x = (plain_lookup(layer, x, h) if network.embedding == "none" and i == 0 else torchs(layer, x, h)) * masked[
-                i
-            ]
-            new.append(x)
-        return x @ weights.tables[-2][: len(batch.candidates)].T + weights.tables[-1][:, 0], new
+        states = list(hidden[:n])
+        for rows, start, mask in steps:
+            x = weights.tables[0][rows] * mask
+            for i, h in enumerate(states):
+                layer = {name.split(".")[2]: w for name, w in named.items() if name.startswith(f"gru.{i}.")}
+                cell = plain_lookup if lookup and i == 0 else torchs
+                x = cell(layer, x, torch.where(start[:, None] > 0, 0.0, h)) * h_masks[i]
+                states[i] = x
+        scores = x @ weights.tables[-2][: len(batch.candidates)].T + weights.tables[-1][:, 0]
+        return scores, [*hidden[n:], *states]
 
     return forward
 
@@ -144,16 +152,17 @@ NETWORKS = [
     for mode in ("constrained", "separate", "none")
     for layers in ((4, 3), (5,))
 ]
+BACK = [replace(network, bptt=bptt) for network in NETWORKS for bptt in (2, 4)]
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.embedding}-{len(n.layers)}")
+@pytest.mark.parametrize("network", [*NETWORKS, *BACK], ids=lambda n: f"{n.embedding}-{len(n.layers)}-{n.bptt}")
 def test_gradients_of_a_step_are_autograds(network):
-    batch = a_batch(20)
+    batch = a_batch(20, bptt=network.bptt)
     touched = network.touched(batch)
     parameters = init_parameters(network, 1)
     blocks = tuple(table[t.rows] for table, t in zip(parameters.tables, touched, strict=True))
     weights = Parameters(blocks, torch.randn(network.flat_size, generator=seeded(4)))
-    hidden = [torch.randn(5, w, generator=seeded(5)) for w in network.state_widths]
+    hidden = [torch.randn(5, w, generator=seeded(5 + b)) for b in range(network.bptt) for w in network.state_widths]
     masks = [torch.bernoulli(torch.full((5, m.width), 0.5), generator=seeded(6)) * 2 for m in network.masks]
 
     def score_loss(scores):
@@ -171,7 +180,7 @@ def test_gradients_of_a_step_are_autograds(network):
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.embedding}-{len(n.layers)}")
 def test_serving_scores_are_those_of_training_without_dropout(network):
-    batch = dataclasses.replace(a_batch(20), start=torch.zeros(5, dtype=torch.int8))
+    batch = replace(a_batch(20), start=torch.zeros(5, dtype=torch.int8))
     touched = network.touched(batch)
     parameters = init_parameters(network, 1)
     parameters.tables[-1].normal_(generator=seeded(1))

@@ -95,6 +95,34 @@ def test_ranks_do_not_change_the_model(tmp_path, n_sessions, lanes, loss, mode):
             assert torch.allclose(weights[name], value, atol=1e-4), name
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_that_go_back_are_the_same_on_any_number_of_ranks_and_in_any_chunks(tmp_path, monkeypatch, mode):
+    config = dataclasses.replace(SMALL, lanes=7, embedding=mode, bptt=3, dropout_embedding=0.3, dropout_hidden=0.2)
+    sessions = random_sessions(40, N_ITEMS, seed=40)
+    expected, history = trained_on(1, tmp_path, sessions, config, n_files=6)
+    again = [trained_on(ranks, tmp_path, sessions, config, n_files=6) for ranks in (2, 3)]
+    monkeypatch.setattr(gru, "_CHUNK_IDS", 1)  # a chunk a step
+    (tmp_path / "steps").mkdir()
+    again.append(trained_on(1, tmp_path / "steps", sessions, config, n_files=6))
+    for weights, other in again:
+        assert [h["loss"] for h in other] == pytest.approx([h["loss"] for h in history], rel=1e-5)
+        assert all(torch.allclose(weights[name], value, atol=1e-4) for name, value in expected.items())
+    (tmp_path / "one").mkdir()
+    one, _ = trained_on(1, tmp_path / "one", sessions, dataclasses.replace(config, bptt=1), n_files=6)
+    assert not all(torch.allclose(one[name], value, atol=1e-2) for name, value in expected.items())
+
+
+def test_gradients_do_not_go_back_over_the_start_of_a_session(tmp_path):
+    """Sessions of one pair each have nothing to go back to."""
+    sessions = [session[:2] for session in random_sessions(30, N_ITEMS, seed=5)]
+    found = {}
+    for bptt in (1, 4):
+        (tmp_path / str(bptt)).mkdir()
+        config = dataclasses.replace(SMALL, lanes=4, bptt=bptt)
+        found[bptt], _ = trained_on(1, tmp_path / str(bptt), sessions, config, n_files=2)
+    assert all(torch.allclose(found[1][name], value, atol=1e-6) for name, value in found[4].items())
+
+
 def test_random_order_is_the_same_on_any_number_of_ranks_and_new_each_epoch(tmp_path):
     config = dataclasses.replace(SMALL, lanes=5, session_order="random")
     sessions = random_sessions(40, N_ITEMS, seed=3)
