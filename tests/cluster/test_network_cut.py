@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE, THERE = "10.213.77.1", "10.213.77.2"
 IMPATIENT = {  # so that a lost worker is noticed within seconds
     "spark.network.timeout": "20s",
+    "spark.network.timeoutInterval": "5s",
     "spark.executor.heartbeatInterval": "4s",
     "spark.shuffle.io.maxRetries": "1",
     "spark.shuffle.io.retryWait": "1s",
