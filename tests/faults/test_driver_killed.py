@@ -11,6 +11,8 @@ from tests.nights import assert_same_night
 
 pytestmark = pytest.mark.slow
 
+CARE = ("maintenance.enabled=true", "maintenance.compact_files=1")  # a last stage that has something to do
+
 
 class Watch:
     """A reader that looks at the published lists all the time, and keeps how many rows it has seen."""
@@ -40,14 +42,14 @@ def test_a_night_killed_in_each_stage_is_finished_by_a_plain_rerun(spark, night,
     place = type(night)(night.log, tmp_path / "warehouse", night.fmt, night.first, night.days)
     with Watch(place) as watch:
         for number, stage in enumerate(STAGES):
-            running = start_night(place)
+            running = start_night(place, *CARE)
             running.wait_for(f"stage begins stage={stage}")
             before = set(place.warehouse.rglob("*"))
             running.wait_until(lambda before=before: set(place.warehouse.rglob("*")) - before)
             time.sleep(0.1 * (number % 3))  # not always at its first write
             running.kill()
             assert (place.warehouse / "_lock.json").exists()
-        assert place.run(spark, place.last) == 0
+        assert place.run(spark, place.last, *CARE) == 0
     assert_same_night(place, night)
     left = {p.name for p in place.warehouse.iterdir() if p.name.startswith("_")}
     assert not left  # neither a lock nor staged rows nor checkpoints
