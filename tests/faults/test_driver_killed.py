@@ -51,7 +51,7 @@ def test_a_night_killed_in_each_stage_is_finished_by_a_plain_rerun(spark, night,
             assert (place.warehouse / "_lock.json").exists()
         assert place.run(spark, place.last, *CARE) == 0
     assert_same_night(place, night)
-    left = {p.name for p in place.warehouse.iterdir() if p.name.startswith("_")}
+    left = [*place.warehouse.glob("_*.json"), *place.warehouse.glob("_*/*")]
     assert not left  # neither a lock nor staged rows nor checkpoints
     for name, heights in watch.seen.items():
         assert heights <= {0, place.table(name).height}, name
