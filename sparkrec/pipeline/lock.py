@@ -63,7 +63,10 @@ def locked(warehouse: str, run_id: str, expiry_s: float) -> Iterator[None]:
             if not _is_mine(path, me):
                 lost.set()
                 return
-            files.write_bytes(path, _json(replace(me, expires_at=_in(expiry_s))))
+            try:
+                files.write_bytes(path, _json(replace(me, expires_at=_in(expiry_s))))
+            except UserError as error:  # it may be written again before it expires
+                warn_event("lock_not_renewed", reason=str(error))
 
     thread = threading.Thread(target=renew, name="warehouse-lock", daemon=True)
     thread.start()
@@ -72,8 +75,11 @@ def locked(warehouse: str, run_id: str, expiry_s: float) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        if _is_mine(path, me):
-            files.remove(path)
+        try:
+            if _is_mine(path, me):
+                files.remove(path)
+        except OSError as error:  # storage that has failed; whoever comes next sees that this process has ended
+            warn_event("lock_not_given_back", reason=str(error))
     if lost.is_set():
         raise InvariantError(
             f"the lock of {warehouse} was lost while {run_id} ran: another night may have run beside it"
