@@ -46,8 +46,8 @@ def resumed_after(process):
 def test_training_that_was_cut_off_goes_on_from_the_last_whole_epoch(start_night, prepared, place):
     running = start_night(place, *SETTINGS)
     running.wait_until(lambda: (model_of(place) / "checkpoint-00003.safetensors").exists())
-    ranks = running.below("horovod", "gloo_exec_fn")
-    assert len(ranks) == 2
+    ranks = [process for process in running.below("gloo_exec_fn") if process.name().startswith("python")]
+    assert len(ranks) == 2  # their shells left out
     ranks[1].kill()  # a worker dies
     assert running.end() == 2, running.tail()
     assert running.said("sparkrec: training workers ended before they were done")
