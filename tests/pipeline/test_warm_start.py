@@ -143,12 +143,3 @@ def test_nights_that_begin_with_the_night_before(spark, tmp_path):
         k: v for k, v in before.items() if k != "runs"
     }
     assert [card.warm_nights for card in cards] == [0, 1]
-    config = load_config(None, place.settings("models=[gru]", "gru.warm_start=true", "gru.full_retrain_nights=1"))
-    for _ in range(2):
-        run_nightly(config, second.isoformat(), Choice(only=("train_gru",)), spark=spark)
-    runs = place.table("runs").sort("ended_at").tail(2)
-    assert runs["status"].to_list() == ["done", "skipped"]
-    card = read_card(warehouse, "gru", second)
-    assert (card.warm_nights, card.full_retrain) == (0, "every 1 nights")
-    assert not [key for key in card.inputs if key.startswith("models/")]
-    assert "trained from scratch: every 1 nights" in runs["message"][0]
