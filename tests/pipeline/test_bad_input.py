@@ -89,7 +89,7 @@ def test_a_bad_night_is_refused_and_changes_nothing(spark, place, case):
 
 def test_a_run_date_that_is_none(spark, place):
     with pytest.raises(UserError, match="YYYY-MM-DD"):
-        run_nightly(load_config(None, place.settings()), "yesterday", spark=spark)
+        run_nightly(load_config(None, place.settings()), "tomorrow", spark=spark)
 
 
 def test_a_warehouse_that_cannot_be_written(spark, place):
