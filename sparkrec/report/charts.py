@@ -14,6 +14,7 @@ from sparkrec.report.markup import Markup, element
 WIDTH, HEIGHT = 460, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 38
 _LABELS = 6  # below the x axis, at most
+_TINY = 1e-300  # below it, steps cannot be told apart
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,11 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers, equally far apart, from at most ``low`` to at least ``high``: 2 to about ``most`` of them."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return [0.0, 1.0]
-    span = high - low or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    size = size if size > _TINY else 1.0
+    span = high - low if high - low > 1e-9 * size else size  # closer than that they read as one number
     low = 0.0 if 0 < low < span else low  # near enough to 0 to begin there
-    span = high - low or span
+    span = max(high - low, span)
     power = 10.0 ** math.floor(math.log10(span / most))
     for step in (s * power for s in (1, 2, 5, 10, 20)):
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparkrec.report.charts import Series, binned, columns, lines, shown_labels, ticks
@@ -59,6 +59,9 @@ def test_numbers_read_well(shown, text):
 
 
 @given(FINITE, FINITE)
+@example(0.0, 5e-324)
+@example(1e9, math.nextafter(1e9, 2e9))
+@example(-1e-310, 1e-310)
 def test_ticks_cover_the_range_in_equal_steps(a, b):
     low, high = min(a, b), max(a, b)
     found = ticks(low, high)
