@@ -40,4 +40,4 @@ def test_a_night_publishes_lists_of_each_network(spark, place, name):
 
 def test_vectors_that_were_not_made_are_said(spark, place):
     with pytest.raises(UserError, match="no item vectors of this name"):
-        place.run(spark, place.last, "models=[gru]", "gru.network=parallel", "gru.features=[text_word2vec]")
+        place.run(spark, place.last, "models=[gru]", "gru.network=parallel", "gru.features=[text_tfidf]")
