@@ -61,16 +61,16 @@ class Commits:
         return set(later) <= set(self.versions) and all(self._elsewhere(v, value) for v in later)
 
     def _elsewhere(self, version: int, value: str) -> bool:
-        predicate = str(self.info(version).get("operationParameters", {}).get("predicate", ""))
-        return self.operation(version) in CARE or (bool(predicate) and value not in predicate)
+        info = self.info(version)
+        predicate = str(info.get("operationParameters", {}).get("predicate", ""))
+        return info.get("operation") in CARE or (bool(predicate) and value not in predicate)
 
 
 def commits(spark: SparkSession, table_path: str) -> Commits:
     """The commits of the table in a folder, as the log lists them now; none where there is no table."""
     # By Delta's protocol a version is there when its commit file is; the newest is never cleaned away.
     jvm: Any = spark._jvm
-    log = jvm.org.apache.hadoop.fs.Path(f"{table_path}/_delta_log")
-    fs = log.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    log, fs = _log(spark, table_path)
     listed = {str(status.getPath().getName()): status for status in (fs.listStatus(log) if fs.exists(log) else [])}
     names = sorted(name for name in listed if re.fullmatch(r"\d{20}\.json", name))
     oldest_ms = int(listed[names[0]].getModificationTime()) if names else None
@@ -88,11 +88,16 @@ def commits(spark: SparkSession, table_path: str) -> Commits:
 
 def remove_broken(spark: SparkSession, table_path: str) -> None:
     """Removes a log without any commit: a creation that was killed left it, and Delta refuses to create the table."""
-    jvm: Any = spark._jvm
-    log = jvm.org.apache.hadoop.fs.Path(f"{table_path}/_delta_log")
-    fs = log.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    log, fs = _log(spark, table_path)
     if fs.exists(log) and not commits(spark, table_path).versions:
         fs.delete(log, True)
+
+
+def _log(spark: SparkSession, table_path: str) -> tuple[Any, Any]:
+    """The folder of a table's log, and the file system that it is on."""
+    jvm: Any = spark._jvm
+    log = jvm.org.apache.hadoop.fs.Path(f"{table_path}/_delta_log")
+    return log, log.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
 
 
 def _info(first_line: str) -> dict[str, Any]:
