@@ -93,11 +93,6 @@ class BloomNetwork:
         return self.plain.state_widths
 
     @property
-    def bptt(self) -> int:
-        """One step."""
-        return 1
-
-    @property
     def masks(self) -> tuple[Mask, ...]:
         """As the plain network's."""
         return self.plain.masks

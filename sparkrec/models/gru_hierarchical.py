@@ -78,11 +78,6 @@ class HierarchicalNetwork:
         return *self.layers, self.user_width
 
     @property
-    def bptt(self) -> int:
-        """One step."""
-        return 1
-
-    @property
     def masks(self) -> tuple[Mask, ...]:
         """Of the embedding, of each layer's output, and of the user's state when it is made."""
         return Mask(self.layers[-1], self.dropout_embedding), *[Mask(w, self.dropout_hidden) for w in self.state_widths]

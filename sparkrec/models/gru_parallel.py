@@ -73,11 +73,6 @@ class ParallelNetwork:
         return tuple(width for sizes in self._sizes for _, width in sizes)
 
     @property
-    def bptt(self) -> int:
-        """One step."""
-        return 1
-
-    @property
     def masks(self) -> tuple[Mask, ...]:
         """Of the embedding and of each layer's output; the items' vectors are not dropped."""
         return Mask(self.layers[-1], self.dropout_embedding), *[Mask(w, self.dropout_hidden) for w in self.state_widths]

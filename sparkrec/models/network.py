@@ -98,7 +98,6 @@ class Network(Protocol):
         tables: The tables of weights.
         flat_size: Length of the flat vector.
         state_widths: Widths of the hidden states that a lane carries.
-        bptt: Steps that gradients go back over; training carries the states of so many.
         masks: The dropout masks, in the order in which they are drawn.
     """
 
@@ -116,9 +115,6 @@ class Network(Protocol):
 
     @property
     def state_widths(self) -> tuple[int, ...]: ...  # noqa: D102
-
-    @property
-    def bptt(self) -> int: ...  # noqa: D102
 
     @property
     def masks(self) -> tuple[Mask, ...]: ...  # noqa: D102
@@ -145,8 +141,8 @@ class Network(Protocol):
 
         Args:
             weights: The touched rows of each table and the flat vector; not to be changed.
-            hidden: For each of ``bptt`` steps, the latest last, and each state [B, width], as the step before left it:
-                a session's start is the network's to see.
+            hidden: For each of ``gru.bptt`` steps, the latest last, and each state [B, width], as the step before left
+                it: a session's start is the network's to see.
             batch: The step.
             touched: What ``touched(batch)`` said.
             masks: For each mask [B, width] of 0 and 1 / (1 − rate); None where the rate is 0.

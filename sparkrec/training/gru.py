@@ -184,7 +184,7 @@ def _run_epoch(
     device = state.flat.device
     seed = trainer.config.seed * 1_000_003 + epoch
     draws, drops = (torch.Generator(device).manual_seed(2 * seed + i) for i in range(2))
-    widths, bptt = trainer.network.state_widths, trainer.network.bptt
+    widths, bptt = trainer.network.state_widths, trainer.config.bptt
     hidden = [torch.zeros(len(table.places), width, device=device) for _ in range(bptt) for width in widths]
     places = table.places.to(device)
     steps_per_chunk = max(1, _CHUNK_IDS // max(1, trainer.config.n_sample + len(table.order)))
