@@ -21,7 +21,7 @@ from sparkrec.errors import UserError
 from sparkrec.reading import (
     LATEST,
     choose_night,
-    current_night,
+    current_nights,
     exists,
     first_line,
     lists_table,
@@ -74,7 +74,7 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
     table = lists_table(model)
     require_text("user", user)
     opened = open_table(warehouse, table)
-    night = current_night(warehouse, model) if run_date == LATEST else None
+    night = current_nights(warehouse).get(model) if run_date == LATEST else None
     night = night or night_in(opened, table, run_date)
     wanted = pl.col(USER_ID) == pl.lit(user)
     wanted = wanted if k is None else wanted & (pl.col(RANK) <= k)

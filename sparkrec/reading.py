@@ -136,14 +136,14 @@ def night_in(opened: DeltaTable, table: Table, run_date: str) -> date:
     return choose_night([date.fromisoformat(str(night)) for night in nights if night], table, run_date)
 
 
-def current_night(warehouse: Warehouse, model: str) -> date | None:
-    """The night whose lists of a model are current, as ``current`` says; None where it says nothing."""
+def current_nights(warehouse: Warehouse) -> dict[str, date]:
+    """For each model the night whose lists are current; empty where ``current`` says nothing."""
     import polars as pl
 
     if not exists(warehouse, CURRENT):
-        return None
-    rows = read_rows(open_table(warehouse, CURRENT), CURRENT, CURRENT.column_names, pl.col("model") == pl.lit(model))
-    return rows[RUN_DATE][0] if rows.height else None
+        return {}
+    rows = read_rows(open_table(warehouse, CURRENT), CURRENT, ["model", RUN_DATE], pl.lit(True))
+    return dict(rows.iter_rows())
 
 
 def choose_night(nights: Sequence[date], table: Table, run_date: str) -> date:

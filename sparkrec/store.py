@@ -50,11 +50,19 @@ class Warehouse:
 
     def model_path(self, model: str, run_date: date) -> str:
         """``<warehouse>/models/<model>/<run_date>``."""
-        return f"{self.path.rstrip('/')}/models/{model}/{run_date.isoformat()}"
+        return f"{self.models_path(model)}/{run_date.isoformat()}"
 
     def snapshot_path(self, model: str, run_date: date) -> str:
         """``<warehouse>/snapshots/<model>/<run_date>``."""
-        return f"{self.path.rstrip('/')}/snapshots/{model}/{run_date.isoformat()}"
+        return f"{self.snapshots_path(model)}/{run_date.isoformat()}"
+
+    def models_path(self, model: str) -> str:
+        """``<warehouse>/models/<model>``: a folder for each night."""
+        return f"{self.path.rstrip('/')}/models/{model}"
+
+    def snapshots_path(self, model: str) -> str:
+        """``<warehouse>/snapshots/<model>``: a folder for each night."""
+        return f"{self.path.rstrip('/')}/snapshots/{model}"
 
 
 def exists(spark: SparkSession, warehouse: Warehouse, table: Table) -> bool:

@@ -71,6 +71,18 @@ def _finite(name: str, kind: str) -> str:
     return f"abs({name}) < {kind}('Infinity')"
 
 
+# What events keep of the log's columns, in both their tables.
+_MEASURED = (
+    Column(
+        VALUE, "double", "rating, play time, … as the format declares", nullable=True, check=_finite(VALUE, "double")
+    ),
+    Column(QUANTITY, "double", "number of units", nullable=True, check=_finite(QUANTITY, "double")),
+)
+_OWN_IDS = (
+    Column(LOG_SESSION_ID, "string", "session id of the log itself", nullable=True),
+    Column(BASKET_ID, "string", "basket, invoice or order id of the log itself", nullable=True),
+)
+
 EVENTS = Table(
     "events",
     "Every valid event of the raw logs, once.",
@@ -79,18 +91,10 @@ EVENTS = Table(
         Column(ITEM_ID, "string", "what"),
         Column(EVENT_TYPE, "string", "an event type of the log format"),
         Column(TS, "timestamp", "when, UTC"),
-        Column(
-            VALUE,
-            "double",
-            "rating, play time, … as the format declares",
-            nullable=True,
-            check=_finite(VALUE, "double"),
-        ),
-        Column(QUANTITY, "double", "number of units", nullable=True, check=_finite(QUANTITY, "double")),
+        *_MEASURED,
         Column(PRICE, "double", "price of one unit", nullable=True, check=_finite(PRICE, "double")),
         Column(TEXT, "string", "review text", nullable=True),
-        Column(LOG_SESSION_ID, "string", "session id of the log itself", nullable=True),
-        Column(BASKET_ID, "string", "basket, invoice or order id of the log itself", nullable=True),
+        *_OWN_IDS,
         Column(SOURCE, "string", "file that the row came from, relative to logs.path"),
         Column(EVENT_DATE, "date", "UTC date of ts"),
     ),
@@ -163,16 +167,8 @@ INTERACTIONS = Table(
         Column(ITEM_IDX, "int", "item", check="item_idx >= 0"),
         Column(EVENT_TYPE, "string", "an event type of the log format"),
         Column(TS, "timestamp", "when, UTC"),
-        Column(
-            VALUE,
-            "double",
-            "rating, play time, … as the format declares",
-            nullable=True,
-            check=_finite(VALUE, "double"),
-        ),
-        Column(QUANTITY, "double", "number of units", nullable=True, check=_finite(QUANTITY, "double")),
-        Column(LOG_SESSION_ID, "string", "session id of the log itself", nullable=True),
-        Column(BASKET_ID, "string", "basket, invoice or order id of the log itself", nullable=True),
+        *_MEASURED,
+        *_OWN_IDS,
     ),
 )
 SESSIONS = Table(

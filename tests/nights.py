@@ -1,7 +1,8 @@
 """Small logs and the nights that tests run on them."""
 
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -74,6 +75,15 @@ class Place:
             *SMALL,
             *more,
         ]
+
+    def at(self, warehouse: Path) -> "Place":
+        """The same log with another warehouse."""
+        return replace(self, warehouse=warehouse)
+
+    def copied_to(self, warehouse: Path) -> "Place":
+        """The same log with a copy of the warehouse, which a test may change."""
+        shutil.copytree(self.warehouse, warehouse)
+        return self.at(warehouse)
 
     def run(self, spark, night: date, *more: str) -> int:
         return run_nightly(load_config(None, self.settings(*more)), night.isoformat(), spark=spark)

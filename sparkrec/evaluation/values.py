@@ -8,6 +8,11 @@ USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions"
 RECENT = "popularity_recent"  # the baseline that the gate holds models against
 
 
+def split_of(model: str) -> str:
+    """The hold-out that a model's lists are judged on."""
+    return SESSIONS_SPLIT if model == "gru" else USERS_SPLIT
+
+
 @dataclass(frozen=True)
 class MetricValue:
     """A metric: its name, the list length that it is for (None: none), its value, and how many were judged."""

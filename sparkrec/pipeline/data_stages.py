@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sparkrec import store
 from sparkrec.formats import Feature
+from sparkrec.ingest import files_to_read
 from sparkrec.ingest import ingest as ingest_files
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.night import Inputs, Night
@@ -62,6 +63,12 @@ def run_ingest(night: Night, _: Inputs) -> StageResult:
         message=f"{done.files_new} new files" + (f", quarantined: {done.reasons}" if done.reasons else ""),
         skipped=not done.outputs,
     )
+
+
+def plan_ingest(night: Night) -> tuple[bool, str]:
+    """Whether there are new log files, and how many; see ``Stage.plan``."""
+    n_files = files_to_read(night.spark, night.config, night.fmt, night.run_date)
+    return bool(n_files), f"{n_files} new log files" if n_files else "no new log file"
 
 
 def run_index(night: Night, inputs: Inputs) -> StageResult:

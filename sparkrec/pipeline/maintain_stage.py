@@ -22,7 +22,7 @@ from sparkrec.maintenance import tables as care
 from sparkrec.maintenance.tables import State
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.publication import current_nights
+from sparkrec.pipeline.publication import current_lists
 from sparkrec.tables import RUN_DATE, RUNS, TABLES, Table, topk_table
 
 HOUR_MS = 3_600_000
@@ -45,6 +45,12 @@ def run_maintain(night: Night, _: Inputs) -> StageResult:
         notes.append(step.do())
         log_event("maintain", done=notes[-1])
     return StageResult(message="; ".join(notes) or "nothing is due", skipped=not steps)
+
+
+def maintenance_due(night: Night) -> tuple[bool, str]:
+    """Whether anything is due, and what; see ``Stage.plan``."""
+    due = [step.what for step in plan_maintain(night)]
+    return bool(due), "; ".join(due) or "nothing is due"
 
 
 def plan_maintain(night: Night) -> list[Step]:
@@ -117,17 +123,17 @@ def _old_nights(night: Night, states: dict[Table, State]) -> Iterator[Step]:
     The night's own stay, the current one's, the latest ones', and the models that kept nights began with.
     """
     settings, warehouse = night.config.maintenance, night.warehouse
-    pointers = current_nights(night)
+    pointers = current_lists(night)
     for model in MODELS:
-        stay = {night.run_date} | ({pointers[model]} if model in pointers else set())
-        present = kept.nights_in(files.join(warehouse.path, "models", model))
+        stay = {night.run_date} | ({pointers[model][0]} if model in pointers else set())
+        present = kept.nights_in(warehouse.models_path(model))
         models = kept.kept_nights(present, settings.keep_nights, stay)
         if set(present) - models:
             models |= kept.begun_with(warehouse, model, models)
         gone = [day for day in present if day not in models]
         if gone:
             yield Step(f"remove {_named(gone)} of {model}", partial(_remove_models, night, model, gone))
-        snapshots = kept.nights_in(files.join(warehouse.path, "snapshots", model))
+        snapshots = kept.nights_in(warehouse.snapshots_path(model))
         gone = sorted(set(snapshots) - kept.kept_nights(snapshots, settings.keep_nights, stay))
         if gone:
             yield Step(f"remove {_named(gone, 'snapshot')} of {model}", partial(_remove_snapshots, night, model, gone))

@@ -73,7 +73,8 @@ class Stage:
         run: The work.
         optional: The tables that it reads where they exist.
         models: Whether it reads the night's trained models.
-        always: Whether it decides by itself if there is anything to do.
+        plan: Of a stage that decides by itself if there is anything to do, whatever the ledger says: whether it has,
+            and what, or why not.
         aftercare: Whether the night is done without it: its failure is recorded, and the night ends as it would have.
     """
 
@@ -83,7 +84,7 @@ class Stage:
     run: Callable[[Night, Inputs], StageResult]
     optional: tuple[Table, ...] = ()
     models: bool = False
-    always: bool = False
+    plan: Callable[[Night], tuple[bool, str]] | None = None
     aftercare: bool = False
 
 

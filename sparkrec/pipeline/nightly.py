@@ -14,11 +14,9 @@ from sparkrec import store
 from sparkrec.config import Config, config_hash, recorded_config
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import load_format
-from sparkrec.ingest import files_to_read
 from sparkrec.log import LOGGER, log_event, warn_event
 from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult, Versions
 from sparkrec.pipeline.lock import locked
-from sparkrec.pipeline.maintain_stage import plan_maintain
 from sparkrec.pipeline.models import published_version
 from sparkrec.pipeline.night import Inputs, Night, Stage, new_run_id
 from sparkrec.pipeline.preflight import preflight
@@ -209,7 +207,7 @@ def run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool = False) -
     """
     versions = pin(night, stage)
     settings = config_hash(*stage.settings(night))
-    done = None if stage.always or force else _done(night, stage, ledger, versions, settings)
+    done = None if stage.plan is not None or force else _done(night, stage, ledger, versions, settings)
     if done is not None:
         result = StageResult(outputs=done, skipped=True, message="inputs, settings and code unchanged")
         ledger.record(_row(night, stage, "skipped", _now(), versions, settings, result), wait=True)
@@ -289,12 +287,8 @@ def _would_run(night: Night, stage: Stage, force: bool, ledger: Ledger) -> tuple
     """Whether a stage would run on the tables as they are, and why."""
     if force:
         return True, "forced"
-    if stage.name == "ingest":
-        n_files = files_to_read(night.spark, night.config, night.fmt, night.run_date)
-        return bool(n_files), f"{n_files} new log files" if n_files else "no new log file"
-    if stage.name == "maintain":
-        due = [step.what for step in plan_maintain(night)]
-        return bool(due), "; ".join(due) or "nothing is due"
+    if stage.plan is not None:
+        return stage.plan(night)
     try:
         versions = pin(night, stage)
     except UserError as error:
@@ -324,12 +318,12 @@ def _current(night: Night, name: str, version: int | str) -> bool:
     table = TABLES.get(name)
     if table is None:
         raise InvariantError(f"runs names an unknown table {name}")
-    now = store.version(night.spark, night.warehouse, table)
-    if now == version:
+    if store.version(night.spark, night.warehouse, table) == version:
         return True
-    if "run_date" not in table.partition or not has_rows(night, table):  # maintenance removes old nights
+    if "run_date" not in table.partition:
         return False
-    return store.night_is_as_of(night.spark, night.warehouse, table, int(version), night.run_date)
+    untouched = store.night_is_as_of(night.spark, night.warehouse, table, int(version), night.run_date)
+    return untouched and has_rows(night, table)  # maintenance removes old nights
 
 
 def _row(

@@ -24,7 +24,7 @@ def published_before(night: Night, model: str) -> list[tuple[date, str]]:
 
 def last_published(night: Night, model: str) -> tuple[date, str] | None:
     """The night before this one whose lists are or were current, and the version of the model that made them."""
-    pointer = _pointer(night, model)
+    pointer = current_lists(night).get(model)
     if pointer is not None and pointer[0] < night.run_date:
         return pointer
     return next(iter(published_before(night, model)), None)
@@ -32,16 +32,16 @@ def last_published(night: Night, model: str) -> tuple[date, str] | None:
 
 def make_current(night: Night, card: ModelCard) -> None:
     """Points ``current`` to the night's lists, unless a later night's are current: a backfill changes nothing there."""
-    pointer = _pointer(night, card.model)
+    pointer = current_lists(night).get(card.model)
     if pointer is None or pointer[0] <= night.run_date:
         values = [(card.model, night.run_date, card.model_version, datetime.now(UTC))]
         store.upsert(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
 
 
-def current_nights(night: Night) -> dict[str, date]:
-    """For each model the night whose lists are current."""
+def current_lists(night: Night) -> dict[str, tuple[date, str]]:
+    """For each model the night whose lists are current, and the version of the model that made them."""
     rows = store.find(night.spark, night.warehouse, CURRENT)
-    return {} if rows is None else {row["model"]: row[RUN_DATE] for row in rows.collect()}
+    return {} if rows is None else {row["model"]: (row[RUN_DATE], row[MODEL_VERSION]) for row in rows.collect()}
 
 
 def has_rows(night: Night, table: Table) -> bool:
@@ -59,9 +59,3 @@ def held_back_before(night: Night, model: str) -> date | None:
     judged = judged.where((F.col(RUN_DATE) < F.lit(night.run_date)) & F.col("inputs").contains(f'"models/{model}"'))
     last = judged.orderBy(F.col(RUN_DATE).desc(), F.col("ended_at").desc()).select(RUN_DATE, "outputs").head()
     return last[0] if last and topk_table(model).name not in json.loads(last[1]) else None
-
-
-def _pointer(night: Night, model: str) -> tuple[date, str] | None:
-    rows = store.find(night.spark, night.warehouse, CURRENT)
-    row = None if rows is None else rows.where(F.col("model") == model).select(RUN_DATE, MODEL_VERSION).head()
-    return (row[0], row[1]) if row else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sparkrec.config import MODELS, Config
-from sparkrec.pipeline.data_stages import run_index, run_ingest, run_prepare
+from sparkrec.pipeline.data_stages import plan_ingest, run_index, run_ingest, run_prepare
 from sparkrec.pipeline.evaluate_stage import run_evaluate
-from sparkrec.pipeline.maintain_stage import run_maintain
+from sparkrec.pipeline.maintain_stage import maintenance_due, run_maintain
 from sparkrec.pipeline.night import Night, Stage
 from sparkrec.pipeline.topk_stage import run_topk
 from sparkrec.pipeline.train_stages import run_train_als, run_train_gru, run_train_two_tower
@@ -36,7 +36,7 @@ def _training(night: Night) -> tuple[Any, ...]:
 
 
 _STAGES = (
-    Stage("ingest", (), lambda n: (n.fmt, n.config.logs, n.config.ingest), run_ingest, always=True),
+    Stage("ingest", (), lambda n: (n.fmt, n.config.logs, n.config.ingest), run_ingest, plan=plan_ingest),
     Stage(
         "index",
         (EVENTS,),
@@ -85,7 +85,7 @@ _STAGES = (
         optional=(METRICS,),
         models=True,
     ),
-    Stage("maintain", (), lambda n: (n.config.maintenance,), run_maintain, always=True, aftercare=True),
+    Stage("maintain", (), lambda n: (n.config.maintenance,), run_maintain, plan=maintenance_due, aftercare=True),
 )
 STAGES = {stage.name: stage for stage in _STAGES}
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from sparkrec import store
 from sparkrec.errors import UserError
 from sparkrec.evaluation.gate import objections
-from sparkrec.evaluation.values import RECENT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
+from sparkrec.evaluation.values import RECENT, MetricValue, split_of
 from sparkrec.log import warn_event
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.models import ModelCard, part_path, read_card
@@ -114,8 +114,7 @@ def objections_to(night: Night, inputs: Inputs, card: ModelCard, keys: DataFrame
     """What the gate has against the night's model, by ``metrics`` and the share of ``keys`` that have a list."""
     last, expected = last_published(night, card.model), keys.count()
     nights = [night.run_date, *([last[0]] if last else [])]
-    split = SESSIONS_SPLIT if card.model == "gru" else USERS_SPLIT
-    wanted = F.col(RUN_DATE).isin(nights) & (F.col("split") == split)
+    wanted = F.col(RUN_DATE).isin(nights) & (F.col("split") == split_of(card.model))
     rows = inputs.read(METRICS).where(wanted).collect() if inputs.has(METRICS) else []
 
     def values(*key: object) -> list[MetricValue]:

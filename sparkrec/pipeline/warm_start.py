@@ -16,11 +16,8 @@ from sparkrec.pipeline.publication import held_back_before, published_before
 from sparkrec.prepare.cut import as_of
 from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
-_MAY_DIFFER = (
-    "warm_start",
-    "full_retrain_nights",
-    "epochs",
-)  # what says how a training begins and ends, not what is trained
+# What says how a training begins and ends, not what is trained.
+_MAY_DIFFER = ("warm_start", "full_retrain_nights", "epochs")
 
 
 @dataclass(frozen=True)

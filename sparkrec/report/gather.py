@@ -12,12 +12,12 @@ from sparkrec import files
 from sparkrec.errors import UserError
 from sparkrec.pipeline.models import FULL, HOLDOUT, part_path
 from sparkrec.query import runs
-from sparkrec.reading import LATEST, choose_night, exists, open_table, read_rows
+from sparkrec.reading import LATEST, choose_night, current_nights, open_table, read_rows
 from sparkrec.report import data, ledger
 from sparkrec.report.facts import Absent, Losses, MetricRow, Report, Spread
 from sparkrec.report.lists import user_lists
 from sparkrec.store import Warehouse
-from sparkrec.tables import COPURCHASE, CURRENT, METRICS, RUN_DATE, RUNS, SESSIONS
+from sparkrec.tables import COPURCHASE, METRICS, RUN_DATE, RUNS, SESSIONS
 from sparkrec.training.checkpoint import MODEL
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def gather(warehouse: Warehouse, run_date: str = LATEST, *, nights: int = 30, us
     night = choose_night(sorted({row[RUN_DATE] for row in past}), RUNS, run_date)
     rows = [row for row in past if row[RUN_DATE] == night]
     versions, config = ledger.outputs(rows), ledger.recorded_config(rows)
-    head = ledger.head(night, rows, _current(warehouse))
+    head = ledger.head(night, rows, current_nights(warehouse))
     models = [model.name for model in head.models]
     published = ledger.publications(past)
     listed = [model for model in models if published.get(model, {}).get(night) == ""]
@@ -79,13 +79,6 @@ def _written(versions: dict[str, int | str], name: str) -> int:
     if not isinstance(version, int):
         raise UserError("the night has not written this table", where=name)
     return version
-
-
-def _current(warehouse: Warehouse) -> dict[str, date]:
-    if not exists(warehouse, CURRENT):
-        return {}
-    rows = read_rows(open_table(warehouse, CURRENT), CURRENT, CURRENT.column_names, pl.lit(True))
-    return dict(rows.select("model", RUN_DATE).iter_rows())
 
 
 def _metrics(warehouse: Warehouse, night: date, nights: int) -> pl.DataFrame:

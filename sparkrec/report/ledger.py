@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from sparkrec.config import GateConfig, config_hash
-from sparkrec.evaluation.values import RECENT, SESSIONS_SPLIT, USERS_SPLIT
+from sparkrec.evaluation.values import RECENT, split_of
 from sparkrec.report.facts import (
     FAILED,
     HELD_BACK,
@@ -169,7 +169,7 @@ def histories(
     nights = sorted(metrics[RUN_DATE].unique().to_list())
     found = []
     for model in models:
-        split = SESSIONS_SPLIT if model == "gru" else USERS_SPLIT
+        split = split_of(model)
         points, last = [], None
         for night in nights:
             out = published.get(model, {}).get(night) == ""

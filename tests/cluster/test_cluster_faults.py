@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def place(night, tmp_path):
-    return type(night)(night.log, tmp_path / "warehouse", night.fmt, night.first, night.days)
+    return night.at(tmp_path / "warehouse")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def cluster_night(night, submit, tmp_path):
     """The night of the ``night`` fixture again, by spark-submit on two workers with a Horovod rank on each."""
-    place = type(night)(night.log, tmp_path / "warehouse", night.fmt, night.first, night.days)
+    place = night.at(tmp_path / "warehouse")
     root = Path(__file__).resolve().parents[2]
     done = submit(
         root / "jobs" / "nightly.py", "--conf", root / "conf" / "cluster.yaml",

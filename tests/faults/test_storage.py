@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -34,7 +35,7 @@ def remount(folder, option):
 
 @pytest.fixture
 def place(night, tmp_path):
-    return type(night)(night.log, tmp_path / "warehouse", night.fmt, night.first, night.days)
+    return night.at(tmp_path / "warehouse")
 
 
 def assert_told_in_one_line(running, words):
@@ -66,8 +67,7 @@ def als_night(spark, tmp_path_factory):
 
 @pytest.fixture
 def copied(als_night, tmp_path):
-    shutil.copytree(als_night.warehouse, tmp_path / "warehouse")
-    return type(als_night)(als_night.log, tmp_path / "warehouse", als_night.fmt, als_night.first, als_night.days)
+    return als_night.copied_to(tmp_path / "warehouse")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_table_whose_logs_are_gone_too_is_not_made_anew_without_them(spark, co
     log = tmp_path / "log"
     shutil.copytree(copied.log, log)
     sorted(log.iterdir())[0].unlink()
-    place = type(copied)(log, copied.warehouse, copied.fmt, copied.first, copied.days)
+    place = replace(copied, log=log)
     shutil.rmtree(place.warehouse / table)
     before = place.versions()
     with pytest.raises(UserError, match=f"{table} is gone, and so are logs"):

@@ -4,6 +4,7 @@ import gzip
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,10 +31,8 @@ def base(spark, tmp_path_factory):
 @pytest.fixture
 def place(base, tmp_path):
     """A copy of it that a test may spoil."""
-    copy = type(base)(tmp_path / "log", tmp_path / "warehouse", base.fmt, base.first, base.days)
-    shutil.copytree(base.log, copy.log)
-    shutil.copytree(base.warehouse, copy.warehouse)
-    return copy
+    shutil.copytree(base.log, tmp_path / "log")
+    return replace(base.copied_to(tmp_path / "warehouse"), log=tmp_path / "log")
 
 
 def last_file(place) -> Path:

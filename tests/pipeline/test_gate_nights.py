@@ -39,9 +39,7 @@ def lived(spark, tmp_path_factory):
 
 @pytest.fixture
 def place(lived, tmp_path):
-    copy = type(lived)(lived.log, tmp_path / "warehouse", lived.fmt, lived.first, lived.days)
-    shutil.copytree(lived.warehouse, copy.warehouse)
-    return copy
+    return lived.copied_to(tmp_path / "warehouse")
 
 
 def test_a_night_worse_than_the_last_is_held_back_and_the_last_one_stays_current(spark, place):

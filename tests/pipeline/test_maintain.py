@@ -1,6 +1,5 @@
 """The last stage of a night, on a real warehouse."""
 
-import shutil
 from datetime import date
 from pathlib import Path
 
@@ -27,12 +26,6 @@ from tests.published import a_night, publish, small_gru, train
 CARE = Choice(only=("maintain",))
 
 
-def copy_of(place, folder):
-    copy = type(place)(place.log, folder / "warehouse", place.fmt, place.first, place.days)
-    shutil.copytree(place.warehouse, copy.warehouse)
-    return copy
-
-
 def newest(place):
     return place.table("runs").sort("ended_at").row(-1, named=True)
 
@@ -48,7 +41,7 @@ def data_files(place, name):
 
 @pytest.mark.slow
 def test_after_the_care_the_same_night_does_nothing_and_every_table_is_as_it_was(spark, night, tmp_path):
-    place = copy_of(night, tmp_path)
+    place = night.copied_to(tmp_path / "warehouse")
     before = {name: place.table(name) for name in TABLES}
     files = {name: len(data_files(place, name)) for name in TABLES}
     config = load_config(None, place.settings("maintenance.compact_files=4"))
@@ -81,7 +74,7 @@ def test_after_the_care_the_same_night_does_nothing_and_every_table_is_as_it_was
 
 @pytest.mark.slow
 def test_a_night_whose_care_fails_is_published_all_the_same(spark, night, tmp_path):
-    place = copy_of(night, tmp_path)
+    place = night.copied_to(tmp_path / "warehouse")
     last = max((place.warehouse / "copurchase" / "_delta_log").glob("*.json"))  # no stage of a done night reads it
     last.with_name(f".{last.name}.crc").unlink(missing_ok=True)
     last.write_text(last.read_text().splitlines()[0] + "\n{broken\n")

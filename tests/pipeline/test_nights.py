@@ -1,6 +1,6 @@
 """Nights that follow one another, and the same night again."""
 
-import shutil
+from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
@@ -12,8 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_second_run_of_the_same_night_changes_nothing(spark, night, tmp_path):
-    place = type(night)(night.log, tmp_path / "warehouse", night.fmt, night.first, night.days)
-    shutil.copytree(night.warehouse, place.warehouse)
+    place = night.copied_to(tmp_path / "warehouse")
     before = place.versions()
     models = {p: p.stat().st_mtime_ns for p in (place.warehouse / "models").rglob("*") if p.is_file()}
     place.run(spark, place.last)
@@ -25,8 +24,7 @@ def test_a_second_run_of_the_same_night_changes_nothing(spark, night, tmp_path):
 
 
 def test_a_changed_setting_runs_its_stage_and_what_follows_from_it(spark, night, tmp_path):
-    place = type(night)(night.log, tmp_path / "warehouse", night.fmt, night.first, night.days)
-    shutil.copytree(night.warehouse, place.warehouse)
+    place = night.copied_to(tmp_path / "warehouse")
     place.run(spark, place.last, "topk.k=3")
     rows = place.table("runs").sort("ended_at").tail(8)
     assert rows.filter(pl.col("status") == "done")["stage"].to_list() == ["topk"]
@@ -66,9 +64,9 @@ def test_a_night_in_the_past_knows_nothing_of_later_days(spark, tmp_path):
     header = parts[0].read_text().splitlines(keepends=True)[0]
     (whole / "log.csv").write_text(header + "".join(p.read_text().split("\n", 1)[1] for p in parts))
     past = place.last - timedelta(days=4)
-    backfill = type(place)(whole, tmp_path / "w1", place.fmt, place.first, place.days)
+    backfill = replace(place, log=whole, warehouse=tmp_path / "w1")
     backfill.run(spark, past, "models=[als]")
-    lived = type(place)(place.log, tmp_path / "w2", place.fmt, place.first, place.days)
+    lived = place.at(tmp_path / "w2")
     lived.run(spark, past, "models=[als]")
     for name in ("user_index", "item_index", "user_item", "sessions", "copurchase", "topk_als"):
         a, b = (p.table(name).drop("model_version", strict=False) for p in (backfill, lived))

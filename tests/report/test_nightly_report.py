@@ -1,7 +1,5 @@
 """A night writes its report as its last act, after a failure too, and does not fail for want of it."""
 
-import shutil
-
 import pytest
 
 from sparkrec.config import load_config
@@ -13,8 +11,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def place(night, tmp_path):
     """A copy of the night, which a test may change."""
-    copy = type(night)(night.log, tmp_path / "warehouse", night.fmt, night.first, night.days)
-    shutil.copytree(night.warehouse, copy.warehouse)
+    copy = night.copied_to(tmp_path / "warehouse")
     return copy
 
 
