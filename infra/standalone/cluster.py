@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,18 @@ def _free_ports(n: int) -> list[int]:
         return [int(held.getsockname()[1]) for held in sockets]
 
 
-def _start(folder: Path, daemon: str, *options: str, **variables: str) -> subprocess.Popen[bytes]:
-    """Starts a daemon in a folder and a session of its own; its output goes to ``log`` there."""
+def _start(
+    folder: Path, daemon: str, *options: str, within: Sequence[str] = (), **variables: str
+) -> subprocess.Popen[bytes]:
+    """Starts a daemon in a folder and a session of its own; its output goes to ``log`` there.
+
+    Args:
+        folder: Where it runs.
+        daemon: Its class.
+        options: Its command line.
+        within: The command that starts the command, as ``ip netns exec NAME``.
+        variables: Of its environment.
+    """
     import pyspark
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +150,7 @@ def _start(folder: Path, daemon: str, *options: str, **variables: str) -> subpro
     env |= variables
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [str(home / "bin" / "spark-class"), daemon, *options],
+            [*within, str(home / "bin" / "spark-class"), daemon, *options],
             cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
 

@@ -1,0 +1,59 @@
+"""SIGKILL of the driver in every stage: a plain rerun finishes the night, and no reader sees half of one."""
+
+import threading
+import time
+
+import polars as pl
+import pytest
+
+from sparkrec.pipeline.stages import STAGES
+from tests.nights import assert_same_night
+
+pytestmark = pytest.mark.slow
+
+CARE = ("maintenance.enabled=true", "maintenance.compact_files=1")  # a last stage that has something to do
+
+
+class Watch:
+    """A reader that looks at the published lists all the time, and keeps how many rows it has seen."""
+
+    def __init__(self, place):
+        self.place, self.stop = place, threading.Event()
+        self.seen = {name: set() for name in ("topk_als", "topk_gru", "topk_two_tower")}
+        self.thread = threading.Thread(target=self._look)
+
+    def _look(self):
+        while not self.stop.is_set():
+            for name, heights in self.seen.items():
+                if (self.place.warehouse / name / "_delta_log" / f"{0:020d}.json").exists():
+                    heights.add(self.place.table(name).height)
+            time.sleep(0.05)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+
+
+def test_a_night_killed_in_each_stage_is_finished_by_a_plain_rerun(spark, night, start_night, tmp_path):
+    place = night.at(tmp_path / "warehouse")
+    with Watch(place) as watch:
+        for number, stage in enumerate(STAGES):
+            running = start_night(place, *CARE)
+            running.wait_for(f"stage begins stage={stage}")
+            before = set(place.warehouse.rglob("*"))
+            running.wait_until(lambda before=before: set(place.warehouse.rglob("*")) - before)
+            time.sleep(0.1 * (number % 3))  # not always at its first write
+            running.kill()
+            assert (place.warehouse / "_lock.json").exists()
+        assert place.run(spark, place.last, *CARE) == 0
+    assert_same_night(place, night)
+    left = [*place.warehouse.glob("_*.json"), *place.warehouse.glob("_*/*")]
+    assert not left  # neither a lock nor staged rows nor checkpoints
+    for name, heights in watch.seen.items():
+        assert heights <= {0, place.table(name).height}, name
+    done = place.table("runs").filter(pl.col("status") == "done").group_by("stage").len()
+    assert set(done["stage"]) == set(STAGES)
