@@ -122,7 +122,7 @@ def recall(
     """Recall@20 over a full ranking without seen items."""
     queries = users.withColumnRenamed("idx", "user_idx")
     lists = top_k(queries, items, key="user_idx", k=20, seen=seen)
-    return next(v.value for v in ranking_metrics(lists, truth, [20], options.items) if v.metric == "recall")
+    return next(v.value for v in ranking_metrics(lists, truth, [20], options.items)["all"] if v.metric == "recall")
 
 
 if __name__ == "__main__":

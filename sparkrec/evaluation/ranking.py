@@ -31,45 +31,54 @@ from sparkrec.tables import ITEM_IDX, RANK, USER_IDX
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+ALL, SEGMENTS = "all", "segments"
 ACCURACY = ("recall", "ndcg", "map", "mrr", "hit_rate")
 
 
 def ranking_metrics(
     lists: DataFrame, truth: DataFrame, ks: Sequence[int], n_items: int, *, key: str = USER_IDX
-) -> list[MetricValue]:
+) -> dict[str, list[MetricValue]]:
     """Judges lists.
 
     Args:
         lists: ``(key, item_idx int, rank int from 1)``, at least as long as the largest of ``ks``; lists of keys
             without truth are not judged.
-        truth: ``(key, item_idx int)``, distinct.
+        truth: ``(key, item_idx int)``, distinct, and optionally ``segments array<string>``: the parts of the truth
+            that a row belongs to, besides the whole.
         ks: Cut-offs.
         n_items: Size of the catalogue.
         key: Name of the key column.
 
     Returns:
-        For each k recall, ndcg, map, mrr, hit_rate, coverage and gini, then ``users_without_list`` (a number).
+        Under ``ALL``, for each k recall, ndcg, map, mrr, hit_rate, coverage and gini, then ``users_without_list`` (a
+        number). Under each segment, for each k recall, ndcg, map, mrr and hit_rate by that part of the truth alone.
 
     Raises:
         InvariantError: There is no truth, or a list holds an item twice.
     """
+    import pyspark.sql.functions as F
+
     judged = lists.select(key, ITEM_IDX, RANK).where(f"{RANK} <= {max(ks)}")
     judged = judged.join(truth.select(key).distinct(), key, "left_semi").persist()
     try:
-        row = _accuracy(_per_key(judged, truth, key), ks)
-        n = row["n"]
-        if not n:
+        found = _accuracy(_per_key(judged, truth, key), ks)
+        if ALL not in found:
             raise InvariantError("no user has items after the cutoff: nothing to judge by")
+        row = found[ALL]
         if row["doubled"]:
             raise InvariantError(f"{row['doubled']} lists hold an item or a rank twice")
-        values = [MetricValue(name, k, row[f"{name}_{k}"], n) for k in ks for name in ACCURACY]
+        values = {
+            segment: [MetricValue(name, k, part[f"{name}_{k}"], part["n"]) for k in ks for name in ACCURACY]
+            for segment, part in found.items()
+        }
         for k in ks:
-            covered, gini = list_spread(judged.where(f"{RANK} <= {k}"), n_items)
-            values += [MetricValue("coverage", k, covered, n), MetricValue("gini", k, gini, n)]
+            covered, gini = list_spread(judged.where(F.col(RANK) <= k), n_items)
+            values[ALL] += [MetricValue("coverage", k, covered, row["n"]), MetricValue("gini", k, gini, row["n"])]
     finally:
         judged.unpersist()
-    log_event("ranking_metrics", users=n, users_without_list=row["missing"])
-    return [*values, MetricValue("users_without_list", None, float(row["missing"]), n)]
+    log_event("ranking_metrics", users=row["n"], users_without_list=row["missing"])
+    values[ALL].append(MetricValue("users_without_list", None, float(row["missing"]), row["n"]))
+    return values
 
 
 def list_spread(lists: DataFrame, n_items: int) -> tuple[float, float]:
@@ -92,27 +101,31 @@ def list_spread(lists: DataFrame, n_items: int) -> tuple[float, float]:
 
 
 def _per_key(judged: DataFrame, truth: DataFrame, key: str) -> DataFrame:
-    """``(n_truth, ranks: sorted ranks of the hits, listed, doubled)`` for each key with truth."""
+    """``(segment, n_truth, ranks: sorted ranks of the hits, listed, doubled)`` for each key and segment with truth."""
     import pyspark.sql.functions as F
 
-    marked = truth.select(key, ITEM_IDX, F.lit(True).alias("in_truth"))
-    found = judged.join(marked, [key, ITEM_IDX], "left")
-    hits = found.groupBy(key).agg(
-        F.array_sort(F.collect_list(F.when(F.col("in_truth"), F.col(RANK)))).alias("ranks"),
-        F.lit(True).alias("listed"),
-        ((F.count_distinct(ITEM_IDX) < F.count("*")) | (F.count_distinct(RANK) < F.count("*"))).alias("doubled"),
-    )
-    wanted = truth.groupBy(key).agg(F.count("*").cast("int").alias("n_truth"))
-    return wanted.join(hits, key, "left").withColumn("ranks", F.coalesce("ranks", F.array().cast("array<int>")))
+    whole = F.array(F.lit(ALL))
+    segments = F.concat(whole, F.col(SEGMENTS)) if SEGMENTS in truth.columns else whole
+    wanted = truth.select(key, ITEM_IDX, F.explode(segments).alias("segment"))
+    taken = judged.join(wanted, [key, ITEM_IDX], "inner")
+    hits = taken.groupBy(key, "segment").agg(F.array_sort(F.collect_list(RANK)).alias("ranks"))
+    doubled = (F.count_distinct(ITEM_IDX) < F.count("*")) | (F.count_distinct(RANK) < F.count("*"))
+    state = judged.groupBy(key).agg(F.lit(True).alias("listed"), doubled.alias("doubled"))
+    lengths = wanted.groupBy(key, "segment").agg(F.count("*").cast("int").alias("n_truth"))
+    per_key = lengths.join(hits, [key, "segment"], "left").join(state, key, "left")
+    return per_key.withColumn("ranks", F.coalesce("ranks", F.array().cast("array<int>")))
 
 
-def _accuracy(per_key: DataFrame, ks: Sequence[int]) -> dict[str, Any]:
+def _accuracy(per_key: DataFrame, ks: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """By segment: numbers of keys, of those without a list and with a broken one, and the means of the metrics."""
     import pyspark.sql.functions as F
 
     means = [F.avg(column).alias(f"{name}_{k}") for k in ks for name, column in _metrics(k).items()]
     missing, doubled = F.count_if(F.col("listed").isNull()), F.count_if(F.col("doubled"))
-    row = per_key.agg(F.count("*").alias("n"), missing.alias("missing"), doubled.alias("doubled"), *means).first()
-    return row.asDict()  # type: ignore[union-attr]
+    rows = per_key.groupBy("segment").agg(
+        F.count("*").alias("n"), missing.alias("missing"), doubled.alias("doubled"), *means
+    )
+    return {row["segment"]: row.asDict() for row in rows.collect()}
 
 
 def _metrics(k: int) -> dict[str, Column]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from sparkrec.config import EvaluationConfig
 from sparkrec.errors import InvariantError, UserError
+from sparkrec.evaluation.ranking import SEGMENTS
+from sparkrec.evaluation.values import COLD_ITEMS, COLD_USERS, FREQUENT_ITEMS, FREQUENT_USERS
 from sparkrec.log import log_event
 from sparkrec.prepare.cut import EPOCH, utc
 from sparkrec.prepare.weights import counted
@@ -98,15 +100,24 @@ def exact_quantile(df: DataFrame, ts_column: str, q: float) -> datetime:
 
 
 def holdout_users(
-    interactions: DataFrame, cutoff: datetime, as_of: datetime, event_weights: Mapping[str, float]
+    interactions: DataFrame, cutoff: datetime, as_of: datetime, event_weights: Mapping[str, float], cold_below: int = 0
 ) -> DataFrame:
     """The items that each user first took from ``cutoff`` on.
 
     Events with a positive weight of a known user count. Only users and items that were taken before the cutoff
     are judged; the pairs that this leaves out are counted in the log.
 
+    Args:
+        interactions: In the columns of ``tables.INTERACTIONS``.
+        cutoff: UTC.
+        as_of: UTC; what happened from then on does not count.
+        event_weights: Weight of each event type.
+        cold_below: Users who took fewer items before the cutoff are cold, and so are items with fewer users then.
+
     Returns:
-        ``(user_idx int, item_idx int)``, distinct; persisted, to be unpersisted by the caller.
+        ``(user_idx int, item_idx int, segments array<string>)``, distinct pairs, with the splits that they belong to
+        besides the whole: of cold or frequent users and of cold or frequent items. Persisted, to be unpersisted by
+        the caller.
     """
     import pyspark.sql.functions as F
 
@@ -114,11 +125,15 @@ def holdout_users(
     pairs = counted(interactions, event_weights).where(relevant).groupBy(USER_IDX, ITEM_IDX).agg(F.min(TS).alias(TS))
     before = F.col(TS) < utc(cutoff)
     new = pairs.where(~before).select(USER_IDX, ITEM_IDX)
-    known_users = pairs.where(before).select(USER_IDX).distinct().withColumn("known_user", F.lit(True))
-    known_items = pairs.where(before).select(ITEM_IDX).distinct().withColumn("known_item", F.lit(True))
+    known_users = pairs.where(before).groupBy(USER_IDX).agg(F.count("*").alias("user_items"))
+    known_items = pairs.where(before).groupBy(ITEM_IDX).agg(F.count("*").alias("item_users"))
     flagged = new.join(known_users, USER_IDX, "left").join(known_items, ITEM_IDX, "left").persist()
-    known_user, known_item = F.col("known_user").isNotNull(), F.col("known_item").isNotNull()
-    truth = flagged.where(known_user & known_item).select(USER_IDX, ITEM_IDX).persist()
+    known_user, known_item = F.col("user_items").isNotNull(), F.col("item_users").isNotNull()
+    segments = F.array(
+        F.when(F.col("user_items") < cold_below, COLD_USERS).otherwise(FREQUENT_USERS),
+        F.when(F.col("item_users") < cold_below, COLD_ITEMS).otherwise(FREQUENT_ITEMS),
+    )
+    truth = flagged.where(known_user & known_item).select(USER_IDX, ITEM_IDX, segments.alias(SEGMENTS)).persist()
     counts = flagged.agg(
         F.count("*").alias("new_pairs"),
         F.count_if(known_user & known_item).alias("judged_pairs"),

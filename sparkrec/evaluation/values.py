@@ -8,6 +8,10 @@ USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions"
 RECENT = "popularity_recent"  # the baseline that the gate holds models against
 
 
+COLD_USERS, FREQUENT_USERS = "holdout_cold_users", "holdout_frequent_users"  # parts of USERS_SPLIT
+COLD_ITEMS, FREQUENT_ITEMS = "holdout_cold_items", "holdout_frequent_items"
+
+
 def split_of(model: str) -> str:
     """The hold-out that a model's lists are judged on."""
     return SESSIONS_SPLIT if model == "gru" else USERS_SPLIT

@@ -31,10 +31,14 @@ from sparkrec.report.markup import Child, Markup, duration, element, join, numbe
 _TONES = {PUBLISHED: "good", HELD_BACK: "warn", "done": "good", "held_back": "warn", "failed": "bad"}
 _SPLITS = {
     "holdout_users": "Lists for users, judged on what they took after the cutoff",
+    "holdout_cold_users": "Of these, users who had taken few items before",
+    "holdout_frequent_users": "Of these, the other users",
+    "holdout_cold_items": "Of these, items that few users had taken before",
+    "holdout_frequent_items": "Of these, the other items",
     "holdout_sessions": "Next item in the sessions after the cutoff",
     "holdout_ratings": "Predicted ratings after the cutoff",
 }
-_JUDGED = {"holdout_users": "users", "holdout_sessions": "events", "holdout_ratings": "ratings"}
+_JUDGED = {"holdout_sessions": "events", "holdout_ratings": "ratings"}  # of the others: users
 _SPREAD = ("coverage", "gini")
 
 
@@ -277,10 +281,11 @@ def _part_name(part: str) -> str:
 def metrics(found: Sequence[MetricRow]) -> Markup:
     """All hold-out metrics but those of the lists' spread, a table for each hold-out."""
     parts = []
-    for split in dict.fromkeys(row.split for row in found):
+    present = dict.fromkeys(row.split for row in found)
+    for split in [*(name for name in _SPLITS if name in present), *(name for name in present if name not in _SPLITS)]:
         rows = [row for row in found if row.split == split]
         names = list(dict.fromkeys(name for row in rows for name, _ in row.values if name not in _SPREAD))
-        parts += [element("h3", _SPLITS.get(split, split)), _metric_table(rows, names, _JUDGED.get(split, "judged"))]
+        parts += [element("h3", _SPLITS.get(split, split)), _metric_table(rows, names, _JUDGED.get(split, "users"))]
     return join(*parts)
 
 

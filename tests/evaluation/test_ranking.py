@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparkrec.errors import InvariantError
-from sparkrec.evaluation.ranking import list_spread, ranking_metrics
+from sparkrec.evaluation.ranking import ALL, list_spread, ranking_metrics
 
 
 def frames(spark, lists, truth):
@@ -19,7 +19,7 @@ def frames(spark, lists, truth):
 def test_hand_computed_values(spark):
     lists = {1: [10, 11, 12], 2: [13, 10, 14], 4: [10, 11, 12]}
     truth = {1: {11, 12, 20, 21}, 2: {13}, 3: {10}}
-    values = {(v.metric, v.k): v for v in ranking_metrics(*frames(spark, lists, truth), [1, 3], 10)}
+    values = {(v.metric, v.k): v for v in ranking_metrics(*frames(spark, lists, truth), [1, 3], 10)[ALL]}
     third = 1 / 3
     log3 = 1 / math.log2(3)
     expected = {
@@ -38,6 +38,25 @@ def test_hand_computed_values(spark):
     for name, value in expected.items():
         assert values[name].value == pytest.approx(value), name
     assert {v.n for v in values.values()} == {3}
+
+
+def test_parts_of_the_truth_are_judged_by_themselves(spark):
+    lists, _ = frames(spark, {1: [10, 11, 12], 2: [13, 10, 14]}, {1: [1]})
+    rows = [
+        (1, 11, ["frequent_users", "cold_items"]), (1, 20, ["frequent_users", "frequent_items"]),
+        (2, 13, ["cold_users", "frequent_items"]), (3, 10, ["cold_users", "frequent_items"]),
+    ]  # fmt: skip
+    truth = spark.createDataFrame(rows, "user_idx int, item_idx int, segments array<string>")
+    found = ranking_metrics(lists, truth, [3], 10)
+    recall = {part: next((v.value, v.n) for v in values if v.metric == "recall") for part, values in found.items()}
+    assert recall == {
+        ALL: (pytest.approx((1 / 2 + 1 + 0) / 3), 3),
+        "frequent_users": (pytest.approx(1 / 2), 1),
+        "cold_users": (pytest.approx((1 + 0) / 2), 2),
+        "cold_items": (pytest.approx(1.0), 1),  # of user 1 alone, who took one
+        "frequent_items": (pytest.approx((0 + 1 + 0) / 3), 3),
+    }
+    assert {v.metric for v in found["cold_items"]} == {"recall", "ndcg", "map", "mrr", "hit_rate"}
 
 
 def test_spread_is_that_of_the_definition(spark):
@@ -71,7 +90,7 @@ def test_agrees_with_ranx(spark):
     k, n_items = 10, 60
     truth = {u: set(rng.choice(n_items, rng.integers(1, k + 1), replace=False).tolist()) for u in range(60)}
     lists = {u: rng.choice(n_items, rng.integers(1, 21), replace=False).tolist() for u in range(50)}
-    got = {v.metric: v.value for v in ranking_metrics(*frames(spark, lists, truth), [k], n_items) if v.k == k}
+    got = {v.metric: v.value for v in ranking_metrics(*frames(spark, lists, truth), [k], n_items)[ALL] if v.k == k}
     qrels = ranx.Qrels({str(u): {str(i): 1 for i in items} for u, items in truth.items()})
     run = {str(u): {str(i): 100.0 - r for r, i in enumerate(lists.get(u, []))} for u in truth}
     names = {"recall": "recall", "ndcg": "ndcg", "map": "map", "mrr": "mrr", "hit_rate": "hit_rate"}

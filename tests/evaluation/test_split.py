@@ -75,8 +75,11 @@ def test_truth_is_what_known_users_first_took_after_the_cutoff(spark, caplog):
     ]  # fmt: skip
     stamped = [(u, i, kind, datetime(2019, 12, 31) + timedelta(days=day)) for u, i, kind, day in rows]
     events = spark.createDataFrame(stamped, "user_idx int, item_idx int, event_type string, ts timestamp")
-    truth = holdout_users(events, cutoff, AS_OF, {"buy": 1.0, "view": 0.1, "look": 0.0})
-    assert sorted(tuple(row) for row in truth.collect()) == [(1, 11), (2, 12)]
+    truth = holdout_users(events, cutoff, AS_OF, {"buy": 1.0, "view": 0.1, "look": 0.0}, cold_below=2)
+    assert sorted(tuple(row) for row in truth.collect()) == [
+        (1, 11, ["holdout_frequent_users", "holdout_cold_items"]),  # took 10 and 12 before; 11 had one user
+        (2, 12, ["holdout_cold_users", "holdout_cold_items"]),
+    ]
     truth.unpersist()
 
 
