@@ -10,7 +10,7 @@ import numpy as np
 
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import WEIGHT, counted
-from sparkrec.retrieval.topk import VECTOR, ItemMatrix
+from sparkrec.retrieval.topk import VECTOR, FloatArray, ItemMatrix
 from sparkrec.tables import ITEM_IDX, N_EVENTS, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:
@@ -67,6 +67,53 @@ def popularity_matrix(scores: DataFrame, n_items: int, catalogue: DataFrame | No
     eligible = np.zeros(n_items, dtype=np.bool_)
     eligible[idx if catalogue is None else catalogue.select(ITEM_IDX).toArrow().column(ITEM_IDX).to_numpy()] = True
     return ItemMatrix(vectors, None, eligible)
+
+
+def fallback_matrix(
+    interactions: DataFrame, event_weights: Mapping[str, float], as_of: datetime, days: float, n_items: int
+) -> ItemMatrix:
+    """What fills up lists: the items taken before ``as_of``, those of the recent window first.
+
+    Args:
+        interactions: As for ``popularity``.
+        event_weights: As for ``popularity``.
+        as_of: As for ``popularity``.
+        days: Length of the recent window.
+        n_items: Size of the index: ``item_idx`` is below it.
+
+    Returns:
+        The score of an item is its number of users in the window; where that is 0, its number of users of all time as
+        a share of one more than the largest, which is below 1.
+    """
+    ever = popularity_matrix(popularity(interactions, event_weights, as_of, None), n_items)
+    recent = popularity_matrix(popularity(interactions, event_weights, as_of, days), n_items).vectors
+    share = ever.vectors / (ever.vectors.max(initial=0.0) + 1.0)
+    return ItemMatrix(np.where(recent > 0, recent, share).astype(np.float32), None, ever.eligible)
+
+
+def times_popularity(items: ItemMatrix, users: FloatArray, strength: float) -> ItemMatrix:
+    """Every score times ``(users + 1) ** strength``: a prior for models whose scores are degrees of preference.
+
+    Args:
+        items: What is searched.
+        users: float32 ``[n]``: users who took each item of late.
+        strength: 0 leaves the scores as they are.
+    """
+    factor = ((users.astype(np.float64) + 1.0) ** strength).astype(np.float32)
+    bias = None if items.bias is None else items.bias * factor
+    return ItemMatrix(items.vectors * factor[:, None], bias, items.eligible)
+
+
+def plus_popularity(items: ItemMatrix, users: FloatArray, strength: float) -> ItemMatrix:
+    """Every score plus ``strength · ln(users + 1)``: the same prior for models whose scores are log-probabilities.
+
+    Args:
+        items: What is searched.
+        users: float32 ``[n]``: users who took each item of late.
+        strength: 0 leaves the scores as they are.
+    """
+    prior = (strength * np.log1p(users.astype(np.float64))).astype(np.float32)
+    return ItemMatrix(items.vectors, prior if items.bias is None else items.bias + prior, items.eligible)
 
 
 def popularity_queries(keys: DataFrame) -> DataFrame:

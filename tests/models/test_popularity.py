@@ -1,7 +1,16 @@
 from datetime import UTC, datetime
 
-from sparkrec.models.popularity import popularity, popularity_matrix, popularity_queries
-from sparkrec.retrieval.topk import top_k
+import numpy as np
+import pytest
+
+from sparkrec.models.popularity import (
+    plus_popularity,
+    popularity,
+    popularity_matrix,
+    popularity_queries,
+    times_popularity,
+)
+from sparkrec.retrieval.topk import ItemMatrix, top_k
 
 AS_OF = datetime(2020, 1, 31, tzinfo=UTC)
 WEIGHTS = {"view": 0.5, "buy": 2.0, "return": 0.0}
@@ -46,3 +55,28 @@ def test_popularity_lists_come_from_the_engine(spark):
     assert [(r["user_idx"], r["item_idx"], r["score"]) for r in lists] == [
         (0, 1, 5.0), (0, 2, 3.0), (0, 4, 3.0), (0, 0, 0.0), (1, 2, 3.0), (1, 4, 3.0),
     ]  # fmt: skip
+
+
+def test_a_prior_multiplies_preferences_and_is_added_to_log_probabilities():
+    vectors = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]], dtype=np.float32)
+    eligible = np.array([True, True, False])
+    items = ItemMatrix(vectors, np.array([0.5, 0.0, 1.0], dtype=np.float32), eligible)
+    users = np.array([0.0, 3.0, 15.0], dtype=np.float32)
+    blended = times_popularity(items, users, 0.5)  # (users + 1) ** 0.5 = 1, 2, 4
+    assert blended.vectors.tolist() == [[1.0, 2.0], [6.0, -2.0], [2.0, 2.0]]
+    assert blended.bias.tolist() == [0.5, 0.0, 4.0]
+    added = plus_popularity(items, users, 0.5)
+    assert added.vectors.tolist() == vectors.tolist()
+    assert added.bias.tolist() == pytest.approx([0.5, 0.5 * np.log(4), 1.0 + 0.5 * np.log(16)])
+    assert plus_popularity(ItemMatrix(vectors), users, 2.0).bias.tolist() == pytest.approx(
+        [0.0, np.log(16), np.log(256)]
+    )
+    assert blended.eligible is eligible
+    assert added.eligible is eligible
+
+
+def test_a_prior_of_no_strength_leaves_scores_alone():
+    items = ItemMatrix(np.array([[1.0], [2.0]], dtype=np.float32))
+    users = np.array([5.0, 0.0], dtype=np.float32)
+    assert times_popularity(items, users, 0.0).vectors.tolist() == [[1.0], [2.0]]
+    assert plus_popularity(items, users, 0.0).bias.tolist() == [0.0, 0.0]
