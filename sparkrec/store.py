@@ -138,9 +138,12 @@ def overwrite(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
 
 
 def replace_night(df: DataFrame, warehouse: Warehouse, table: Table, run_date: date) -> int:
-    """Replaces one night's rows (``run_date``) in one transaction and returns the new version."""
+    """Replaces one night's rows (``run_date``) in one transaction and returns the new version.
+
+    A table of an earlier version of the package gets the columns that have been added since, null in its older rows.
+    """
     predicate = f"{RUN_DATE} = '{run_date.isoformat()}'"
-    return _write(df, warehouse, table, "overwrite", {"replaceWhere": predicate})
+    return _write(df, warehouse, table, "overwrite", {"replaceWhere": predicate, "mergeSchema": "true"})
 
 
 def insert_new(df: DataFrame, warehouse: Warehouse, table: Table) -> int:

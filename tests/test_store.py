@@ -1,5 +1,6 @@
 """Reading and writing of the warehouse's tables, against real Delta."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def index(spark, *rows):
 
 
 def lists(spark, night, *rows):
-    values = [(night, user, rank, item, float(score), "v1") for user, rank, item, score in rows]
+    values = [(night, user, rank, item, float(score), "v1", "model") for user, rank, item, score in rows]
     return spark.createDataFrame(values, TABLES["topk_als"].ddl)
 
 
@@ -73,7 +74,7 @@ def test_replace_night_replaces_that_night_alone(spark, warehouse):
     store.replace_night(lists(spark, eighth, ("u", 1, "x", 0.5)), warehouse, table, eighth)
     store.replace_night(lists(spark, ninth, ("u", 1, "y", 0.5), ("u", 2, "x", 0.25)), warehouse, table, ninth)
     before = store.replace_night(lists(spark, ninth, ("u", 1, "z", 1.0)), warehouse, table, ninth)
-    expected = [(eighth, "u", 1, "x", 0.5, "v1"), (ninth, "u", 1, "z", 1.0, "v1")]
+    expected = [(eighth, "u", 1, "x", 0.5, "v1", "model"), (ninth, "u", 1, "z", 1.0, "v1", "model")]
     assert rows(store.read(spark, warehouse, table)) == expected
     with pytest.raises(PySparkException):  # a row of another night is refused, not filed away
         store.replace_night(lists(spark, eighth, ("v", 1, "x", 0.5)), warehouse, table, ninth)
@@ -121,6 +122,18 @@ def test_open_tables_grow_columns(spark, warehouse):
     assert [tuple(r) for r in found] == [("a", "new", 2.5), ("b", "B", None), ("c", "C", None)]
     store.overwrite(spark.createDataFrame([("z", 1)], "id string, size int"), warehouse, table)
     assert store.read(spark, warehouse, table).columns == ["id", "size"]
+
+
+def test_a_table_of_an_earlier_version_gets_the_columns_that_came_since(spark, warehouse):
+    table, eighth, ninth = TABLES["topk_als"], date(2011, 12, 8), date(2011, 12, 9)
+    older = replace(table, columns=table.columns[:-1])
+    store.replace_night(lists(spark, eighth, ("u", 1, "x", 0.5)), warehouse, older, eighth)
+    assert store.read(spark, warehouse, older).columns == older.column_names
+    store.replace_night(lists(spark, ninth, ("u", 1, "y", 0.5)), warehouse, table, ninth)
+    assert rows(store.read(spark, warehouse, table)) == [
+        (eighth, "u", 1, "x", 0.5, "v1", None),
+        (ninth, "u", 1, "y", 0.5, "v1", "model"),
+    ]
 
 
 def test_delete_where(spark, warehouse):

@@ -6,7 +6,19 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from sparkrec.errors import InvariantError
-from sparkrec.tables import ID, IDX, ITEM_ID, ITEM_IDX, MODEL_VERSION, RUN_DATE, USER_ID, USER_IDX, Table
+from sparkrec.tables import (
+    ID,
+    IDX,
+    ITEM_ID,
+    ITEM_IDX,
+    MODEL_VERSION,
+    QUERY_IDX,
+    RUN_DATE,
+    SIMILAR_ITEM_ID,
+    USER_ID,
+    USER_IDX,
+    Table,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -51,6 +63,31 @@ def published(
     missing = [name for name in table.column_names if name not in named.columns]
     if missing:
         raise InvariantError(f"lists for {table.name} lack the columns {missing}: {lists.columns}")
+    return named.select(*(F.col(c.name).cast(c.type) for c in table.columns))
+
+
+def published_similar(
+    lists: DataFrame, item_index: DataFrame, run_date: date, model_version: str, table: Table
+) -> DataFrame:
+    """Joins the ids back to the lists of ``similar_items``; a number without an id fails the write.
+
+    Args:
+        lists: ``(query_idx int, item_idx int, rank int, score float)``.
+        item_index: ``(id, idx)``; broadcast.
+        run_date: The night.
+        model_version: Version of the model.
+        table: ``tables.similar_items_table(model)``.
+
+    Returns:
+        The columns of ``table``.
+    """
+    import pyspark.sql.functions as F
+
+    named = lists
+    for number, name in ((QUERY_IDX, ITEM_ID), (ITEM_IDX, SIMILAR_ITEM_ID)):
+        ids = F.broadcast(item_index.select(F.col(ID).alias(name), F.col(IDX).alias(number)))
+        named = named.join(ids, number, "left").withColumn(name, _required(name, number))
+    named = named.withColumns({RUN_DATE: F.lit(run_date), MODEL_VERSION: F.lit(model_version)})
     return named.select(*(F.col(c.name).cast(c.type) for c in table.columns))
 
 

@@ -22,6 +22,7 @@ def lists(spark, night, version):
     return rows.selectExpr(
         f"DATE '{night}' AS run_date", f"concat('u', id div {K}) AS user_id", f"CAST(id % {K} + 1 AS INT) AS rank",
         "concat('i', id) AS item_id", f"CAST({version} AS FLOAT) AS score", f"'v{version}' AS model_version",
+        "'model' AS source",
     )  # fmt: skip
 
 

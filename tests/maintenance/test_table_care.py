@@ -25,7 +25,7 @@ def warehouse(tmp_path):
 
 
 def lists(spark, day, *rows):
-    values = [(date(2024, 1, day), user, rank, "x", float(score), "v1") for user, rank, score in rows]
+    values = [(date(2024, 1, day), user, rank, "x", float(score), "v1", "model") for user, rank, score in rows]
     return spark.createDataFrame(values, LISTS.ddl).coalesce(1)
 
 
@@ -62,7 +62,7 @@ def test_a_row_that_does_not_fulfil_a_check_is_refused(spark, warehouse):
 
 def test_checks_come_to_a_table_of_before_where_its_rows_fulfil_them(spark, tmp_path):
     warehouse = Warehouse(f"{tmp_path}/ware `house` é")  # the path is part of an SQL text here
-    values = [(date(2024, 1, 1), "u", 1, "x", float("nan"), "v1")]
+    values = [(date(2024, 1, 1), "u", 1, "x", float("nan"), "v1", "model")]
     old = spark.createDataFrame(values, LISTS.ddl.replace(" NOT NULL", ""))
     old.write.format("delta").partitionBy("run_date").save(warehouse.table_path(LISTS))
     properties = care.state(spark, warehouse, LISTS).properties

@@ -1,0 +1,68 @@
+"""Lists that a model leaves short are filled up from popularity, so that every active user has a whole list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sparkrec.models.popularity import popularity_queries
+from sparkrec.retrieval.topk import ItemMatrix, top_k
+from sparkrec.tables import ITEM_IDX, RANK, SCORE, SOURCE
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+FROM_MODEL, FROM_POPULARITY = "model", "popularity"
+
+
+def all_whole(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int) -> bool:
+    """Whether each of ``keys``, and each key of ``lists``, has a list of ``k`` items; see ``filled_up``."""
+    import pyspark.sql.functions as F
+
+    names = list(key)
+    lengths = lists.groupBy(*names).agg(F.count("*").alias("n"))
+    return keys.select(*names).join(lengths, names, "full").where(F.coalesce("n", F.lit(0)) < k).isEmpty()
+
+
+def filled_up(
+    lists: DataFrame,
+    keys: DataFrame,
+    popular: ItemMatrix,
+    *,
+    key: Sequence[str],
+    k: int,
+    seen: DataFrame | None = None,
+    block_mb: int = 64,
+) -> DataFrame:
+    """The lists with what they lack of ``k`` items, by popularity, below the model's own.
+
+    Args:
+        lists: ``(key…, item_idx int, rank int from 1, score float)`` of the model; read several times, so persist it.
+        keys: ``(key…)``, distinct: who should have a list, besides those of ``lists``.
+        popular: ``popularity_matrix``.
+        key: The column or columns that identify a list.
+        k: Length of a whole list.
+        seen: ``(key columns or some of them, item_idx)``: pairs to leave out.
+        block_mb: Memory of a block of scores, per worker process.
+
+    Returns:
+        ``(key…, item_idx, rank, score, source)``: the rows of ``lists`` with ``source`` = model, and those that fill
+        up with ``source`` = popularity, whose score is the popularity. A list stays short where no more items are
+        popular that its key has not seen.
+    """
+    import pyspark.sql.functions as F
+
+    names = list(key)
+    lengths = lists.groupBy(*names).agg(F.count("*").cast("int").alias("n"))
+    short = keys.select(*names).join(lengths, names, "full").fillna(0, "n").where(F.col("n") < k)
+    own = lists.select(*names, ITEM_IDX).join(short.select(*names), names, "left_semi")
+    taken = own
+    if seen is not None:
+        on = [name for name in names if name in seen.columns]
+        among_short = short.select(*names).join(seen.select(*on, ITEM_IDX), on, "inner")
+        taken = own.unionByName(among_short.select(*names, ITEM_IDX)).distinct()
+    more = top_k(popularity_queries(short.select(*names)), popular, key=names, k=k, seen=taken, block_mb=block_mb)
+    below = more.join(short, names, "inner").withColumn(RANK, F.col(RANK) + F.col("n")).where(F.col(RANK) <= k)
+    columns = [*names, ITEM_IDX, RANK, SCORE]
+    filled = below.select(*columns, F.lit(FROM_POPULARITY).alias(SOURCE))
+    return lists.select(*columns, F.lit(FROM_MODEL).alias(SOURCE)).unionByName(filled)

@@ -1,0 +1,70 @@
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from sparkrec.models.popularity import fallback_matrix
+from sparkrec.retrieval.fallback import all_whole, filled_up
+from sparkrec.retrieval.topk import ItemMatrix
+
+LISTS = "user_idx int, item_idx int, rank int, score float"
+
+
+def popular(scores):
+    """An item matrix of these scores; None for an item that is not eligible."""
+    vectors = np.array([[score or 0.0] for score in scores], dtype=np.float32)
+    return ItemMatrix(vectors, None, np.array([score is not None for score in scores]))
+
+
+def rows(frame):
+    return sorted(tuple(row) for row in frame.select("user_idx", "rank", "item_idx", "score", "source").collect())
+
+
+def test_short_lists_and_missing_ones_are_filled_up_below_the_models_own(spark):
+    lists = spark.createDataFrame(
+        [(1, 4, 1, 0.9), (1, 2, 2, 0.5), (2, 0, 1, 0.3), (2, 1, 2, 0.2), (2, 3, 3, 0.1)], LISTS
+    )
+    keys = spark.createDataFrame([(1,), (2,), (3,)], "user_idx int")
+    seen = spark.createDataFrame([(1, 0), (3, 1), (3, 0), (9, 9)], "user_idx int, item_idx int")
+    items = popular([10.0, 8.0, 6.0, 4.0, 2.0, None])
+    filled = filled_up(lists, keys, items, key=["user_idx"], k=3, seen=seen)
+    assert rows(filled) == [
+        (1, 1, 4, pytest.approx(0.9), "model"),
+        (1, 2, 2, pytest.approx(0.5), "model"),
+        (1, 3, 1, 8.0, "popularity"),  # the most popular one has been seen
+        (2, 1, 0, pytest.approx(0.3), "model"),
+        (2, 2, 1, pytest.approx(0.2), "model"),
+        (2, 3, 3, pytest.approx(0.1), "model"),
+        (3, 1, 2, 6.0, "popularity"),
+        (3, 2, 3, 4.0, "popularity"),
+        (3, 3, 4, 2.0, "popularity"),
+    ]
+
+
+def test_a_list_of_no_key_is_filled_up_too_and_one_stays_short_where_nothing_is_left(spark):
+    lists = spark.createDataFrame([(5, 0, 1, 1.0)], LISTS)
+    keys = spark.createDataFrame([], "user_idx int")
+    filled = filled_up(lists, keys, popular([3.0, 2.0, None]), key=["user_idx"], k=3)
+    assert rows(filled) == [(5, 1, 0, 1.0, "model"), (5, 2, 1, 2.0, "popularity")]
+
+
+@pytest.mark.parametrize(
+    ("keys", "k", "whole"),
+    [([1], 2, True), ([1, 2], 2, False), ([], 3, False), ([1], 1, True), ([2], 2, False)],
+)
+def test_lists_are_whole_where_every_key_has_one(spark, keys, k, whole):
+    lists = spark.createDataFrame([(1, 4, 1, 0.9), (1, 2, 2, 0.5)], LISTS)
+    assert all_whole(lists, spark.createDataFrame([(n,) for n in keys], "user_idx int"), key=["user_idx"], k=k) == whole
+
+
+def test_what_was_popular_of_late_comes_before_what_ever_was(spark):
+    events = [
+        (1, 0, "buy", datetime(2020, 1, 1)), (2, 0, "buy", datetime(2020, 1, 1)), (3, 0, "buy", datetime(2020, 1, 1)),
+        (1, 1, "buy", datetime(2020, 1, 30)),
+        (1, 2, "buy", datetime(2020, 1, 2)),
+        (1, 3, "view", datetime(2020, 1, 30)),
+    ]  # fmt: skip
+    frame = spark.createDataFrame(events, "user_idx int, item_idx int, event_type string, ts timestamp")
+    items = fallback_matrix(frame, {"buy": 1.0}, datetime(2020, 1, 31, tzinfo=UTC), 7.0, 5)
+    assert items.vectors[:, 0].tolist() == [0.75, 1.0, 0.25, 0.0, 0.0]
+    assert items.eligible.tolist() == [True, True, True, False, False]
