@@ -1,4 +1,4 @@
-"""The commands: ``sparkrec nightly``, ``stage``, ``query``, ``report``, ``make-log``, ``jars``.
+"""The command line: ``sparkrec nightly``, ``search``, ``query`` and the other commands.
 
 What a command needs is imported inside it, so that ``sparkrec query`` starts without Spark or PyTorch. A user's
 mistake is one line on standard error and exit code 2; Ctrl-C ends with 130.
@@ -22,6 +22,7 @@ from sparkrec.processes import wait_passively
 if TYPE_CHECKING:
     import polars as pl
 
+    from sparkrec.config import Config
     from sparkrec.store import Warehouse
 
 OK, USER_ERROR, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
@@ -119,6 +120,33 @@ def stage(
 
 
 @app.command()
+def search(
+    run_date: RunDate,
+    model: Annotated[str, typer.Option(help="als, gru or two_tower")],
+    grid: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--try", metavar="key=[value, …]", help="values of a setting (may be repeated: all combinations)"),
+    ] = None,
+    form: Form = "table",
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Try settings of a model on the night before the hold-out begins, and print what each reached, the best first."""
+    from sparkrec.config import load_config
+    from sparkrec.log import setup_logging
+
+    def configure(more: Sequence[str]) -> Config:
+        return load_config(conf, [*(settings or []), *more])
+
+    config = configure([])  # before Spark is imported: a wrong key is told at once
+    wait_passively()
+    from sparkrec.pipeline.search import run_search, shown
+
+    setup_logging()
+    return _show([shown(run_search(configure, run_date, model, grid or []), config.gate)], form)
+
+
+@app.command()
 def rollback(
     to: Annotated[str, typer.Option("--to", metavar="RUN_DATE", help="a night that was published, YYYY-MM-DD")],
     model: Annotated[Optional[list[str]], typer.Option(help="this model alone (may be repeated)")] = None,  # noqa: UP045
@@ -207,6 +235,22 @@ def query_topk(
     from sparkrec import query
 
     return _show([query.topk(_warehouse(conf, settings), model, user, run_date=run_date, k=k)], form)
+
+
+@query_app.command("similar")
+def query_similar(
+    model: Annotated[str, typer.Option(help="als or two_tower")],
+    item: Annotated[str, typer.Option(help="the item's id as in the log")],
+    run_date: Annotated[str, typer.Option(help="the night: YYYY-MM-DD or latest")] = "latest",
+    k: Annotated[Optional[int], typer.Option(help="at most so many items")] = None,  # noqa: UP045
+    form: Form = "table",
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Print the items beside an item."""
+    from sparkrec import query
+
+    return _show([query.similar(_warehouse(conf, settings), model, item, run_date=run_date, k=k)], form)
 
 
 @query_app.command("metrics")

@@ -213,6 +213,7 @@ class EvaluationConfig:
     k: List[int] = field(default_factory=lambda: [10, 20])
     ties: str = "conservative"  # conservative | standard | median: the place of a session's next item among equals
     recent_days: float = 14.0  # window of the recent-popularity baseline
+    cold_below: int = 5  # users with fewer items, and items with fewer users, are cold, and are judged apart too
     refit: bool = True  # publish from a model trained on all data, not on the hold-out's training part
 
 
@@ -233,7 +234,21 @@ class TopKConfig:
     """The published lists."""
 
     k: int = 20
+    fallback: bool = True  # lists that a model leaves short are filled up with what was popular of late
+    similar_items: bool = True  # als, two_tower: the items beside each item too, into topk_<model>_items
     block_mb: int = 64  # memory of a block of scores
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """Recent popularity that the scores of the user models are blended with; a strength of 0 leaves them alone.
+
+    p is the number of users that took the item in the last ``days``.
+    """
+
+    days: float = 14.0
+    als: float = 0.0  # strength: score * (p + 1) ** als
+    two_tower: float = 0.0  # strength: score + two_tower * ln(p + 1)
 
 
 @dataclass(frozen=True)
@@ -276,6 +291,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
     topk: TopKConfig = field(default_factory=TopKConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     maintenance: MaintenanceConfig = field(default_factory=MaintenanceConfig)
@@ -415,6 +431,8 @@ def _check(config: Config) -> None:
     for dotted, value, low in [
         ("train.ranks", config.train.ranks, 1),
         ("topk.k", config.topk.k, 1),
+        ("evaluation.cold_below", config.evaluation.cold_below, 0),
+        ("prior.days", config.prior.days, 0),
         ("report.nights", config.report.nights, 1),
         ("report.users", config.report.users, 0),
         ("gru.lanes", config.gru.lanes, 1),

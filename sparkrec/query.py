@@ -31,11 +31,24 @@ from sparkrec.reading import (
     read_rows,
     require_known,
     require_text,
+    similar_table,
     to_frame,
     unreadable,
 )
 from sparkrec.store import Warehouse
-from sparkrec.tables import ID, ITEM_ID, ITEMS_TABLE, KEY_TYPE, METRICS, RANK, RUN_DATE, RUNS, USER_ID, Table
+from sparkrec.tables import (
+    ID,
+    ITEM_ID,
+    ITEMS_TABLE,
+    KEY_TYPE,
+    METRICS,
+    RANK,
+    RUN_DATE,
+    RUNS,
+    SIMILAR_ITEM_ID,
+    USER_ID,
+    Table,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,24 +82,56 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
     Raises:
         UserError: Unknown model, night or user; a table is missing or damaged.
     """
+    require_text("user", user)
+    found = _list_of(warehouse, model, lists_table(model), (USER_ID, user), run_date, k)
+    order = [c for c in (KEY_TYPE, RANK) if c in found.columns]
+    return _with_titles(warehouse, found.sort(order), ITEM_ID)
+
+
+def similar(
+    warehouse: Warehouse, model: str, item: str, *, run_date: str = LATEST, k: int | None = None
+) -> pl.DataFrame:
+    """The items beside an item, the nearest first.
+
+    Args:
+        warehouse: Where the tables are.
+        model: als or two_tower.
+        item: The item's id as in the log.
+        run_date: ``YYYY-MM-DD``, or ``latest``: the night that is current.
+        k: At most so many items, or None for the whole list.
+
+    Returns:
+        The table's columns, and ``title`` after ``similar_item_id`` where the table ``items`` has one.
+
+    Raises:
+        UserError: Unknown model, night or item; a table is missing or damaged.
+    """
+    require_text("item", item)
+    found = _list_of(warehouse, model, similar_table(model), (ITEM_ID, item), run_date, k)
+    return _with_titles(warehouse, found.sort(RANK), SIMILAR_ITEM_ID)
+
+
+def _list_of(
+    warehouse: Warehouse, model: str, table: Table, key: tuple[str, str], run_date: str, k: int | None
+) -> pl.DataFrame:
+    """The rows of one list of a night."""
     import polars as pl
 
-    table = lists_table(model)
-    require_text("user", user)
     opened = open_table(warehouse, table)
     night = current_nights(warehouse).get(model) if run_date == LATEST else None
     night = night or night_in(opened, table, run_date)
-    wanted = pl.col(USER_ID) == pl.lit(user)
+    column, value = key
+    wanted = pl.col(column) == pl.lit(value)
     wanted = wanted if k is None else wanted & (pl.col(RANK) <= k)
     found = read_rows(opened, table, table.column_names, wanted, night)
     if found.is_empty():
+        what = column.removesuffix("_id")
         raise UserError(
-            f"no {model} list of this user on {night}",
-            where=f"user {user}",
+            f"no {model} list of this {what} on {night}",
+            where=f"{what} {value}",
             fix="check the id, or give another --run-date",
         )
-    order = [c for c in (KEY_TYPE, RANK) if c in found.columns]
-    return _with_titles(warehouse, found.sort(order))
+    return found
 
 
 def metrics(warehouse: Warehouse, *, run_date: str | None = None, model: str | None = None) -> pl.DataFrame:
@@ -212,7 +257,8 @@ def render(frames: Iterable[pl.DataFrame], form: str, out: TextIO) -> int:
     return writers[form](frames, out)
 
 
-def _with_titles(warehouse: Warehouse, lists: pl.DataFrame) -> pl.DataFrame:
+def _with_titles(warehouse: Warehouse, lists: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Lists with the titles of the items in a column, beside it."""
     import polars as pl
 
     if not exists(warehouse, ITEMS_TABLE):
@@ -220,9 +266,9 @@ def _with_titles(warehouse: Warehouse, lists: pl.DataFrame) -> pl.DataFrame:
     items = open_table(warehouse, ITEMS_TABLE)
     if TITLE not in [field.name for field in items.schema().fields]:
         return lists
-    titles = read_rows(items, ITEMS_TABLE, [ID, TITLE], pl.col(ID).is_in(lists[ITEM_ID].to_list()))
-    joined = lists.join(titles.unique(ID), left_on=ITEM_ID, right_on=ID, how="left", maintain_order="left")
-    at = lists.columns.index(ITEM_ID) + 1
+    titles = read_rows(items, ITEMS_TABLE, [ID, TITLE], pl.col(ID).is_in(lists[column].to_list()))
+    joined = lists.join(titles.unique(ID), left_on=column, right_on=ID, how="left", maintain_order="left")
+    at = lists.columns.index(column) + 1
     return joined.select(*lists.columns[:at], TITLE, *lists.columns[at:])
 
 

@@ -10,9 +10,10 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparkrec.config import MODELS
 from sparkrec.errors import UserError
 from sparkrec.store import Warehouse
-from sparkrec.tables import CURRENT, RUN_DATE, TABLES, Table
+from sparkrec.tables import CURRENT, RUN_DATE, TABLES, Table, similar_items_table, topk_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,9 +28,19 @@ def lists_table(model: str) -> Table:
     Raises:
         UserError: There is no such model.
     """
-    known = [name.removeprefix("topk_") for name in TABLES if name.startswith("topk_")]
-    require_known("model", model, known)
-    return TABLES[f"topk_{model}"]
+    require_known("model", model, MODELS)
+    return topk_table(model)
+
+
+def similar_table(model: str) -> Table:
+    """The table of a model's similar items.
+
+    Raises:
+        UserError: There is no such model, or it has none.
+    """
+    tables = {name: similar_items_table(name) for name in MODELS}
+    require_known("model", model, [name for name, table in tables.items() if table.name in TABLES])
+    return tables[model]
 
 
 def require_known(what: str, value: str, known: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 USER_ID, ITEM_ID, ID, IDX = "user_id", "item_id", "id", "idx"
 USER_IDX, ITEM_IDX = "user_idx", "item_idx"
+QUERY_IDX, SIMILAR_ITEM_ID = "query_idx", "similar_item_id"
 EVENT_TYPE, TS, VALUE, QUANTITY, TEXT = "event_type", "ts", "value", "quantity", "text"
 PRICE, LOG_SESSION_ID, BASKET_ID, SOURCE, EVENT_DATE = "price", "log_session_id", "basket_id", "source", "event_date"
 SESSION_ID, START_TS, END_TS, START_DATE = "session_id", "start_ts", "end_ts", "start_date"
@@ -256,7 +257,12 @@ METRICS = Table(
         Column("k", "int", "length of the list; null for rmse and mae", nullable=True, check="k >= 1"),
         Column(VALUE, "double", "value of the metric"),
         Column("n", "bigint", "users or events judged", check="n >= 0"),
-        Column("split", "string", "holdout_users, holdout_sessions or holdout_ratings"),
+        Column(
+            "split",
+            "string",
+            "holdout_users, its parts holdout_cold_users, holdout_frequent_users, holdout_cold_items and "
+            "holdout_frequent_items, holdout_sessions or holdout_ratings",
+        ),
     ),
     key=(RUN_DATE, "model", "metric", "k", "split"),
     partition=(RUN_DATE,),
@@ -298,6 +304,25 @@ CURRENT = Table(
 )
 
 
+SEARCHES = Table(
+    "searches",
+    "What searches of settings reached on validation nights. Append-only.",
+    (
+        Column("searched_at", "timestamp", "when the search ended, UTC"),
+        Column(RUN_DATE, "date", "the night that was searched for"),
+        Column("validation_date", "date", "the validation night: it ends before the night's hold-out begins"),
+        Column("model", "string", "als, gru, two_tower, popularity, popularity_recent"),
+        Column("settings", "string", "JSON: key to value; {} for popularity"),
+        Column("metric", "string", "as in metrics"),
+        Column("k", "int", "length of the list; null for metrics without one", nullable=True, check="k >= 1"),
+        Column(VALUE, "double", "value of the metric"),
+        Column("n", "bigint", "users or events judged", check="n >= 0"),
+        Column("split", "string", "holdout_users or holdout_sessions"),
+        Column("seconds", "double", "of training and judging; null for popularity", nullable=True),
+    ),
+)
+
+
 def topk_table(model: str) -> Table:
     """The published lists of a model: ``topk_<model>``."""
     who = (
@@ -311,11 +336,26 @@ def topk_table(model: str) -> Table:
         *who,
         Column(RANK, "int", "1 is the best", check="rank >= 1"),
         Column(ITEM_ID, "string", "item"),
-        Column(SCORE, "float", "score of the model; comparable within a list only", check=_finite(SCORE, "float")),
+        Column(SCORE, "float", "comparable within a list and a source only", check=_finite(SCORE, "float")),
         Column(MODEL_VERSION, "string", "version of the model"),
+        Column(SOURCE, "string", "what put the item there: model, or popularity where the model has no more"),
     )
     key = (RUN_DATE, *(c.name for c in who), RANK)
     return Table(f"topk_{model}", f"Top-K lists of {model}.", columns, key=key, partition=(RUN_DATE,))
+
+
+def similar_items_table(model: str) -> Table:
+    """The published items beside items of a model: ``topk_<model>_items``."""
+    columns = (
+        Column(RUN_DATE, "date", "night"),
+        Column(ITEM_ID, "string", "item"),
+        Column(RANK, "int", "1 is the nearest", check="rank >= 1"),
+        Column(SIMILAR_ITEM_ID, "string", "an item that is like it"),
+        Column(SCORE, "float", "cosine of their vectors", check="score BETWEEN -1.001 AND 1.001"),
+        Column(MODEL_VERSION, "string", "version of the model"),
+    )
+    key = (RUN_DATE, ITEM_ID, RANK)
+    return Table(f"topk_{model}_items", f"Similar items by {model}.", columns, key=key, partition=(RUN_DATE,))
 
 
 TABLES: dict[str, Table] = {
@@ -323,7 +363,8 @@ TABLES: dict[str, Table] = {
     for t in (
         EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
         SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS, METRICS, RUNS,
-        CURRENT,
+        CURRENT, SEARCHES,
         topk_table("als"), topk_table("gru"), topk_table("two_tower"),
+        similar_items_table("als"), similar_items_table("two_tower"),
     )
 }  # fmt: skip

@@ -31,6 +31,7 @@ SMALL = [
     "gate.enabled=false",  # what an hour of data teaches is not worth a judgement
     "prepare.text.method=word2vec",
     "prepare.text.dim=4",
+    "topk.similar_items=false",  # some seconds a model; the night of most tests has them
     "report.nightly=false",  # a second each; tests/report has nights that write theirs
     "maintenance.enabled=false",  # has its own tests
 ]

@@ -32,7 +32,7 @@ def train(night, config=None, parts=(HOLDOUT, FULL), version="v", inputs=None, w
 
 def publish(night, version="v"):
     """A list made by the night's model."""
-    rows = [(night.run_date, "u", "user", 1, "i", 1.0, version)]
+    rows = [(night.run_date, "u", "user", 1, "i", 1.0, version, "model")]
     lists = night.spark.createDataFrame(rows, topk_table("gru").ddl).coalesce(1)
     store.replace_night(lists, night.warehouse, topk_table("gru"), night.run_date)
 

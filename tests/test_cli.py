@@ -25,8 +25,8 @@ NIGHT = date(2024, 1, 1)
 @pytest.fixture(scope="module")
 def warehouse(tmp_path_factory):
     path = tmp_path_factory.mktemp("warehouse")
-    rows = [(NIGHT, "it's", r, f"i{r}", 0.5 / r, "v") for r in (1, 2)]
-    schema = dict(zip(topk_table("als").column_names, [pl.Date, pl.String, pl.Int32, pl.String, pl.Float32, pl.String], strict=True))  # fmt: skip  # noqa: E501
+    rows = [(NIGHT, "it's", r, f"i{r}", 0.5 / r, "v", "model") for r in (1, 2)]
+    schema = dict(zip(topk_table("als").column_names, [pl.Date, pl.String, pl.Int32, pl.String, pl.Float32, pl.String, pl.String], strict=True))  # fmt: skip  # noqa: E501
     write_deltalake(path / "topk_als", pl.DataFrame(rows, schema=schema, orient="row"), partition_by=["run_date"])
     return f"warehouse.path={path}"
 
@@ -50,6 +50,7 @@ def test_topk(capsys, warehouse, form):
         assert list(first) == topk_table("als").column_names
         assert first == {
             "run_date": "2024-01-01", "user_id": "it's", "rank": 1, "item_id": "i1", "score": 0.5, "model_version": "v",
+            "source": "model",
         }  # fmt: skip
     elif form == "csv":
         assert [r["item_id"] for r in csv.DictReader(io.StringIO(out))] == ["i1", "i2"]

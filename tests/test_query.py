@@ -38,9 +38,9 @@ T0 = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def lists(run_date, users, n=3):
-    rows = [(run_date, u, r, f"i{r}", 1.0 / r, f"v-{run_date}") for u in users for r in range(n, 0, -1)]
+    rows = [(run_date, u, r, f"i{r}", 1.0 / r, f"v-{run_date}", "model") for u in users for r in range(n, 0, -1)]
     schema = {"run_date": pl.Date, "user_id": pl.String, "rank": pl.Int32, "item_id": pl.String, "score": pl.Float32,
-              "model_version": pl.String}  # fmt: skip
+              "model_version": pl.String, "source": pl.String}  # fmt: skip
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -111,7 +111,7 @@ def text(frames, form):
 
 def test_topk_latest_night_best_first_with_titles(warehouse):
     found = query.topk(warehouse, "als", "a")
-    assert found.columns == ["run_date", "user_id", "rank", "item_id", "title", "score", "model_version"]
+    assert found.columns == ["run_date", "user_id", "rank", "item_id", "title", "score", "model_version", "source"]
     assert found["run_date"].unique().to_list() == [DAY2]
     assert found["rank"].to_list() == [1, 2, 3]
     assert found["title"].to_list() == ["Red Mug", None, 'A "B", C']

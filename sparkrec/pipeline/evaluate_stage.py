@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from sparkrec import store
 from sparkrec.errors import UserError
-from sparkrec.evaluation.ranking import ranking_metrics
+from sparkrec.evaluation.ranking import ALL, ranking_metrics
 from sparkrec.evaluation.ratings import rating_metrics
 from sparkrec.evaluation.sessions import popularity_ranks, session_metrics
 from sparkrec.evaluation.split import holdout_users, known_items_only
@@ -43,11 +43,11 @@ def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
     judged: list[Judged] = []
     user_cards = [cards[model] for model in USER_MODELS if model in cards]
     if user_cards:
-        judged += _judge_users(night, inputs, user_cards)
+        judged += judge_users(night, inputs, user_cards)
     if "als" in cards and night.config.als.feedback == "explicit":
         judged += _judge_ratings(night, inputs, cards["als"])
     if "gru" in cards:
-        judged += _judge_sessions(night, inputs, cards["gru"])
+        judged += judge_sessions(night, inputs, cards["gru"])
     rows = [
         (night.run_date, model, version, value.metric, value.k, float(value.value), value.n, split)
         for model, version, split, value in judged
@@ -57,21 +57,29 @@ def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
     return StageResult(outputs={METRICS.name: version}, rows_out=len(rows), message=_summary(judged))
 
 
-def _judge_users(night: Night, inputs: Inputs, cards: list[ModelCard]) -> list[Judged]:
+def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_baselines: bool = True) -> list[Judged]:
+    """Metrics of user models, and of popularity beside them, on what each user first took from the cutoff on.
+
+    Raises:
+        UserError: Nothing was held out.
+    """
     cutoff, ks = cards[0].cutoff, night.config.evaluation.k
-    truth = holdout_users(inputs.read(INTERACTIONS), cutoff, night.as_of, night.fmt.event_weights)
+    cold_below = night.config.evaluation.cold_below
+    truth = holdout_users(inputs.read(INTERACTIONS), cutoff, night.as_of, night.fmt.event_weights, cold_below)
     users = truth.select(USER_IDX).distinct()
     seen = seen_pairs(night, inputs, cutoff).join(users, USER_IDX, "left_semi").persist(StorageLevel.MEMORY_AND_DISK)
     judged: list[Judged] = []
     if truth.isEmpty():
         raise _nothing_held_out(cutoff)
     scorers = [(c.model, c.model_version, user_scorer(night, inputs, c, HOLDOUT, cutoff)) for c in cards]
-    baselines = [(name, "", scorer) for name, scorer in _popularity(night, inputs, users, cutoff, cards[0].n_items)]
+    popular = _popularity(night, inputs, users, cutoff, cards[0].n_items) if with_baselines else []
+    baselines = [(name, "", scorer) for name, scorer in popular]
     for model, version, scorer in [*scorers, *baselines]:
         queries = scorer.queries.join(users, USER_IDX, "left_semi")
         lists = top_k(queries, scorer.items, key=USER_IDX, k=max(ks), seen=seen, block_mb=night.config.topk.block_mb)
-        values = ranking_metrics(lists, truth, ks, int(scorer.items.positions().size))
-        judged += [(model, version, USERS_SPLIT, value) for value in values]
+        by_segment = ranking_metrics(lists, truth, ks, int(scorer.items.positions().size))
+        for segment, values in by_segment.items():
+            judged += [(model, version, USERS_SPLIT if segment == ALL else segment, value) for value in values]
     seen.unpersist()
     truth.unpersist()
     return judged
@@ -101,8 +109,12 @@ def _judge_ratings(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged
     return [(card.model, card.model_version, RATINGS_SPLIT, value) for value in values]
 
 
-def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]:
-    """Next-item prediction in the sessions that start at or after the cutoff, over the items trained on."""
+def judge_sessions(night: Night, inputs: Inputs, card: ModelCard, with_baselines: bool = True) -> list[Judged]:
+    """Next-item prediction in the sessions that start at or after the cutoff, over the items trained on.
+
+    Raises:
+        UserError: Nothing was held out.
+    """
     ks, ties = night.config.evaluation.k, night.config.evaluation.ties
     cutoff, rows = card.cutoff, inputs.read(INTERACTIONS)
     path = part_path(night.warehouse, card.model, night.run_date, HOLDOUT)
@@ -118,7 +130,7 @@ def _judge_sessions(night: Night, inputs: Inputs, card: ModelCard) -> list[Judge
     values = session_metrics(next_item_ranks(later, path, ties=ties, history=earlier), ks)
     judged = [(card.model, card.model_version, SESSIONS_SPLIT, value) for value in values]
     known, weights = known_items_only(later, catalogue), dict.fromkeys(night.fmt.session_events, 1.0)
-    for name, days in _windows(night).items():
+    for name, days in _windows(night).items() if with_baselines else ():
         scores = popularity(rows, weights, cutoff, days, by="events")
         ranks = popularity_ranks(known, scores.join(catalogue, ITEM_IDX, "left_semi"), catalogue, ties)
         judged += [(name, "", SESSIONS_SPLIT, v) for v in session_metrics(ranks, ks)]
@@ -141,6 +153,7 @@ def _nothing_held_out(cutoff: datetime) -> UserError:
 
 def _summary(judged: list[Judged]) -> str:
     """Recall at the largest k of each model, for the ledger's message."""
-    recalls = [(split, model, v) for model, _, split, v in judged if v.metric == "recall"]
+    whole = (USERS_SPLIT, SESSIONS_SPLIT)
+    recalls = [(split, model, v) for model, _, split, v in judged if v.metric == "recall" and split in whole]
     largest = max((v.k or 0 for _, _, v in recalls), default=0)
     return ", ".join(f"{model} recall@{v.k} {v.value:.4f} ({split})" for split, model, v in recalls if v.k == largest)

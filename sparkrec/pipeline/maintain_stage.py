@@ -23,10 +23,10 @@ from sparkrec.maintenance.tables import State
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import current_lists
-from sparkrec.tables import RUN_DATE, RUNS, TABLES, Table, topk_table
+from sparkrec.tables import RUN_DATE, RUNS, TABLES, Table, similar_items_table, topk_table
 
 HOUR_MS = 3_600_000
-LEFTOVERS = ("_staging", "_checkpoints")  # a folder for each attempt, which empties it when it ends
+LEFTOVERS = ("_staging", "_checkpoints", "_search")  # what attempts and searches empty when they end
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,9 @@ def _old_nights(night: Night, states: dict[Table, State]) -> Iterator[Step]:
         gone = sorted(set(snapshots) - kept.kept_nights(snapshots, settings.keep_nights, stay))
         if gone:
             yield Step(f"remove {_named(gone, 'snapshot')} of {model}", partial(_remove_snapshots, night, model, gone))
-        table = topk_table(model)
-        if table in states and settings.keep_list_nights:
+        for table in (topk_table(model), similar_items_table(model)):
+            if table not in states or not settings.keep_list_nights:
+                continue
             found = care.partitions(night.spark, warehouse, table)
             days = [date.fromisoformat(partition.value) for partition in found if partition.value]
             gone = sorted(set(days) - kept.kept_nights(days, settings.keep_list_nights, stay | models))

@@ -91,9 +91,9 @@ def run_nightly(
     """
     day, choice = parse_run_date(run_date), choice or Choice()
     names = choice.stages(config)
-    with _session(config, spark) as session:
+    with session_for(config, spark) as session:
         preflight(session, config, names, as_of(day))
-        night = _night(session, config, day)
+        night = night_of(session, config, day)
         with locked(night.warehouse.path, night.run_id, config.warehouse.lock_expiry_s):
             return _run(night, names, choice.force)
 
@@ -111,8 +111,8 @@ def plan_nightly(
     """
     day, choice = parse_run_date(run_date), choice or Choice()
     names = choice.stages(config)
-    with _session(config, spark) as session:
-        night, planned, changed = _night(session, config, day), [], ""
+    with session_for(config, spark) as session:
+        night, planned, changed = night_of(session, config, day), [], ""
         ledger = Ledger(session, night.warehouse, day)
         for name in names:
             runs, why = (
@@ -126,7 +126,8 @@ def plan_nightly(
 
 
 @contextmanager
-def _session(config: Config, spark: SparkSession | None) -> Iterator[SparkSession]:
+def session_for(config: Config, spark: SparkSession | None) -> Iterator[SparkSession]:
+    """The caller's session; or one of the configuration's, which is stopped at the end."""
     if spark is not None:
         yield spark
         return
@@ -137,7 +138,8 @@ def _session(config: Config, spark: SparkSession | None) -> Iterator[SparkSessio
         own.stop()
 
 
-def _night(spark: SparkSession, config: Config, run_date: date) -> Night:
+def night_of(spark: SparkSession, config: Config, run_date: date) -> Night:
+    """An attempt at a night, with a run id of its own."""
     return Night(
         spark=spark,
         config=config,

@@ -35,6 +35,11 @@ def _training(night: Night) -> tuple[Any, ...]:
     return (config.prepare, config.evaluation, config.train.snapshot_files, night.fmt.event_weights)
 
 
+def _counting(night: Night) -> tuple[Any, ...]:
+    """What decides which events count, and whether items come again."""
+    return (night.fmt.event_weights, night.fmt.session_events, night.fmt.recommend_seen)
+
+
 _STAGES = (
     Stage("ingest", (), lambda n: (n.fmt, n.config.logs, n.config.ingest), run_ingest, plan=plan_ingest),
     Stage(
@@ -73,14 +78,21 @@ _STAGES = (
     Stage(
         "evaluate",
         (INTERACTIONS, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
-        lambda n: (n.config.models, n.config.evaluation, n.config.prepare.sessions, n.fmt),
+        lambda n: (n.config.models, n.config.evaluation, n.config.prior, n.config.prepare.sessions, n.fmt),
         run_evaluate,
         models=True,
     ),
     Stage(
         "topk",
         (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
-        lambda n: (n.config.models, n.config.topk, n.config.gate, n.fmt.recommend_seen),
+        lambda n: (
+            n.config.models,
+            n.config.topk,
+            n.config.prior,
+            n.config.gate,
+            n.config.evaluation.recent_days,
+            *_counting(n),
+        ),
         run_topk,
         optional=(METRICS,),
         models=True,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pyspark import StorageLevel
@@ -16,17 +16,21 @@ from sparkrec.errors import UserError
 from sparkrec.evaluation.gate import objections
 from sparkrec.evaluation.values import RECENT, MetricValue, split_of
 from sparkrec.log import warn_event
+from sparkrec.models.popularity import fallback_matrix
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import last_published, make_current
-from sparkrec.pipeline.scorers import seen_pairs, user_scorer
+from sparkrec.pipeline.scorers import USER_MODELS, item_vectors, seen_pairs, user_scorer
+from sparkrec.retrieval.fallback import FROM_MODEL, FROM_POPULARITY, all_whole, filled_up
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
-from sparkrec.retrieval.publish import published
+from sparkrec.retrieval.publish import published, published_similar
+from sparkrec.retrieval.similar import similar_items
 from sparkrec.retrieval.topk import ItemMatrix, top_k
 from sparkrec.tables import (
     ID,
     IDX,
+    INTERACTIONS,
     ITEM_IDX,
     ITEM_INDEX,
     ITEMS,
@@ -37,12 +41,14 @@ from sparkrec.tables import (
     RUN_DATE,
     SESSION_ID,
     SESSIONS,
+    SOURCE,
     START_DATE,
     START_TS,
     USER_ID,
     USER_IDX,
     USER_INDEX,
     VALUE,
+    similar_items_table,
     topk_table,
 )
 
@@ -52,19 +58,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lists:
-    """The lists of a model, and the users or sessions that should have one, a row each."""
+    """The lists of a model.
+
+    Attributes:
+        rows: ``(key…, item_idx, rank, score)``.
+        keys: ``(key…)``: the users or sessions that should have a list, a row each.
+        key: The columns that tell lists apart.
+        seen: ``(key columns or some of them, item_idx)`` of what no list may hold; None where it may hold all.
+        event_weights: Weight of each event type where items are counted.
+    """
 
     rows: DataFrame
     keys: DataFrame
+    key: tuple[str, ...]
+    seen: DataFrame | None
+    event_weights: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of a model's lists, lists, and lists of full length."""
+    """Rows of a model's lists, lists, lists of full length, and rows that came from popularity."""
 
     rows: int
     lists: int
     full: int
+    popular: int
 
 
 def run_topk(night: Night, inputs: Inputs) -> StageResult:
@@ -83,31 +101,64 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
             if not counts.rows:
                 raise UserError(f"no list for {model}", where=str(night.run_date), fix="see its training's messages")
             outputs[table.name] = store.replace_night(lists, night.warehouse, table, night.run_date)
+            if night.config.topk.similar_items and model in USER_MODELS:
+                outputs |= _publish_similar(night, inputs, card)
             make_current(night, card)
         rows += counts.rows
-        notes.append(f"{model}: {counts.lists} lists, {counts.full} of them with {night.config.topk.k} items")
+        note = f"{model}: {counts.lists} lists, {counts.full} of them with {night.config.topk.k} items"
+        notes.append(f"{note}, {counts.popular} rows from popularity" if counts.popular else note)
     return StageResult(outputs=outputs, rows_out=rows, message="; ".join(notes), held_back=tuple(held_back))
 
 
 @contextmanager
 def _judged(night: Night, inputs: Inputs, card: ModelCard) -> Iterator[tuple[DataFrame, Counts, list[str]]]:
     """A model's lists in the columns of its table, counted and judged before a reader can see them."""
-    table = topk_table(card.model)
+    table, settings = topk_table(card.model), night.config.topk
     named = night.spark.createDataFrame([], table.ddl)
-    counts, against = Counts(0, 0, 0), ["a score is not a number"]
-    try:
+    counts, against = Counts(0, 0, 0, 0), ["a score is not a number"]
+    with ExitStack() as kept:
         try:
             lists = _session_lists(night, inputs, card) if card.model == "gru" else _user_lists(night, inputs, card)
-            named = published(lists.rows, None, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
-            named = named.persist(StorageLevel.DISK_ONLY)
-            counts = _count(named, night.config.topk.k)
+            rows = _persisted(lists.rows.withColumn(SOURCE, F.lit(FROM_MODEL)), kept)
+            k = settings.k
+            counts = _count(rows, k)
             against = objections_to(night, inputs, card, lists.keys, counts.lists) if night.config.gate.enabled else []
+            if (
+                settings.fallback
+                and counts.rows
+                and not against
+                and not all_whole(rows, lists.keys, key=lists.key, k=k)
+            ):
+                rows = _persisted(_filled(night, inputs, card, replace(lists, rows=rows)), kept)
+                counts = _count(rows, k)
+            named = published(rows, None, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
         except Exception as error:  # raised by the engine here, or in a worker and wrapped by Spark
             if "is not finite" not in str(error):
                 raise
         yield named, counts, against
-    finally:
-        named.unpersist()
+
+
+def _persisted(rows: DataFrame, kept: ExitStack) -> DataFrame:
+    kept.callback(rows.persist(StorageLevel.DISK_ONLY).unpersist)
+    return rows
+
+
+def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: Lists) -> DataFrame:
+    """The lists, filled up with what was popular in the window of the recent-popularity baseline."""
+    days, settings = night.config.evaluation.recent_days, night.config.topk
+    popular = fallback_matrix(inputs.read(INTERACTIONS), lists.event_weights, night.as_of, days, card.n_items)
+    return filled_up(
+        lists.rows, lists.keys, popular, key=lists.key, k=settings.k, seen=lists.seen, block_mb=settings.block_mb
+    )
+
+
+def _publish_similar(night: Night, inputs: Inputs, card: ModelCard) -> Versions:
+    """The items beside each item, by the vectors that the users' lists were made with."""
+    table, settings = similar_items_table(card.model), night.config.topk
+    items = item_vectors(night, inputs, card, card.served_part, night.as_of)
+    lists = similar_items(night.spark, items, k=settings.k, block_mb=settings.block_mb)
+    named = published_similar(lists, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
+    return {table.name: store.replace_night(named, night.warehouse, table, night.run_date)}
 
 
 def objections_to(night: Night, inputs: Inputs, card: ModelCard, keys: DataFrame, n_lists: int) -> list[str]:
@@ -131,7 +182,8 @@ def objections_to(night: Night, inputs: Inputs, card: ModelCard, keys: DataFrame
 
 
 def _count(lists: DataFrame, k: int) -> Counts:
-    counted = lists.agg(F.count("*"), F.count_if(F.col(RANK) == 1), F.count_if(F.col(RANK) == k)).head()
+    popular = F.count_if(F.col(SOURCE) == FROM_POPULARITY)
+    counted = lists.agg(F.count("*"), F.count_if(F.col(RANK) == 1), F.count_if(F.col(RANK) == k), popular).head()
     assert counted is not None  # an aggregate without groups has one row
     return Counts(*(int(n) for n in counted))
 
@@ -139,12 +191,14 @@ def _count(lists: DataFrame, k: int) -> Counts:
 def _user_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
     """``(user_idx, user_id, item_idx, rank, score)`` for every user that the model knows."""
     scorer = user_scorer(night, inputs, card, card.served_part, night.as_of)
-    queries = scorer.queries.join(_user_ids(inputs), USER_IDX, "inner")
-    seen = seen_pairs(night, inputs, night.as_of)
+    users, key = _user_ids(inputs), (USER_IDX, USER_ID)
+    taken = seen_pairs(night, inputs, night.as_of)
+    seen = None if night.fmt.recommend_seen else taken
     settings = night.config.topk
-    rows = top_k(queries, scorer.items, key=[USER_IDX, USER_ID], k=settings.k,
-                 seen=None if night.fmt.recommend_seen else seen, block_mb=settings.block_mb)  # fmt: skip
-    return Lists(rows, seen.select(USER_IDX).distinct())
+    rows = top_k(scorer.queries.join(users, USER_IDX, "inner"), scorer.items, key=key, k=settings.k, seen=seen,
+                 block_mb=settings.block_mb)  # fmt: skip
+    keys = taken.select(USER_IDX).distinct().join(users, USER_IDX, "inner")
+    return Lists(rows, keys, key, seen, night.fmt.event_weights)
 
 
 def _session_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
@@ -153,17 +207,20 @@ def _session_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
     walked = inputs.read(SESSIONS)
     current = current_sessions(night, walked).persist(StorageLevel.MEMORY_AND_DISK)
     states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
-    named = states.join(_user_ids(inputs), USER_IDX, "left").select(
-        USER_IDX,
-        F.coalesce(USER_ID, SESSION_ID).alias(USER_ID),
-        F.when(F.col(USER_IDX).isNull(), "session").otherwise("user").alias(KEY_TYPE),
-        "vector",
-    )
-    settings = night.config.topk
+    settings, key = night.config.topk, (USER_ID, KEY_TYPE)
     seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
     items = ItemMatrix(*output_items(path), trained_items(path))
-    rows = top_k(named, items, key=[USER_ID, KEY_TYPE], k=settings.k, seen=seen, block_mb=settings.block_mb)
-    return Lists(rows, current)
+    rows = top_k(_named(inputs, states, "vector"), items, key=key, k=settings.k, seen=seen, block_mb=settings.block_mb)
+    return Lists(rows, _named(inputs, current), key, seen, dict.fromkeys(night.fmt.session_events, 1.0))
+
+
+def _named(inputs: Inputs, sessions: DataFrame, *columns: str) -> DataFrame:
+    """``(user_id, key_type, columns…)`` of sessions: a user's id, or the session's own where it is anonymous."""
+    return sessions.join(_user_ids(inputs), USER_IDX, "left").select(
+        F.coalesce(USER_ID, SESSION_ID).alias(USER_ID),
+        F.when(F.col(USER_IDX).isNull(), "session").otherwise("user").alias(KEY_TYPE),
+        *columns,
+    )
 
 
 def current_sessions(night: Night, sessions: DataFrame) -> DataFrame:

@@ -11,9 +11,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_table_has_the_declared_columns(night):
-    missing = [name for name in TABLES if not (night.warehouse / name / "_delta_log").is_dir()]
-    assert missing == []
-    for table in TABLES.values():
+    present = {name: table for name, table in TABLES.items() if (night.warehouse / name / "_delta_log").is_dir()}
+    assert set(TABLES) - set(present) == {"searches", "topk_als_items", "topk_two_tower_items"}  # not asked for
+    for table in present.values():
         found = night.table(table.name).columns
         if table.open:
             assert found[: len(table.columns)] == table.column_names
@@ -54,9 +54,12 @@ def test_lists_are_whole_ranked_and_without_seen_items(night, model):
     grouped = lists.sort("rank").group_by("user_id", *(["key_type"] if model == "gru" else []), maintain_order=True)
     for _, one in grouped:
         assert one["rank"].to_list() == list(range(1, one.height + 1))
-        assert one["score"].to_list() == sorted(one["score"].to_list(), reverse=True)
+        for source in ("model", "popularity"):
+            scores = one.filter(pl.col("source") == source)["score"].to_list()
+            assert scores == sorted(scores, reverse=True)
+        assert one["source"].is_sorted()  # what the model has comes first
         assert one["item_id"].n_unique() == one.height
-    assert lists.height >= 0.9 * 5 * lists["user_id"].n_unique()
+        assert one.height == 5
     users = lists.filter(pl.col("key_type") == "user") if model == "gru" else lists
     bought = night.table("events").filter(pl.col("event_type") == "purchase").select("user_id", "item_id")
     assert users.join(bought, on=["user_id", "item_id"], how="semi").height == 0

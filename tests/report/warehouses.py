@@ -60,9 +60,9 @@ def night_rows(night: date, held_back: bool = False) -> list[dict]:
 
 def write_lists(path: str, night: date, model: str) -> None:
     users = [USER, "b", "c"]
-    rows = [(night, u, r, f"i{r + n}", 1.0 / r, f"{night}.v") for n, u in enumerate(users) for r in (1, 2, 3)]
+    rows = [(night, u, r, f"i{r + n}", 1.0 / r, f"{night}.v", "model") for n, u in enumerate(users) for r in (1, 2, 3)]
     frame = pl.DataFrame(
-        rows, schema=["run_date", "user_id", "rank", "item_id", "score", "model_version"], orient="row"
+        rows, schema=["run_date", "user_id", "rank", "item_id", "score", "model_version", "source"], orient="row"
     ).cast({"rank": pl.Int32, "score": pl.Float32})
     if model == "gru":
         frame = frame.with_columns(key_type=pl.lit("user"))

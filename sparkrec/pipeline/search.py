@@ -1,0 +1,255 @@
+"""A small search of settings on a validation night, by the training and the evaluation of the nights themselves.
+
+The validation night is the last one that ends before the hold-out of the night begins. Its own hold-out is as long as
+the night's, so what is chosen here has not seen what the night is judged on. Each setting is trained on the cluster
+as a night would, without a refit; settings that differ in what follows the training only share one model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from pyspark.sql import functions as F
+
+from sparkrec import files, store
+from sparkrec.config import MODELS, Config, GateConfig, config_hash
+from sparkrec.errors import UserError
+from sparkrec.evaluation.split import resolve_cutoff
+from sparkrec.evaluation.values import MetricValue, split_of
+from sparkrec.log import log_event
+from sparkrec.pipeline.evaluate_stage import Judged, judge_sessions, judge_users
+from sparkrec.pipeline.lock import locked
+from sparkrec.pipeline.models import CARD, read_card
+from sparkrec.pipeline.night import Inputs, Night, Stage
+from sparkrec.pipeline.nightly import night_of, parse_run_date, pin, session_for
+from sparkrec.pipeline.preflight import preflight
+from sparkrec.pipeline.stages import STAGES
+from sparkrec.pipeline.train_stages import user_cutoff
+from sparkrec.prepare.cut import as_of, utc
+from sparkrec.prepare.sessions import sessions
+from sparkrec.tables import INTERACTIONS, SEARCHES, START_TS, TS, Table
+
+if TYPE_CHECKING:
+    import polars as pl
+    from pyspark.sql import DataFrame, SparkSession
+
+SCRATCH = "_search"
+SEARCHED = ("als.", "gru.", "two_tower.", "prior.", "prepare.user_item.", "prepare.support.", "prepare.sessions.")
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting and what it reached."""
+
+    settings: Settings
+    values: tuple[MetricValue, ...]
+    split: str
+    seconds: float
+    baselines: tuple[Judged, ...] = field(default=(), repr=False)
+
+    def value(self, metric: str, k: int) -> float:
+        """One of the metrics; NaN where it is not among them."""
+        return next((v.value for v in self.values if (v.metric, v.k) == (metric, k)), float("nan"))
+
+
+def parse_grid(texts: Sequence[str], model: str) -> list[Settings]:
+    """The points of a grid.
+
+    Args:
+        texts: ``key=[value, …]`` each, such as ``als.rank=[32, 64]``.
+        model: The model that is trained; settings of another one are refused.
+
+    Returns:
+        Every combination of the values, the last key changing fastest; without texts one empty setting.
+
+    Raises:
+        UserError: A text that is not of this form, an empty list, a key twice, or a key that a search cannot change.
+    """
+    others = tuple(f"{other}." for other in MODELS if other != model)
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        key, equals, listed = text.partition("=")
+        try:
+            values = OmegaConf.to_object(OmegaConf.from_dotlist([f"values={listed}"]))["values"]  # type: ignore[index, call-overload]
+        except Exception as error:  # the YAML parser raises many kinds
+            raise _not_a_grid(text) from error
+        if not equals or not isinstance(values, list) or not values or key in axes:
+            raise _not_a_grid(text)
+        if not key.startswith(SEARCHED) or key.startswith(others):
+            allowed = ", ".join(f"{prefix}*" for prefix in SEARCHED if prefix not in others)
+            raise UserError(
+                "a search cannot change this setting", where=text, fix=f"{model} can be tried with {allowed}"
+            )
+        axes[key] = values
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def run_search(
+    configure: Callable[[Sequence[str]], Config],
+    run_date: str,
+    model: str,
+    grid: Sequence[str],
+    *,
+    spark: SparkSession | None = None,
+) -> list[Tried]:
+    """Tries settings of a model on the validation night of a night; see ``search``.
+
+    Args:
+        configure: The night's configuration with more ``key=value`` settings.
+        run_date: The night, ``YYYY-MM-DD`` or ``yesterday``; its tables must be there.
+        model: One of ``config.MODELS``.
+        grid: ``key=[value, …]`` each; see ``parse_grid``.
+        spark: The caller's session; without one a session is built, and stopped at the end.
+
+    Raises:
+        UserError: Bad input, configuration or environment, or a night is running on the warehouse.
+    """
+    if model not in MODELS:
+        raise UserError("unknown model", where=model, fix=f"choose among {', '.join(MODELS)}")
+    day, config, points = parse_run_date(run_date), configure([]), parse_grid(grid, model)
+    for point in points:  # a wrong setting is told at once
+        configure(_overrides(point))
+    stage = STAGES[f"train_{model}"]
+    with session_for(config, spark) as session:
+        preflight(session, config, [stage.name], as_of(day))
+        night = night_of(session, config, day)
+        with locked(night.warehouse.path, night.run_id, config.warehouse.lock_expiry_s):
+            return search(night, model, points, configure, stage)
+
+
+def search(
+    night: Night, model: str, points: Sequence[Settings], configure: Callable[[Sequence[str]], Config], stage: Stage
+) -> list[Tried]:
+    """Trains and judges each setting on the validation night, and writes all of it to the table ``searches``.
+
+    Args:
+        night: The night whose tables are used and whose hold-out stays unseen.
+        model: One of ``config.MODELS``.
+        points: Settings, key → value each; see ``parse_grid``.
+        configure: The night's configuration with more ``key=value`` settings.
+        stage: The model's training stage.
+
+    Returns:
+        The settings in their order.
+
+    Raises:
+        UserError: Wrong settings (before anything is trained), missing tables, or nothing to train or judge on.
+    """
+    versions = pin(night, stage)
+    inputs = Inputs(night, versions)
+    last_day, cutoff = validation_night(night, inputs, model)
+    always = ["evaluation.refit=false", f"evaluation.cutoff={cutoff.isoformat()}", "gru.warm_start=false"]
+    configs = [configure([*always, *_overrides(point)]) for point in points]
+    log_event("search", model=model, settings=len(points), validation_night=str(last_day), cutoff=cutoff.isoformat())
+    tried: list[Tried] = []
+    with _scratch(night) as folder:
+        for point, config in zip(points, configs, strict=True):
+            trained_as = config_hash(*stage.settings(replace(night, config=config)))
+            warehouse = replace(config.warehouse, path=files.join(folder, trained_as))
+            other = replace(night, config=replace(config, warehouse=warehouse, models=[model]), run_date=last_day)
+            known = _Known(night, versions, other.as_of)
+            started = time.monotonic()
+            if not files.exists(files.join(other.warehouse.model_path(model, last_day), CARD)):
+                stage.run(other, known)
+            tried.append(_judge(other, known, model, point, started, with_baselines=not tried))
+            metric, k = night.config.gate.metric, night.config.gate.k
+            log_event("tried", **{metric: tried[-1].value(metric, k)}, k=k, seconds=tried[-1].seconds, settings=point)
+    _write(night, model, last_day, tried)
+    return tried
+
+
+def shown(tried: Sequence[Tried], gate: GateConfig) -> pl.DataFrame:
+    """What was tried, by the gate's metric, the best first: settings, metrics at the gate's length, seconds."""
+    import polars as pl
+
+    names = sorted({v.metric for one in tried for v in one.values if v.k == gate.k})
+    rows = [
+        (
+            " ".join(_overrides(one.settings)),
+            *(one.value(name, gate.k) for name in names),
+            round(one.seconds, 1),
+        )
+        for one in sorted(tried, key=lambda one: -one.value(gate.metric, gate.k))
+    ]
+    columns = ["settings", *(f"{name}@{gate.k}" for name in names), "seconds"]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def validation_night(night: Night, inputs: Inputs, model: str) -> tuple[date, datetime]:
+    """The last night that ends before the night's hold-out begins, and where its own hold-out begins."""
+    rows = inputs.read(INTERACTIONS)
+    if model == "gru":
+        starts = sessions(rows, night.config.prepare.sessions, night.fmt.session_events).select(START_TS)
+        cutoff = resolve_cutoff(starts, START_TS, night.config.evaluation, night.as_of)
+    else:
+        cutoff = user_cutoff(night, rows)
+    last_day = (cutoff - timedelta(days=1)).date()
+    return last_day, as_of(last_day) - (night.as_of - cutoff)
+
+
+@dataclass(frozen=True)
+class _Known(Inputs):
+    """The night's inputs as the validation night knew them."""
+
+    before: datetime
+
+    def read(self, table: Table) -> DataFrame:
+        """Reads a table at its pinned version, without the events that were still to come."""
+        rows = super().read(table)
+        return rows.where(F.col(TS) < utc(self.before)) if table is INTERACTIONS else rows
+
+
+def _judge(night: Night, inputs: Inputs, model: str, point: Settings, started: float, with_baselines: bool) -> Tried:
+    card = read_card(night.warehouse, model, night.run_date)
+    judged = (
+        judge_sessions(night, inputs, card, with_baselines)
+        if model == "gru"
+        else judge_users(night, inputs, [card], with_baselines)
+    )
+    split = split_of(model)
+    judged = [one for one in judged if one[2] == split]
+    values = tuple(value for name, _, _, value in judged if name == model)
+    others = tuple(one for one in judged if one[0] != model)
+    return Tried(point, values, split, time.monotonic() - started, others)
+
+
+def _overrides(point: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in point.items()]
+
+
+@contextmanager
+def _scratch(night: Night) -> Iterator[str]:
+    """A folder of the warehouse for models that nobody will use; it is removed in the end."""
+    folder = files.join(night.warehouse.path, SCRATCH)
+    try:
+        yield folder
+    finally:
+        files.remove(folder)
+
+
+def _write(night: Night, model: str, last_day: date, tried: Sequence[Tried]) -> None:
+    head = (datetime.now(UTC), night.run_date, last_day)
+    rows: list[tuple[object, ...]] = []
+    for one in tried:
+        settings = json.dumps(one.settings, sort_keys=True)
+        mine = [(model, settings, one.split, value, one.seconds) for value in one.values]
+        others = [(name, "{}", split, value, None) for name, _, split, value in one.baselines]
+        rows += [
+            (*head, name, text, v.metric, v.k, float(v.value), v.n, split, seconds)
+            for name, text, split, v, seconds in (*mine, *others)
+        ]
+    frame = night.spark.createDataFrame(rows, SEARCHES.ddl).coalesce(1)
+    store.append(frame, night.warehouse, SEARCHES)
+
+
+def _not_a_grid(text: str) -> UserError:
+    return UserError("setting is not key=[value, …]", where=text, fix="for example --try 'als.rank=[32, 64]'")

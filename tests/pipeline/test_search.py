@@ -1,0 +1,96 @@
+"""Searches of settings on a real warehouse."""
+
+import json
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from sparkrec import cli
+from sparkrec.config import load_config
+from sparkrec.errors import UserError
+from sparkrec.pipeline.nightly import Choice, run_nightly
+from sparkrec.pipeline.search import parse_grid, run_search
+
+GRID = ["als.rank=[2, 4]", "prior.als=[0.0, 1.5]"]
+
+
+def test_a_grid_is_every_combination():
+    points = parse_grid(["als.rank=[2, 4]", "prepare.user_item.half_life_days=[null, 7.5]"], "als")
+    assert points == [
+        {"als.rank": 2, "prepare.user_item.half_life_days": None},
+        {"als.rank": 2, "prepare.user_item.half_life_days": 7.5},
+        {"als.rank": 4, "prepare.user_item.half_life_days": None},
+        {"als.rank": 4, "prepare.user_item.half_life_days": 7.5},
+    ]
+    assert parse_grid(["gru.layers=[[100], [224, 100]]"], "gru") == [{"gru.layers": [100]}, {"gru.layers": [224, 100]}]
+    assert parse_grid([], "als") == [{}]
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        (["als.rank"], "not key="),
+        (["als.rank=4"], "not key="),
+        (["als.rank=[]"], "not key="),
+        (["als.rank=[4"], "not key="),
+        (["als.rank=[2]", "als.rank=[4]"], "not key="),
+        (["gru.epochs=[1, 2]"], "cannot change"),
+        (["warehouse.path=['/tmp/x']"], "cannot change"),
+        (["evaluation.refit=[true]"], "cannot change"),
+    ],
+)
+def test_what_is_no_grid_is_refused(grid, said):
+    with pytest.raises(UserError, match=said):
+        parse_grid(grid, "als")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "als", "--try", "als.rank=[0]"], "als.rank"),
+        (["--model", "als", "--try", "als.depth=[2]"], "als.depth"),
+        (["--model", "svd"], "unknown model"),
+    ],
+)
+def test_wrong_settings_are_told_in_a_line_before_anything_begins(capfd, tmp_path, words, said):
+    words = ["search", "--run-date", "2024-01-05", *words, "logs.format=invoices", f"warehouse.path={tmp_path / 'w'}"]
+    assert cli.main(words) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("sparkrec:")
+    assert said in line
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_settings_are_tried_on_the_night_before_the_holdout(spark, night, tmp_path):
+    place = night.copied_to(tmp_path / "warehouse")
+    before = place.versions()
+    tried = run_search(
+        lambda more: load_config(None, place.settings(*more)), place.last.isoformat(), "als", GRID, spark=spark
+    )
+    assert [one.settings for one in tried] == parse_grid(GRID, "als")
+    assert len({one.value("recall", 20) for one in tried}) > 1
+    assert {name: version for name, version in place.versions().items() if name != "searches"} == before
+    assert not (place.warehouse / "_search").exists() or not list((place.warehouse / "_search").iterdir())
+    assert not (place.warehouse / "_lock.json").exists()
+
+    written = place.table("searches")
+    validation = place.last - timedelta(days=3)  # evaluation.holdout_days
+    assert written["validation_date"].unique().to_list() == [validation]
+    of_als = written.filter((pl.col("model") == "als") & (pl.col("metric") == "recall") & (pl.col("k") == 20))
+    reached = {row["settings"]: row["value"] for row in of_als.iter_rows(named=True)}
+    assert reached == {json.dumps(one.settings): one.value("recall", 20) for one in tried}
+
+    # A night of the validation day that has never seen a later event judges the same users by the same popularity.
+    lived = night.at(tmp_path / "lived")
+    config = load_config(None, lived.settings("models=[als]", "als.rank=4"))
+    stages = ("ingest", "index", "prepare", "train_als", "evaluate")
+    assert run_nightly(config, validation.isoformat(), Choice(only=stages), spark=spark) == 0
+    keys = ["model", "metric", "k", "split"]
+    both = written.filter(pl.col("model").str.starts_with("popularity")).join(
+        lived.table("metrics"), on=keys, nulls_equal=True, suffix="_lived"
+    )
+    assert both.height > 10
+    assert both["n"].to_list() == both["n_lived"].to_list()
+    assert both["value"].to_list() == pytest.approx(both["value_lived"].to_list(), abs=0.02)  # ties go by item number

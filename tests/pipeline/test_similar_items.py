@@ -1,0 +1,40 @@
+"""The items beside items, published with the users' lists."""
+
+import polars as pl
+import pytest
+
+from sparkrec import query
+from sparkrec.errors import UserError
+from sparkrec.store import Warehouse
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_night_publishes_the_items_beside_each_item(spark, night, tmp_path):
+    place = night.copied_to(tmp_path / "warehouse")
+    before = place.versions()
+    assert place.run(spark, place.last, "topk.similar_items=true") == 0
+    assert {name for name, version in place.versions().items() if version != before.get(name)} == {
+        "topk_als", "topk_als_items", "topk_gru", "topk_two_tower", "topk_two_tower_items", "current", "runs",
+    }  # fmt: skip
+    for model in ("als", "two_tower"):
+        lists = place.table(f"topk_{model}_items")
+        shown = set(place.table(f"topk_{model}").filter(pl.col("source") == "model")["item_id"])
+        assert shown <= set(lists["item_id"])
+        assert lists.filter(pl.col("item_id") == pl.col("similar_item_id")).height == 0
+        assert lists.select("item_id", "rank").n_unique() == lists.height
+        assert set(lists.group_by("item_id").len()["len"]) == {5}
+        assert (
+            lists["model_version"].unique().to_list()
+            == place.table(f"topk_{model}")["model_version"].unique().to_list()
+        )
+
+        item = lists["item_id"][0]
+        found = query.similar(Warehouse(str(place.warehouse)), model, item, k=3)
+        assert found["rank"].to_list() == [1, 2, 3]
+        assert found["score"].is_sorted(descending=True)
+        assert found["title"].null_count() == 0
+    with pytest.raises(UserError, match="no als list of this item"):
+        query.similar(Warehouse(str(place.warehouse)), "als", "' or 1=1")
+    with pytest.raises(UserError, match="unknown model"):
+        query.similar(Warehouse(str(place.warehouse)), "gru", item)
