@@ -25,7 +25,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from sparkrec.config import AlsConfig, SparkConfig
-from sparkrec.evaluation.ranking import ranking_metrics
+from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
 from sparkrec.models.als import fit_als
 from sparkrec.retrieval.topk import ItemMatrix, item_matrix, top_k
 from sparkrec.spark import build_session
@@ -122,7 +122,8 @@ def recall(
     """Recall@20 over a full ranking without seen items."""
     queries = users.withColumnRenamed("idx", "user_idx")
     lists = top_k(queries, items, key="user_idx", k=20, seen=seen)
-    return next(v.value for v in ranking_metrics(lists, truth, [20], options.items)["all"] if v.metric == "recall")
+    found = ranking_metrics({"als": Lists(lists, options.items)}, truth, [20])
+    return next(v.value for v in found["als"][ALL] if v.metric == "recall")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ each averaged over all users with truth; one without a list counts as 0. Over th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError
@@ -32,100 +34,136 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 ALL, SEGMENTS = "all", "segments"
+_MODEL = "model"
 ACCURACY = ("recall", "ndcg", "map", "mrr", "hit_rate")
 
 
+@dataclass(frozen=True)
+class Lists:
+    """Lists to be judged, and the size of the catalogue that they are drawn from.
+
+    Attributes:
+        lists: ``(key, item_idx int, rank int from 1)``, at least as long as the largest cut-off; lists of keys without
+            truth are not judged.
+        n_items: Items that a list could have held.
+    """
+
+    lists: DataFrame
+    n_items: int
+
+
 def ranking_metrics(
-    lists: DataFrame, truth: DataFrame, ks: Sequence[int], n_items: int, *, key: str = USER_IDX
-) -> dict[str, list[MetricValue]]:
-    """Judges lists.
+    models: Mapping[str, Lists], truth: DataFrame, ks: Sequence[int], *, key: str = USER_IDX
+) -> dict[str, dict[str, list[MetricValue]]]:
+    """Judges the lists of several models on the same truth, in the same passes.
 
     Args:
-        lists: ``(key, item_idx int, rank int from 1)``, at least as long as the largest of ``ks``; lists of keys
-            without truth are not judged.
+        models: Name → lists.
         truth: ``(key, item_idx int)``, distinct, and optionally ``segments array<string>``: the parts of the truth
             that a row belongs to, besides the whole.
         ks: Cut-offs.
-        n_items: Size of the catalogue.
         key: Name of the key column.
 
     Returns:
-        Under ``ALL``, for each k recall, ndcg, map, mrr, hit_rate, coverage and gini, then ``users_without_list`` (a
-        number). Under each segment, for each k recall, ndcg, map, mrr and hit_rate by that part of the truth alone.
+        For each model: under ``ALL``, for each k recall, ndcg, map, mrr, hit_rate, coverage and gini, then
+        ``users_without_list`` (a number); under each segment, for each k recall, ndcg, map, mrr and hit_rate by that
+        part of the truth alone.
 
     Raises:
         InvariantError: There is no truth, or a list holds an item twice.
     """
     import pyspark.sql.functions as F
 
-    judged = lists.select(key, ITEM_IDX, RANK).where(f"{RANK} <= {max(ks)}")
+    parts = [one.lists.select(F.lit(name).alias(_MODEL), key, ITEM_IDX, RANK) for name, one in models.items()]
+    judged = reduce(lambda some, more: some.unionByName(more), parts).where(F.col(RANK) <= max(ks))
     judged = judged.join(truth.select(key).distinct(), key, "left_semi").persist()
     try:
-        found = _accuracy(_per_key(judged, truth, key), ks)
-        if ALL not in found:
-            raise InvariantError("no user has items after the cutoff: nothing to judge by")
-        row = found[ALL]
-        if row["doubled"]:
-            raise InvariantError(f"{row['doubled']} lists hold an item or a rank twice")
-        values = {
-            segment: [MetricValue(name, k, part[f"{name}_{k}"], part["n"]) for k in ks for name in ACCURACY]
-            for segment, part in found.items()
-        }
-        for k in ks:
-            covered, gini = list_spread(judged.where(F.col(RANK) <= k), n_items)
-            values[ALL] += [MetricValue("coverage", k, covered, row["n"]), MetricValue("gini", k, gini, row["n"])]
+        found = _accuracy(_per_key(judged, truth, key, list(models)), ks)
+        shown = _times_shown(judged, ks)
     finally:
         judged.unpersist()
-    log_event("ranking_metrics", users=row["n"], users_without_list=row["missing"])
-    values[ALL].append(MetricValue("users_without_list", None, float(row["missing"]), row["n"]))
+    values: dict[str, dict[str, list[MetricValue]]] = {}
+    for name, one in models.items():
+        row = found.get((name, ALL))
+        if row is None:
+            raise InvariantError("no user has items after the cutoff: nothing to judge by")
+        if row["doubled"]:
+            raise InvariantError(f"{row['doubled']} lists hold an item or a rank twice")
+        mine = {segment: part for (model, segment), part in found.items() if model == name}
+        values[name] = {
+            segment: [MetricValue(metric, k, part[f"{metric}_{k}"], part["n"]) for k in ks for metric in ACCURACY]
+            for segment, part in mine.items()
+        }
+        for k in ks:
+            spread = zip(("coverage", "gini"), list_spread(shown.get((name, k), {}), one.n_items), strict=True)
+            values[name][ALL] += [MetricValue(metric, k, value, row["n"]) for metric, value in spread]
+        log_event("ranking_metrics", model=name, users=row["n"], users_without_list=row["missing"])
+        values[name][ALL].append(MetricValue("users_without_list", None, float(row["missing"]), row["n"]))
     return values
 
 
-def list_spread(lists: DataFrame, n_items: int) -> tuple[float, float]:
-    """Coverage and Gini coefficient of lists ``(item_idx, …)`` over a catalogue of ``n_items``."""
-    import pyspark.sql.functions as F
+def list_spread(times_shown: Mapping[int, int], n_items: int) -> tuple[float, float]:
+    """Coverage and Gini coefficient of lists over a catalogue.
 
-    shown = lists.groupBy(ITEM_IDX).agg(F.count("*").alias("x"))
-    counts = {row["x"]: row["n"] for row in shown.groupBy("x").agg(F.count("*").alias("n")).collect()}
-    covered = sum(counts.values())
+    Args:
+        times_shown: x → how many items are in x lists, x from 1.
+        n_items: Size of the catalogue.
+
+    Raises:
+        InvariantError: More items are shown than the catalogue has.
+    """
+    covered = sum(times_shown.values())
     if covered > n_items:
         raise InvariantError(f"lists hold {covered} items of a catalogue of {n_items}")
     below, weighted = n_items - covered, 0.0  # items never shown come first
-    for x in sorted(counts):
-        m = counts[x]
+    for x in sorted(times_shown):
+        m = times_shown[x]
         # Σ (2i - n - 1) over the m places i = below + 1 … below + m
         weighted += x * m * (2 * below + m - n_items)
         below += m
-    total = sum(x * m for x, m in counts.items())
+    total = sum(x * m for x, m in times_shown.items())
     return covered / n_items if n_items else 0.0, weighted / (n_items * total) if total else 0.0
 
 
-def _per_key(judged: DataFrame, truth: DataFrame, key: str) -> DataFrame:
-    """``(segment, n_truth, ranks: sorted ranks of the hits, listed, doubled)`` for each key and segment with truth."""
+def _times_shown(judged: DataFrame, ks: Sequence[int]) -> dict[tuple[str, int], dict[int, int]]:
+    """(model, k) → x → how many items are in x of the lists cut at k."""
+    import pyspark.sql.functions as F
+
+    cuts = F.explode(F.filter(F.array(*[F.lit(k) for k in ks]), lambda k: k >= F.col(RANK)))
+    items = judged.select(_MODEL, ITEM_IDX, cuts.alias("k")).groupBy(_MODEL, "k", ITEM_IDX).agg(F.count("*").alias("x"))
+    found: dict[tuple[str, int], dict[int, int]] = {}
+    for row in items.groupBy(_MODEL, "k", "x").agg(F.count("*").alias("n")).collect():
+        found.setdefault((row[_MODEL], row["k"]), {})[row["x"]] = row["n"]
+    return found
+
+
+def _per_key(judged: DataFrame, truth: DataFrame, key: str, models: Sequence[str]) -> DataFrame:
+    """``(model, segment, n_truth, ranks: sorted ranks of hits, listed, doubled)`` for each model, key and segment."""
     import pyspark.sql.functions as F
 
     whole = F.array(F.lit(ALL))
     segments = F.concat(whole, F.col(SEGMENTS)) if SEGMENTS in truth.columns else whole
     wanted = truth.select(key, ITEM_IDX, F.explode(segments).alias("segment"))
     taken = judged.join(wanted, [key, ITEM_IDX], "inner")
-    hits = taken.groupBy(key, "segment").agg(F.array_sort(F.collect_list(RANK)).alias("ranks"))
+    hits = taken.groupBy(_MODEL, key, "segment").agg(F.array_sort(F.collect_list(RANK)).alias("ranks"))
     doubled = (F.count_distinct(ITEM_IDX) < F.count("*")) | (F.count_distinct(RANK) < F.count("*"))
-    state = judged.groupBy(key).agg(F.lit(True).alias("listed"), doubled.alias("doubled"))
+    state = judged.groupBy(_MODEL, key).agg(F.lit(True).alias("listed"), doubled.alias("doubled"))
     lengths = wanted.groupBy(key, "segment").agg(F.count("*").cast("int").alias("n_truth"))
-    per_key = lengths.join(hits, [key, "segment"], "left").join(state, key, "left")
+    each = lengths.withColumn(_MODEL, F.explode(F.array(*[F.lit(name) for name in models])))
+    per_key = each.join(hits, [_MODEL, key, "segment"], "left").join(state, [_MODEL, key], "left")
     return per_key.withColumn("ranks", F.coalesce("ranks", F.array().cast("array<int>")))
 
 
-def _accuracy(per_key: DataFrame, ks: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """By segment: numbers of keys, of those without a list and with a broken one, and the means of the metrics."""
+def _accuracy(per_key: DataFrame, ks: Sequence[int]) -> dict[tuple[str, str], dict[str, Any]]:
+    """By model and segment: numbers of keys, of those without a list and with a broken one, and the metrics' means."""
     import pyspark.sql.functions as F
 
     means = [F.avg(column).alias(f"{name}_{k}") for k in ks for name, column in _metrics(k).items()]
     missing, doubled = F.count_if(F.col("listed").isNull()), F.count_if(F.col("doubled"))
-    rows = per_key.groupBy("segment").agg(
+    rows = per_key.groupBy(_MODEL, "segment").agg(
         F.count("*").alias("n"), missing.alias("missing"), doubled.alias("doubled"), *means
     )
-    return {row["segment"]: row.asDict() for row in rows.collect()}
+    return {(row[_MODEL], row["segment"]): row.asDict() for row in rows.collect()}
 
 
 def _metrics(k: int) -> dict[str, Column]:

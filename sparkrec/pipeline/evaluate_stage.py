@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from sparkrec import store
 from sparkrec.errors import UserError
-from sparkrec.evaluation.ranking import ALL, ranking_metrics
+from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
 from sparkrec.evaluation.ratings import rating_metrics
 from sparkrec.evaluation.sessions import popularity_ranks, session_metrics
 from sparkrec.evaluation.split import holdout_users, known_items_only
@@ -28,7 +28,7 @@ from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
-from sparkrec.retrieval.topk import top_k
+from sparkrec.retrieval.topk import SEEN, VECTOR, top_k
 from sparkrec.tables import INTERACTIONS, ITEM_IDX, METRICS, RATING, START_TS, TS, USER_IDX
 
 if TYPE_CHECKING:
@@ -67,22 +67,27 @@ def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_basel
     cold_below = night.config.evaluation.cold_below
     truth = holdout_users(inputs.read(INTERACTIONS), cutoff, night.as_of, night.fmt.event_weights, cold_below)
     users = truth.select(USER_IDX).distinct()
-    seen = seen_pairs(night, inputs, cutoff).join(users, USER_IDX, "left_semi").persist(StorageLevel.MEMORY_AND_DISK)
-    judged: list[Judged] = []
-    if truth.isEmpty():
+    taken = seen_pairs(night, inputs, cutoff).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
+    users = users.join(taken, USER_IDX, "left").persist(StorageLevel.MEMORY_AND_DISK)
+    if users.isEmpty():
         raise _nothing_held_out(cutoff)
     scorers = [(c.model, c.model_version, user_scorer(night, inputs, c, HOLDOUT, cutoff)) for c in cards]
-    popular = _popularity(night, inputs, users, cutoff, cards[0].n_items) if with_baselines else []
+    popular = _popularity(night, inputs, users.select(USER_IDX), cutoff, cards[0].n_items) if with_baselines else []
     baselines = [(name, "", scorer) for name, scorer in popular]
-    for model, version, scorer in [*scorers, *baselines]:
-        queries = scorer.queries.join(users, USER_IDX, "left_semi")
-        lists = top_k(queries, scorer.items, key=USER_IDX, k=max(ks), seen=seen, block_mb=night.config.topk.block_mb)
-        by_segment = ranking_metrics(lists, truth, ks, int(scorer.items.positions().size))
-        for segment, values in by_segment.items():
-            judged += [(model, version, USERS_SPLIT if segment == ALL else segment, value) for value in values]
-    seen.unpersist()
+    lists = {}
+    for model, _, scorer in [*scorers, *baselines]:
+        queries = scorer.queries.select(USER_IDX, VECTOR).join(users, USER_IDX, "inner")
+        best = top_k(queries, scorer.items, key=USER_IDX, k=max(ks), block_mb=night.config.topk.block_mb)
+        lists[model] = Lists(best, int(scorer.items.positions().size))
+    found = ranking_metrics(lists, truth, ks)
+    users.unpersist()
     truth.unpersist()
-    return judged
+    return [
+        (model, version, USERS_SPLIT if segment == ALL else segment, value)
+        for model, version, _ in [*scorers, *baselines]
+        for segment, values in found[model].items()
+        for value in values
+    ]
 
 
 def _popularity(

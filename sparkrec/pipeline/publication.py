@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 from pyspark.sql import functions as F
@@ -30,11 +31,18 @@ def last_published(night: Night, model: str) -> tuple[date, str] | None:
     return next(iter(published_before(night, model)), None)
 
 
-def make_current(night: Night, card: ModelCard) -> None:
-    """Points ``current`` to the night's lists, unless a later night's are current: a backfill changes nothing there."""
-    pointer = current_lists(night).get(card.model)
-    if pointer is None or pointer[0] <= night.run_date:
-        values = [(card.model, night.run_date, card.model_version, datetime.now(UTC))]
+def make_current(night: Night, cards: Sequence[ModelCard]) -> None:
+    """Points ``current`` to the night's lists, all models' in one transaction.
+
+    A model whose lists of a later night are current keeps these: a backfill changes nothing there.
+    """
+    pointers, now = current_lists(night), datetime.now(UTC)
+    values = [
+        (card.model, night.run_date, card.model_version, now)
+        for card in cards
+        if card.model not in pointers or pointers[card.model][0] <= night.run_date
+    ]
+    if values:
         store.upsert(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
 
 

@@ -22,7 +22,7 @@ from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import last_published, make_current
 from sparkrec.pipeline.scorers import USER_MODELS, item_vectors, seen_pairs, user_scorer
-from sparkrec.retrieval.fallback import FROM_MODEL, FROM_POPULARITY, all_whole, filled_up
+from sparkrec.retrieval.fallback import FROM_MODEL, Counts, counted, filled_up
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
 from sparkrec.retrieval.publish import published, published_similar
 from sparkrec.retrieval.similar import similar_items
@@ -37,7 +37,6 @@ from sparkrec.tables import (
     KEY_TYPE,
     METRICS,
     MODEL_VERSION,
-    RANK,
     RUN_DATE,
     SESSION_ID,
     SESSIONS,
@@ -75,20 +74,10 @@ class Lists:
     event_weights: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Rows of a model's lists, lists, lists of full length, and rows that came from popularity."""
-
-    rows: int
-    lists: int
-    full: int
-    popular: int
-
-
 def run_topk(night: Night, inputs: Inputs) -> StageResult:
     """The top-K of every model of the night that passes the gate."""
     outputs: Versions = {}
-    notes, held_back, rows = [], [], 0
+    notes, held_back, published_cards, rows = [], [], [], 0
     for model in night.config.models:
         table = topk_table(model)
         card = read_card(night.warehouse, model, night.run_date)
@@ -103,10 +92,11 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
             outputs[table.name] = store.replace_night(lists, night.warehouse, table, night.run_date)
             if night.config.topk.similar_items and model in USER_MODELS:
                 outputs |= _publish_similar(night, inputs, card)
-            make_current(night, card)
+            published_cards.append(card)
         rows += counts.rows
-        note = f"{model}: {counts.lists} lists, {counts.full} of them with {night.config.topk.k} items"
+        note = f"{model}: {counts.lists} lists, {counts.whole} of them with {night.config.topk.k} items"
         notes.append(f"{note}, {counts.popular} rows from popularity" if counts.popular else note)
+    make_current(night, published_cards)
     return StageResult(outputs=outputs, rows_out=rows, message="; ".join(notes), held_back=tuple(held_back))
 
 
@@ -115,22 +105,16 @@ def _judged(night: Night, inputs: Inputs, card: ModelCard) -> Iterator[tuple[Dat
     """A model's lists in the columns of its table, counted and judged before a reader can see them."""
     table, settings = topk_table(card.model), night.config.topk
     named = night.spark.createDataFrame([], table.ddl)
-    counts, against = Counts(0, 0, 0, 0), ["a score is not a number"]
+    counts, against = Counts(0, 0, 0, 0, 0, 0), ["a score is not a number"]
     with ExitStack() as kept:
         try:
             lists = _session_lists(night, inputs, card) if card.model == "gru" else _user_lists(night, inputs, card)
             rows = _persisted(lists.rows.withColumn(SOURCE, F.lit(FROM_MODEL)), kept)
-            k = settings.k
-            counts = _count(rows, k)
-            against = objections_to(night, inputs, card, lists.keys, counts.lists) if night.config.gate.enabled else []
-            if (
-                settings.fallback
-                and counts.rows
-                and not against
-                and not all_whole(rows, lists.keys, key=lists.key, k=k)
-            ):
+            counts = counted(rows, lists.keys, key=lists.key, k=settings.k)
+            against = objections_to(night, inputs, card, counts) if night.config.gate.enabled else []
+            if settings.fallback and counts.rows and counts.short and not against:
                 rows = _persisted(_filled(night, inputs, card, replace(lists, rows=rows)), kept)
-                counts = _count(rows, k)
+                counts = counted(rows, lists.keys, key=lists.key, k=settings.k)
             named = published(rows, None, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
         except Exception as error:  # raised by the engine here, or in a worker and wrapped by Spark
             if "is not finite" not in str(error):
@@ -161,9 +145,9 @@ def _publish_similar(night: Night, inputs: Inputs, card: ModelCard) -> Versions:
     return {table.name: store.replace_night(named, night.warehouse, table, night.run_date)}
 
 
-def objections_to(night: Night, inputs: Inputs, card: ModelCard, keys: DataFrame, n_lists: int) -> list[str]:
-    """What the gate has against the night's model, by ``metrics`` and the share of ``keys`` that have a list."""
-    last, expected = last_published(night, card.model), keys.count()
+def objections_to(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) -> list[str]:
+    """What the gate has against the night's model, by ``metrics`` and the share of those expected that have a list."""
+    last = last_published(night, card.model)
     nights = [night.run_date, *([last[0]] if last else [])]
     wanted = F.col(RUN_DATE).isin(nights) & (F.col("split") == split_of(card.model))
     rows = inputs.read(METRICS).where(wanted).collect() if inputs.has(METRICS) else []
@@ -176,16 +160,9 @@ def objections_to(night: Night, inputs: Inputs, card: ModelCard, keys: DataFrame
         values(night.run_date, card.model, card.model_version),
         values(night.run_date, RECENT, ""),
         values(last[0], card.model, last[1]) if last else None,
-        n_lists / expected if expected else 0.0,
+        counts.lists / counts.expected if counts.expected else 0.0,
         night.config.gate,
     )
-
-
-def _count(lists: DataFrame, k: int) -> Counts:
-    popular = F.count_if(F.col(SOURCE) == FROM_POPULARITY)
-    counted = lists.agg(F.count("*"), F.count_if(F.col(RANK) == 1), F.count_if(F.col(RANK) == k), popular).head()
-    assert counted is not None  # an aggregate without groups has one row
-    return Counts(*(int(n) for n in counted))
 
 
 def _user_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:

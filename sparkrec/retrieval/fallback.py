@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparkrec.models.popularity import popularity_queries
@@ -15,13 +16,53 @@ if TYPE_CHECKING:
 FROM_MODEL, FROM_POPULARITY = "model", "popularity"
 
 
-def all_whole(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int) -> bool:
-    """Whether each of ``keys``, and each key of ``lists``, has a list of ``k`` items; see ``filled_up``."""
+@dataclass(frozen=True)
+class Counts:
+    """What there is of a model's lists.
+
+    Attributes:
+        rows: Their rows.
+        popular: Rows that came from popularity.
+        lists: Keys that have a row.
+        whole: Keys that have ``k``.
+        expected: Keys that should have a list.
+        short: Keys that should have one, or have one, and have fewer than ``k`` rows.
+    """
+
+    rows: int
+    popular: int
+    lists: int
+    whole: int
+    expected: int
+    short: int
+
+
+def counted(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int) -> Counts:
+    """Counts lists in one pass.
+
+    Args:
+        lists: ``(key…, source)``, a row for each place of a list.
+        keys: ``(key…)``, distinct: who should have a list.
+        key: The column or columns that identify a list.
+        k: Length of a whole list.
+    """
     import pyspark.sql.functions as F
 
-    names = list(key)
-    lengths = lists.groupBy(*names).agg(F.count("*").alias("n"))
-    return keys.select(*names).join(lengths, names, "full").where(F.coalesce("n", F.lit(0)) < k).isEmpty()
+    names, n = list(key), F.coalesce("n", F.lit(0))
+    lengths = lists.groupBy(*names).agg(
+        F.count("*").alias("n"), F.count_if(F.col(SOURCE) == FROM_POPULARITY).alias("popular")
+    )
+    both = keys.select(*names, F.lit(True).alias("expected")).join(lengths, names, "full")
+    row = both.agg(
+        F.coalesce(F.sum("n"), F.lit(0)).alias("rows"),
+        F.coalesce(F.sum("popular"), F.lit(0)).alias("popular"),
+        F.count_if(n > 0).alias("lists"),
+        F.count_if(n == k).alias("whole"),
+        F.count_if("expected").alias("expected"),
+        F.count_if(n < k).alias("short"),
+    ).head()
+    assert row is not None  # an aggregate without groups has one row
+    return Counts(**row.asDict())
 
 
 def filled_up(

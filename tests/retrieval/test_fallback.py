@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparkrec.models.popularity import fallback_matrix
-from sparkrec.retrieval.fallback import all_whole, filled_up
+from sparkrec.retrieval.fallback import Counts, counted, filled_up
 from sparkrec.retrieval.topk import ItemMatrix
 
 LISTS = "user_idx int, item_idx int, rank int, score float"
@@ -48,13 +48,15 @@ def test_a_list_of_no_key_is_filled_up_too_and_one_stays_short_where_nothing_is_
     assert rows(filled) == [(5, 1, 0, 1.0, "model"), (5, 2, 1, 2.0, "popularity")]
 
 
-@pytest.mark.parametrize(
-    ("keys", "k", "whole"),
-    [([1], 2, True), ([1, 2], 2, False), ([], 3, False), ([1], 1, True), ([2], 2, False)],
-)
-def test_lists_are_whole_where_every_key_has_one(spark, keys, k, whole):
-    lists = spark.createDataFrame([(1, 4, 1, 0.9), (1, 2, 2, 0.5)], LISTS)
-    assert all_whole(lists, spark.createDataFrame([(n,) for n in keys], "user_idx int"), key=["user_idx"], k=k) == whole
+def test_lists_are_counted_with_those_that_are_missing_or_short(spark):
+    rows = [(1, 4, "model"), (1, 2, "popularity"), (2, 5, "model"), (3, 5, "model"), (3, 6, "model")]
+    lists = spark.createDataFrame(rows, "user_idx int, item_idx int, source string")
+    keys = spark.createDataFrame([(1,), (2,), (7,)], "user_idx int")  # 3 has a list unasked
+    assert counted(lists, keys, key=["user_idx"], k=2) == Counts(
+        rows=5, popular=1, lists=3, whole=2, expected=3, short=2
+    )
+    none = counted(lists.limit(0), keys.limit(0), key=["user_idx"], k=2)
+    assert none == Counts(rows=0, popular=0, lists=0, whole=0, expected=0, short=0)
 
 
 def test_what_was_popular_of_late_comes_before_what_ever_was(spark):
