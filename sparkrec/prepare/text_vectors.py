@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pyspark.sql import functions as F
 
+from sparkrec.broadcast import broadcast
 from sparkrec.config import TextConfig
 from sparkrec.errors import UserError
 from sparkrec.processes import begin_task
@@ -123,7 +124,7 @@ def _tfidf(words: DataFrame, vocabulary: list[str], config: TextConfig) -> DataF
     # A fixed number of parts, each in order, so that sums are the same in each run.
     rows = rows.repartition(_PARTS, ITEM_IDX).sortWithinPartitions(ITEM_IDX).localCheckpoint()
     right = _signed(_right_singular(rows, len(vocabulary), config))
-    shared = rows.sparkSession.sparkContext.broadcast(right)
+    shared = broadcast(rows.sparkSession, right)
 
     def project(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -159,7 +160,7 @@ def _right_singular(rows: DataFrame, n_words: int, config: TextConfig) -> np.nda
 
 def _gram_times(rows: DataFrame, basis: np.ndarray) -> np.ndarray:
     """A^T A times the basis [n_words, k]: a matrix of this size comes from each part, never a row."""
-    shared = rows.sparkSession.sparkContext.broadcast(basis)
+    shared = broadcast(rows.sparkSession, basis)
 
     def partial(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa

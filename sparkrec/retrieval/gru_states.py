@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparkrec.broadcast import broadcast
 from sparkrec.evaluation.sessions import rank_of
 from sparkrec.models.network import NO_START, SESSION_START, USER_START
 from sparkrec.processes import begin_task
@@ -112,7 +113,7 @@ def next_item_ranks(
         item_idx int, rank double (from 1).
     """
     described, walked = _walked(sessions, history, model_path)
-    mask = None if trained is None else sessions.sparkSession.sparkContext.broadcast(np.asarray(trained, bool))
+    mask = None if trained is None else broadcast(sessions.sparkSession, np.asarray(trained, bool))
 
     def ranks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -143,7 +144,7 @@ def left_out(sessions: DataFrame, trained: np.ndarray) -> dict[str, int]:
     """
     from pyspark.sql import functions as F
 
-    mask = sessions.sparkSession.sparkContext.broadcast(np.asarray(trained, bool))
+    mask = broadcast(sessions.sparkSession, np.asarray(trained, bool))
 
     def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa

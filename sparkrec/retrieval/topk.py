@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sparkrec.broadcast import broadcast
 from sparkrec.errors import InvariantError
 from sparkrec.processes import begin_task
 from sparkrec.tables import IDX, ITEM_IDX, RANK, SCORE
@@ -138,7 +139,7 @@ def top_k(
     prepared = _with_seen(queries, seen, keys, parts)
     # The same rows in the same order make the same blocks, so that reruns agree to the last bit.
     prepared = prepared.select(*keys, VECTOR, SEEN).sortWithinPartitions(*keys)
-    index = spark.sparkContext.broadcast(_Index.build(items, k, block_mb))
+    index = broadcast(spark, _Index.build(items, k, block_mb))
     schema = StructType([queries.schema[name] for name in keys])
     schema = schema.add(ITEM_IDX, IntegerType()).add(RANK, IntegerType()).add(SCORE, FloatType())
     lists = prepared.mapInArrow(_searcher(index, keys), schema)
