@@ -127,6 +127,20 @@ def create(spark: SparkSession, warehouse: Warehouse, table: Table) -> None:
     builder.execute()
 
 
+def table_id(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
+    """The id that Delta gave the table when it was made; empty where there is none.
+
+    A table that is removed and made again has another id, though its versions begin at the same number.
+    """
+    from delta.tables import DeltaTable
+
+    if not exists(spark, warehouse, table):
+        return ""
+    row = DeltaTable.forPath(spark, warehouse.table_path(table)).detail().select("id").head()
+    assert row is not None  # the details of a table are one row
+    return str(row["id"])
+
+
 def append(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
     """Appends rows and returns the new version."""
     return _write(df, warehouse, table, "append", {})

@@ -8,7 +8,7 @@ from sparkrec import store
 from sparkrec.config import Config, GruConfig, MaintenanceConfig, WarehouseConfig, config_dict
 from sparkrec.pipeline.models import FULL, HOLDOUT, ModelCard, part_path, write_card
 from sparkrec.pipeline.night import Night
-from sparkrec.tables import topk_table
+from sparkrec.tables import ITEM_INDEX, topk_table
 from sparkrec.training.checkpoint import save_model
 
 
@@ -26,7 +26,8 @@ def train(night, config=None, parts=(HOLDOUT, FULL), version="v", inputs=None, w
         described = {"config": config_dict(config or night.config.gru), "n_items": 3}
         save_model(path, {"bias": torch.rand(3)}, described)
     cutoff = datetime(2024, 1, 1, tzinfo=UTC)
-    card = ModelCard("gru", version, cutoff, parts, 0, 3, inputs or {}, warm_nights)
+    index_id = store.table_id(night.spark, night.warehouse, ITEM_INDEX)
+    card = ModelCard("gru", version, cutoff, parts, 0, 3, inputs or {}, warm_nights, index_id)
     write_card(night.warehouse, night.run_date, card)
 
 

@@ -31,8 +31,9 @@ from sparkrec.tables import (
 
 def _training(night: Night) -> tuple[Any, ...]:
     """What all training depends on. The number of ranks is left out: it does not change the result."""
-    config = night.config
-    return (config.prepare, config.evaluation, config.train.snapshot_files, night.fmt.event_weights)
+    config, held_out = night.config, night.config.evaluation
+    when = (held_out.cutoff, held_out.holdout_quantile, held_out.holdout_days, held_out.refit)
+    return (config.prepare, when, config.train.snapshot_files, night.fmt.event_weights)
 
 
 def _counting(night: Night) -> tuple[Any, ...]:

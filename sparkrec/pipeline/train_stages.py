@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
+from sparkrec import store
 from sparkrec.config import config_dict, config_hash
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import resolve_cutoff
@@ -217,6 +218,7 @@ def _train_parts(
         n_items=index_size(inputs, ITEM_INDEX),
         inputs=dict(inputs.versions),
         warm_nights=begin.warm_nights,
+        index_id=store.table_id(night.spark, night.warehouse, ITEM_INDEX),
         full_retrain=begin.full_retrain,
     )
     write_card(night.warehouse, night.run_date, card)

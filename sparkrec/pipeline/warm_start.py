@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+from sparkrec import store
 from sparkrec.config import GruConfig, config_dict
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
+from sparkrec.log import log_event
 from sparkrec.pipeline.models import FULL, part_path, read_card
 from sparkrec.pipeline.night import Night
 from sparkrec.pipeline.publication import held_back_before, published_before
 from sparkrec.prepare.cut import as_of
+from sparkrec.tables import ITEM_INDEX
 from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
 # What says how a training begins and ends, not what is trained.
@@ -86,10 +89,12 @@ def earlier_models(night: Night) -> list[Earlier]:
     """The published GRUs of the nights before this one that have its settings, the latest first.
 
     None unless the night asks for them. Nights after this one do not count, so a night that is run again later begins
-    as it would have begun then; nor does a model that the gate held back.
+    as it would have begun then; nor does a model that the gate held back, nor one whose items have been numbered anew
+    since.
     """
     nights = published_before(night, "gru") if night.config.gru.warm_start else []
-    return [found for day, version in nights if (found := _model_of(night, day, version)) is not None]
+    index_id = store.table_id(night.spark, night.warehouse, ITEM_INDEX) if nights else ""
+    return [found for day, version in nights if (found := _model_of(night, day, version, index_id)) is not None]
 
 
 def begin_with(models: Sequence[Earlier], before: datetime) -> Earlier | None:
@@ -97,11 +102,14 @@ def begin_with(models: Sequence[Earlier], before: datetime) -> Earlier | None:
     return next((model for model in models if as_of(model.run_date) <= before), None)
 
 
-def _model_of(night: Night, run_date: date, version: str) -> Earlier | None:
-    """The full model of a night, if it is still the published one and has these settings."""
+def _model_of(night: Night, run_date: date, version: str, index_id: str) -> Earlier | None:
+    """The full model of a night, if it is still the published one, has these settings and knows these items."""
     try:
         card = read_card(night.warehouse, "gru", run_date)
         if card.model_version != version or FULL not in card.parts:
+            return None
+        if card.index_id and card.index_id != index_id:
+            log_event("model_ignored", run_date=str(run_date), reason="the items have been numbered anew since")
             return None
         path = part_path(night.warehouse, "gru", run_date, FULL)
         model = read_model(path)

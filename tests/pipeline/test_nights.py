@@ -25,9 +25,10 @@ def test_a_second_run_of_the_same_night_changes_nothing(spark, night, tmp_path):
 
 def test_a_changed_setting_runs_its_stage_and_what_follows_from_it(spark, night, tmp_path):
     place = night.copied_to(tmp_path / "warehouse")
-    place.run(spark, place.last, "topk.k=3")
+    place.run(spark, place.last, "topk.k=3", "evaluation.k=[5, 20]")  # nothing is trained for how it is judged
     rows = place.table("runs").sort("ended_at").tail(8)
-    assert rows.filter(pl.col("status") == "done")["stage"].to_list() == ["topk"]
+    assert rows.filter(pl.col("status") == "done")["stage"].to_list() == ["evaluate", "topk"]
+    assert set(place.table("metrics")["k"].drop_nulls()) == {5, 20}
     assert place.table("topk_als")["rank"].max() == 3
 
 

@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from sparkrec import store
 from sparkrec.config import load_config
 from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult
 from sparkrec.pipeline.models import FULL, HOLDOUT, read_card
 from sparkrec.pipeline.nightly import Choice, run_nightly
 from sparkrec.pipeline.warm_start import Earlier, begin_with, beginning, earlier_models
 from sparkrec.store import Warehouse
+from sparkrec.tables import ITEM_INDEX
 from tests.nights import make_place
 from tests.published import a_night, publish, small_gru, train
 
@@ -54,6 +57,27 @@ def test_a_holdout_model_begins_with_one_that_has_not_seen_its_truth():
     assert begin_with(models, cutoff).version == "v4"
     assert begin_with(models, cutoff - timedelta(seconds=1)).version == "v3"
     assert begin_with(models, cutoff - timedelta(days=3)) is None
+
+
+def test_a_model_of_items_that_were_numbered_anew_is_not_begun_with(spark, tmp_path):
+    def on(day):
+        return a_night(spark, tmp_path, CONFIG, date(2024, 1, day))
+
+    def number(*ids):
+        rows = spark.createDataFrame([(one, n) for n, one in enumerate(ids)], ITEM_INDEX.ddl)
+        store.append(rows, on(3).warehouse, ITEM_INDEX)
+
+    number("a", "b", "c")
+    train(on(3))
+    publish(on(3))
+    assert [model.run_date.day for model in earlier_models(on(4))] == [3]
+    shutil.rmtree(tmp_path / ITEM_INDEX.name)
+    assert earlier_models(on(4)) == []
+    number("c", "b", "a")  # the same version number as before
+    assert earlier_models(on(4)) == []
+    train(on(4))
+    publish(on(4))
+    assert [model.run_date.day for model in earlier_models(on(5))] == [4]
 
 
 def test_every_few_nights_training_begins_from_scratch(spark, tmp_path):
