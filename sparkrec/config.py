@@ -236,6 +236,7 @@ class TopKConfig:
     k: int = 20
     fallback: bool = True  # lists that a model leaves short are filled up with what was popular of late
     similar_items: bool = True  # als, two_tower: the items beside each item too, into topk_<model>_items
+    exclude: List[str] = field(default_factory=list)  # attribute=value: items with it are on no list
     block_mb: int = 64  # memory of a block of scores
 
 
@@ -460,6 +461,10 @@ def _check(config: Config) -> None:
     ]:
         if value < low:
             raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"at least {low}")
+    for text in config.topk.exclude:
+        if not all(text.partition("=")):
+            fix = "attribute=value, an attribute of the table items, e.g. [available=false]"
+            raise UserError("wrong configuration value", where=f"topk.exclude={config.topk.exclude}", fix=fix)
     if config.gate.enabled and config.gate.k not in config.evaluation.k:
         fix = f"one of evaluation.k={config.evaluation.k}"
         raise UserError("the gate looks at a list length that is not judged", where=f"gate.k={config.gate.k}", fix=fix)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparkrec.config import Config
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
-from sparkrec.formats import load_format
+from sparkrec.formats import LogFormat, load_format
 from sparkrec.store import Warehouse
 
 if TYPE_CHECKING:
@@ -31,13 +31,23 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     _require(config.warehouse.path, "warehouse.path")
     Warehouse(config.warehouse.path)  # refuses a path that not every reader takes for the same place
     _require(config.logs.format, "logs.format")
-    load_format(config.logs.format)
+    fmt = load_format(config.logs.format)
+    _check_attributes(config.topk.exclude, fmt)
     if "ingest" in stages:
         _require(config.logs.path, "logs.path")
     declared_cutoff(config.evaluation, as_of)
     _check_writable(spark, config.warehouse.path)
     if config.train.ranks > 1 and WORKER_STAGES & set(stages):
         _check_workers(spark, config)
+
+
+def _check_attributes(exclude: Sequence[str], fmt: LogFormat) -> None:
+    """Refuses to leave out items by an attribute that they do not have."""
+    declared = fmt.item_columns()
+    unknown = [text for text in exclude if text.partition("=")[0] not in declared]
+    if unknown:
+        known = ", ".join(declared) or "none"
+        raise UserError("no such attribute of items", where=f"topk.exclude={unknown}", fix=f"{fmt.name} has: {known}")
 
 
 def _require(value: str, key: str) -> None:

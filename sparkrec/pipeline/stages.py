@@ -95,7 +95,7 @@ _STAGES = (
             *_counting(n),
         ),
         run_topk,
-        optional=(METRICS,),
+        optional=(METRICS, ITEMS_TABLE),
         models=True,
     ),
     Stage("maintain", (), lambda n: (n.config.maintenance,), run_maintain, plan=maintenance_due, aftercare=True),

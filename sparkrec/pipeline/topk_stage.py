@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pyspark import StorageLevel
 from pyspark.sql import Window
 from pyspark.sql import functions as F
@@ -26,7 +29,7 @@ from sparkrec.retrieval.fallback import FROM_MODEL, Counts, counted, filled_up
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
 from sparkrec.retrieval.publish import published, published_similar
 from sparkrec.retrieval.similar import similar_items
-from sparkrec.retrieval.topk import ItemMatrix, top_k
+from sparkrec.retrieval.topk import IntArray, ItemMatrix, top_k
 from sparkrec.tables import (
     ID,
     IDX,
@@ -34,6 +37,7 @@ from sparkrec.tables import (
     ITEM_IDX,
     ITEM_INDEX,
     ITEMS,
+    ITEMS_TABLE,
     KEY_TYPE,
     METRICS,
     MODEL_VERSION,
@@ -131,6 +135,7 @@ def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: Lists) -> Data
     """The lists, filled up with what was popular in the window of the recent-popularity baseline."""
     days, settings = night.config.evaluation.recent_days, night.config.topk
     popular = fallback_matrix(inputs.read(INTERACTIONS), lists.event_weights, night.as_of, days, card.n_items)
+    popular = popular.without(excluded_items(night, inputs))
     return filled_up(
         lists.rows, lists.keys, popular, key=lists.key, k=settings.k, seen=lists.seen, block_mb=settings.block_mb
     )
@@ -140,9 +145,21 @@ def _publish_similar(night: Night, inputs: Inputs, card: ModelCard) -> Versions:
     """The items beside each item, by the vectors that the users' lists were made with."""
     table, settings = similar_items_table(card.model), night.config.topk
     items = item_vectors(night, inputs, card, card.served_part, night.as_of)
-    lists = similar_items(night.spark, items, k=settings.k, block_mb=settings.block_mb)
+    excluded = excluded_items(night, inputs)
+    lists = similar_items(night.spark, items, k=settings.k, excluded=excluded, block_mb=settings.block_mb)
     named = published_similar(lists, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
     return {table.name: store.replace_night(named, night.warehouse, table, night.run_date)}
+
+
+def excluded_items(night: Night, inputs: Inputs) -> IntArray:
+    """``item_idx`` of the items that ``topk.exclude`` keeps off all lists."""
+    wanted = [text.partition("=") for text in night.config.topk.exclude]
+    if not wanted or not inputs.has(ITEMS_TABLE):
+        return np.zeros(0, dtype=np.int64)
+    items = inputs.read(ITEMS_TABLE)
+    fits = reduce(or_, [items[name].cast("string") == F.lit(value) for name, _, value in wanted])
+    numbered = items.where(fits).select(ID).join(inputs.read(ITEM_INDEX), ID, "inner")
+    return numbered.select(IDX).toArrow().column(IDX).to_numpy().astype(np.int64)
 
 
 def objections_to(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) -> list[str]:
@@ -172,7 +189,8 @@ def _user_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
     taken = seen_pairs(night, inputs, night.as_of)
     seen = None if night.fmt.recommend_seen else taken
     settings = night.config.topk
-    rows = top_k(scorer.queries.join(users, USER_IDX, "inner"), scorer.items, key=key, k=settings.k, seen=seen,
+    items = scorer.items.without(excluded_items(night, inputs))
+    rows = top_k(scorer.queries.join(users, USER_IDX, "inner"), items, key=key, k=settings.k, seen=seen,
                  block_mb=settings.block_mb)  # fmt: skip
     keys = taken.select(USER_IDX).distinct().join(users, USER_IDX, "inner")
     return Lists(rows, keys, key, seen, night.fmt.event_weights)
@@ -186,7 +204,7 @@ def _session_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
     states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
     settings, key = night.config.topk, (USER_ID, KEY_TYPE)
     seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
-    items = ItemMatrix(*output_items(path), trained_items(path))
+    items = ItemMatrix(*output_items(path), trained_items(path)).without(excluded_items(night, inputs))
     rows = top_k(_named(inputs, states, "vector"), items, key=key, k=settings.k, seen=seen, block_mb=settings.block_mb)
     return Lists(rows, _named(inputs, current), key, seen, dict.fromkeys(night.fmt.session_events, 1.0))
 

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkrec.retrieval.topk import VECTOR, ItemMatrix, top_k
+from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, top_k
 from sparkrec.tables import ITEM_IDX, QUERY_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def similar_items(spark: SparkSession, items: ItemMatrix, *, k: int, block_mb: int = 64) -> DataFrame:
+def similar_items(
+    spark: SparkSession, items: ItemMatrix, *, k: int, excluded: IntArray | None = None, block_mb: int = 64
+) -> DataFrame:
     """For each eligible item the ``k`` others whose vectors make the smallest angles with its own.
 
     Args:
@@ -21,6 +23,7 @@ def similar_items(spark: SparkSession, items: ItemMatrix, *, k: int, block_mb: i
         items: Vectors of a factor model or of an item tower. An item whose vector is zero has no direction: it gets no
             list and is on none. The bias plays no part.
         k: Length of the lists.
+        excluded: ``item_idx`` of items that get a list, but are on none.
         block_mb: Memory of a block of scores, per worker process.
 
     Returns:
@@ -41,4 +44,5 @@ def similar_items(spark: SparkSession, items: ItemMatrix, *, k: int, block_mb: i
     queries = spark.createDataFrame(pa.table({QUERY_IDX: pa.array(rows), VECTOR: lists}))
     itself = spark.createDataFrame(pa.table({QUERY_IDX: pa.array(rows), ITEM_IDX: pa.array(rows)}))
     matrix = ItemMatrix(directions, None, eligible)
+    matrix = matrix if excluded is None else matrix.without(excluded)
     return top_k(queries, matrix, key=QUERY_IDX, k=k, seen=itself, block_mb=block_mb)

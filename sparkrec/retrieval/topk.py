@@ -75,6 +75,14 @@ class ItemMatrix:
         if not finite:
             raise InvariantError("an item vector or bias is not finite")
 
+    def without(self, excluded: IntArray) -> ItemMatrix:
+        """The same items, some of which (``item_idx``) no list may hold; numbers beyond the matrix are ignored."""
+        if not len(excluded):
+            return self
+        eligible = np.ones(len(self.vectors), dtype=np.bool_) if self.eligible is None else self.eligible.copy()
+        eligible[excluded[excluded < len(eligible)]] = False
+        return ItemMatrix(self.vectors, self.bias, eligible)
+
     def positions(self) -> IntArray:
         """The eligible ``item_idx``, ascending."""
         return np.arange(len(self.vectors)) if self.eligible is None else np.flatnonzero(self.eligible)

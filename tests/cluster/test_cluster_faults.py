@@ -1,5 +1,6 @@
 """Parts of a real cluster that die while a night runs on it."""
 
+import contextlib
 import signal
 import subprocess
 import time
@@ -49,8 +50,12 @@ def daemons(cluster, *words):
 
 def executors(cluster):
     """The executors of the cluster: they run below its workers."""
-    below = [child for worker in daemons(cluster, "deploy.worker.Worker") for child in worker.children(recursive=True)]
-    return [child for child in below if "CoarseGrainedExecutorBackend" in " ".join(child.cmdline())]
+    found = []
+    for worker in daemons(cluster, "deploy.worker.Worker"):
+        for child in worker.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+                found += [child] if "CoarseGrainedExecutorBackend" in " ".join(child.cmdline()) else []
+    return found
 
 
 def reach(start, cluster, running, text):

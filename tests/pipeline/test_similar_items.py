@@ -34,6 +34,24 @@ def test_a_night_publishes_the_items_beside_each_item(spark, night, tmp_path):
         assert found["rank"].to_list() == [1, 2, 3]
         assert found["score"].is_sorted(descending=True)
         assert found["title"].null_count() == 0
+    # What is sold out is on no list, but still has one of its own.
+    titles = place.table("items").select("id", "title")
+    shown = place.table("topk_als").filter(pl.col("source") == "model").join(titles, left_on="item_id", right_on="id")
+    title = shown["title"].value_counts(sort=True)["title"][0]
+    (gone,) = titles.filter(pl.col("title") == title)["id"]
+    assert place.run(spark, place.last, "topk.similar_items=true", f"topk.exclude=['title={title}']") == 0
+    for model in ("als", "gru", "two_tower"):
+        lists = place.table(f"topk_{model}")
+        assert gone not in lists["item_id"]
+        assert set(lists.group_by("user_id", *(["key_type"] if model == "gru" else [])).len()["len"]) == {5}
+    beside = place.table("topk_als_items")
+    assert gone in beside["item_id"]
+    assert gone not in beside["similar_item_id"]
+    before = place.versions()
+    with pytest.raises(UserError, match="no such attribute of items"):
+        place.run(spark, place.last, "topk.exclude=['colour=red']")
+    assert place.versions() == before
+
     with pytest.raises(UserError, match="no als list of this item"):
         query.similar(Warehouse(str(place.warehouse)), "als", "' or 1=1")
     with pytest.raises(UserError, match="unknown model"):
