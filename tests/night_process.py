@@ -7,7 +7,7 @@ import time
 
 import psutil
 
-HANG = 300  # s: nothing that is waited for here takes so long
+HANG = 600  # s: nothing that is waited for here takes so long, even on a machine that is busy with other work
 
 
 class NightProcess:
