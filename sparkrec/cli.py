@@ -47,6 +47,9 @@ Settings = Annotated[
 Form = Annotated[str, typer.Option("--format", help="table, json (one object a line) or csv")]
 Night = Annotated[Optional[str], typer.Option("--run-date", help="one night: YYYY-MM-DD or latest")]  # noqa: UP045
 
+ListNight = Annotated[str, typer.Option(help="the night: YYYY-MM-DD or latest")]
+AtMost = Annotated[Optional[int], typer.Option(help="at most so many items")]  # noqa: UP045
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
@@ -225,8 +228,8 @@ def jars() -> int:
 def query_topk(
     model: Annotated[str, typer.Option(help="als, gru or two_tower")],
     user: Annotated[str, typer.Option(help="the user's id as in the log, or a session's id")],
-    run_date: Annotated[str, typer.Option(help="the night: YYYY-MM-DD or latest")] = "latest",
-    k: Annotated[Optional[int], typer.Option(help="at most so many items")] = None,  # noqa: UP045
+    run_date: ListNight = "latest",
+    k: AtMost = None,
     form: Form = "table",
     conf: Conf = None,
     settings: Settings = None,
@@ -241,8 +244,8 @@ def query_topk(
 def query_similar(
     model: Annotated[str, typer.Option(help="als or two_tower")],
     item: Annotated[str, typer.Option(help="the item's id as in the log")],
-    run_date: Annotated[str, typer.Option(help="the night: YYYY-MM-DD or latest")] = "latest",
-    k: Annotated[Optional[int], typer.Option(help="at most so many items")] = None,  # noqa: UP045
+    run_date: ListNight = "latest",
+    k: AtMost = None,
     form: Form = "table",
     conf: Conf = None,
     settings: Settings = None,

@@ -38,9 +38,8 @@ def similar_table(model: str) -> Table:
     Raises:
         UserError: There is no such model, or it has none.
     """
-    tables = {name: similar_items_table(name) for name in MODELS}
-    require_known("model", model, [name for name, table in tables.items() if table.name in TABLES])
-    return tables[model]
+    require_known("model", model, [name for name in MODELS if similar_items_table(name).name in TABLES])
+    return similar_items_table(model)
 
 
 def require_known(what: str, value: str, known: Sequence[str]) -> None:

@@ -246,6 +246,19 @@ ITEM_VECTORS = Table(
     ),
     key=(ITEM_IDX, NAME),
 )
+# What a metric is, in both tables that hold some.
+_VALUE_OF_METRIC = (
+    Column("metric", "string", "recall, ndcg, map, mrr, hit_rate, coverage, gini, rmse, mae"),
+    Column("k", "int", "length of the list; null for rmse and mae", nullable=True, check="k >= 1"),
+    Column(VALUE, "double", "value of the metric"),
+    Column("n", "bigint", "users or events judged", check="n >= 0"),
+    Column(
+        "split",
+        "string",
+        "holdout_users, its parts holdout_cold_users, holdout_frequent_users, holdout_cold_items and "
+        "holdout_frequent_items, holdout_sessions or holdout_ratings",
+    ),
+)
 METRICS = Table(
     "metrics",
     "Hold-out metrics of models and baselines.",
@@ -253,16 +266,7 @@ METRICS = Table(
         Column(RUN_DATE, "date", "night"),
         Column("model", "string", "als, gru, two_tower, popularity, popularity_recent"),
         Column(MODEL_VERSION, "string", "version of the model judged"),
-        Column("metric", "string", "recall, ndcg, map, mrr, hit_rate, coverage, gini, rmse, mae"),
-        Column("k", "int", "length of the list; null for rmse and mae", nullable=True, check="k >= 1"),
-        Column(VALUE, "double", "value of the metric"),
-        Column("n", "bigint", "users or events judged", check="n >= 0"),
-        Column(
-            "split",
-            "string",
-            "holdout_users, its parts holdout_cold_users, holdout_frequent_users, holdout_cold_items and "
-            "holdout_frequent_items, holdout_sessions or holdout_ratings",
-        ),
+        *_VALUE_OF_METRIC,
     ),
     key=(RUN_DATE, "model", "metric", "k", "split"),
     partition=(RUN_DATE,),
@@ -313,11 +317,7 @@ SEARCHES = Table(
         Column("validation_date", "date", "the validation night: it ends before the night's hold-out begins"),
         Column("model", "string", "als, gru, two_tower, popularity, popularity_recent"),
         Column("settings", "string", "JSON: key to value; {} for popularity"),
-        Column("metric", "string", "as in metrics"),
-        Column("k", "int", "length of the list; null for metrics without one", nullable=True, check="k >= 1"),
-        Column(VALUE, "double", "value of the metric"),
-        Column("n", "bigint", "users or events judged", check="n >= 0"),
-        Column("split", "string", "holdout_users or holdout_sessions"),
+        *_VALUE_OF_METRIC,
         Column("seconds", "double", "of training and judging; null for popularity", nullable=True),
     ),
 )

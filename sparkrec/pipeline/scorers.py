@@ -40,7 +40,7 @@ def user_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of:
     """A user model's vectors as of a time, with the popularity prior: what happened from then on is not seen."""
     path, prior = part_path(night.warehouse, card.model, night.run_date, part), night.config.prior
     if card.model == "als":
-        scorer, strength, blended = _als(night, inputs, card, path, as_of), prior.als, times_popularity
+        scorer, strength, blended = _als(night, inputs, card, part, as_of), prior.als, times_popularity
     else:
         scorer, strength, blended = _two_tower(night, inputs, path, as_of), prior.two_tower, plus_popularity
     if not strength:
@@ -52,9 +52,9 @@ def user_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of:
 
 def item_vectors(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> ItemMatrix:
     """A user model's items as they lie beside each other: what depends on the time is left out."""
-    path = part_path(night.warehouse, card.model, night.run_date, part)
     if card.model == "als":
-        return _als(night, inputs, card, path, as_of).items
+        return _als(night, inputs, card, part, as_of).items
+    path = part_path(night.warehouse, card.model, night.run_date, part)
     whole = _two_tower(night, inputs, path, as_of).items
     return replace(whole, vectors=whole.vectors[:, : towers.load_served(path).shape.dim])
 
@@ -66,10 +66,10 @@ def seen_pairs(night: Night, inputs: Inputs, before: datetime) -> DataFrame:
     return rows.select(USER_IDX, ITEM_IDX).distinct()
 
 
-def _als(night: Night, inputs: Inputs, card: ModelCard, path: str, as_of: datetime) -> Scorer:
-    model = load_als(night.spark, path)
+def _als(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> Scorer:
+    model = load_als(night.spark, part_path(night.warehouse, card.model, night.run_date, part))
     users, items = model.user_factors, model.item_factors
-    if path.endswith(f"/{HOLDOUT}") and as_of > card.cutoff:  # served without a refit
+    if part == HOLDOUT and as_of > card.cutoff:  # served without a refit
         users, items = _came_later(night, inputs, users, items, as_of)
     return Scorer(users.select(F.col(IDX).alias(USER_IDX), VECTOR), item_matrix(items, card.n_items))
 

@@ -25,7 +25,7 @@ from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import last_published, make_current
 from sparkrec.pipeline.scorers import USER_MODELS, item_vectors, seen_pairs, user_scorer
-from sparkrec.retrieval.fallback import FROM_MODEL, Counts, counted, filled_up
+from sparkrec.retrieval.fallback import FROM_MODEL, Counts, count_lists, filled_up
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
 from sparkrec.retrieval.publish import published, published_similar
 from sparkrec.retrieval.similar import similar_items
@@ -82,10 +82,11 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
     """The top-K of every model of the night that passes the gate."""
     outputs: Versions = {}
     notes, held_back, published_cards, rows = [], [], [], 0
+    excluded = excluded_items(night, inputs)
     for model in night.config.models:
         table = topk_table(model)
         card = read_card(night.warehouse, model, night.run_date)
-        with _judged(night, inputs, card) as (lists, counts, against):
+        with _judged(night, inputs, card, excluded) as (lists, counts, against):
             if against:
                 held_back.append(model)
                 notes.append(f"{model} held back: {', '.join(against)}")
@@ -95,7 +96,7 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
                 raise UserError(f"no list for {model}", where=str(night.run_date), fix="see its training's messages")
             outputs[table.name] = store.replace_night(lists, night.warehouse, table, night.run_date)
             if night.config.topk.similar_items and model in USER_MODELS:
-                outputs |= _publish_similar(night, inputs, card)
+                outputs |= _publish_similar(night, inputs, card, excluded)
             published_cards.append(card)
         rows += counts.rows
         note = f"{model}: {counts.lists} lists, {counts.whole} of them with {night.config.topk.k} items"
@@ -105,20 +106,23 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
 
 
 @contextmanager
-def _judged(night: Night, inputs: Inputs, card: ModelCard) -> Iterator[tuple[DataFrame, Counts, list[str]]]:
+def _judged(
+    night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
+) -> Iterator[tuple[DataFrame, Counts, list[str]]]:
     """A model's lists in the columns of its table, counted and judged before a reader can see them."""
     table, settings = topk_table(card.model), night.config.topk
     named = night.spark.createDataFrame([], table.ddl)
     counts, against = Counts(0, 0, 0, 0, 0, 0), ["a score is not a number"]
     with ExitStack() as kept:
         try:
-            lists = _session_lists(night, inputs, card) if card.model == "gru" else _user_lists(night, inputs, card)
+            make = _session_lists if card.model == "gru" else _user_lists
+            lists = make(night, inputs, card, excluded)
             rows = _persisted(lists.rows.withColumn(SOURCE, F.lit(FROM_MODEL)), kept)
-            counts = counted(rows, lists.keys, key=lists.key, k=settings.k)
+            counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
             against = objections_to(night, inputs, card, counts) if night.config.gate.enabled else []
             if settings.fallback and counts.rows and counts.short and not against:
-                rows = _persisted(_filled(night, inputs, card, replace(lists, rows=rows)), kept)
-                counts = counted(rows, lists.keys, key=lists.key, k=settings.k)
+                rows = _persisted(_filled(night, inputs, card, replace(lists, rows=rows), excluded), kept)
+                counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
             named = published(rows, None, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
         except Exception as error:  # raised by the engine here, or in a worker and wrapped by Spark
             if "is not finite" not in str(error):
@@ -131,21 +135,25 @@ def _persisted(rows: DataFrame, kept: ExitStack) -> DataFrame:
     return rows
 
 
-def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: Lists) -> DataFrame:
+def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: Lists, excluded: IntArray) -> DataFrame:
     """The lists, filled up with what was popular in the window of the recent-popularity baseline."""
     days, settings = night.config.evaluation.recent_days, night.config.topk
     popular = fallback_matrix(inputs.read(INTERACTIONS), lists.event_weights, night.as_of, days, card.n_items)
-    popular = popular.without(excluded_items(night, inputs))
     return filled_up(
-        lists.rows, lists.keys, popular, key=lists.key, k=settings.k, seen=lists.seen, block_mb=settings.block_mb
+        lists.rows,
+        lists.keys,
+        popular.without(excluded),
+        key=lists.key,
+        k=settings.k,
+        seen=lists.seen,
+        block_mb=settings.block_mb,
     )
 
 
-def _publish_similar(night: Night, inputs: Inputs, card: ModelCard) -> Versions:
+def _publish_similar(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Versions:
     """The items beside each item, by the vectors that the users' lists were made with."""
     table, settings = similar_items_table(card.model), night.config.topk
     items = item_vectors(night, inputs, card, card.served_part, night.as_of)
-    excluded = excluded_items(night, inputs)
     lists = similar_items(night.spark, items, k=settings.k, excluded=excluded, block_mb=settings.block_mb)
     named = published_similar(lists, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
     return {table.name: store.replace_night(named, night.warehouse, table, night.run_date)}
@@ -182,21 +190,21 @@ def objections_to(night: Night, inputs: Inputs, card: ModelCard, counts: Counts)
     )
 
 
-def _user_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
+def _user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
     """``(user_idx, user_id, item_idx, rank, score)`` for every user that the model knows."""
     scorer = user_scorer(night, inputs, card, card.served_part, night.as_of)
     users, key = _user_ids(inputs), (USER_IDX, USER_ID)
     taken = seen_pairs(night, inputs, night.as_of)
     seen = None if night.fmt.recommend_seen else taken
     settings = night.config.topk
-    items = scorer.items.without(excluded_items(night, inputs))
+    items = scorer.items.without(excluded)
     rows = top_k(scorer.queries.join(users, USER_IDX, "inner"), items, key=key, k=settings.k, seen=seen,
                  block_mb=settings.block_mb)  # fmt: skip
     keys = taken.select(USER_IDX).distinct().join(users, USER_IDX, "inner")
     return Lists(rows, keys, key, seen, night.fmt.event_weights)
 
 
-def _session_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
+def _session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
     """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
     path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
     walked = inputs.read(SESSIONS)
@@ -204,7 +212,7 @@ def _session_lists(night: Night, inputs: Inputs, card: ModelCard) -> Lists:
     states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
     settings, key = night.config.topk, (USER_ID, KEY_TYPE)
     seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
-    items = ItemMatrix(*output_items(path), trained_items(path)).without(excluded_items(night, inputs))
+    items = ItemMatrix(*output_items(path), trained_items(path)).without(excluded)
     rows = top_k(_named(inputs, states, "vector"), items, key=key, k=settings.k, seen=seen, block_mb=settings.block_mb)
     return Lists(rows, _named(inputs, current), key, seen, dict.fromkeys(night.fmt.session_events, 1.0))
 

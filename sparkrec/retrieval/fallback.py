@@ -37,7 +37,7 @@ class Counts:
     short: int
 
 
-def counted(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int) -> Counts:
+def count_lists(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int) -> Counts:
     """Counts lists in one pass.
 
     Args:

@@ -54,16 +54,10 @@ def published(
     """
     import pyspark.sql.functions as F
 
-    items = item_index.select(F.col(ID).alias(ITEM_ID), F.col(IDX).alias(ITEM_IDX))
-    named = lists.join(F.broadcast(items), ITEM_IDX, "left").withColumn(ITEM_ID, _required(ITEM_ID, ITEM_IDX))
+    named = _with_id(lists, F.broadcast(item_index), ITEM_IDX, ITEM_ID)
     if keys is not None:
-        users = keys.select(F.col(ID).alias(USER_ID), F.col(IDX).alias(USER_IDX))
-        named = named.join(users, USER_IDX, "left").withColumn(USER_ID, _required(USER_ID, USER_IDX))
-    named = named.withColumns({RUN_DATE: F.lit(run_date), MODEL_VERSION: F.lit(model_version)})
-    missing = [name for name in table.column_names if name not in named.columns]
-    if missing:
-        raise InvariantError(f"lists for {table.name} lack the columns {missing}: {lists.columns}")
-    return named.select(*(F.col(c.name).cast(c.type) for c in table.columns))
+        named = _with_id(named, keys, USER_IDX, USER_ID)
+    return _in_columns(named, run_date, model_version, table)
 
 
 def published_similar(
@@ -83,12 +77,28 @@ def published_similar(
     """
     import pyspark.sql.functions as F
 
-    named = lists
-    for number, name in ((QUERY_IDX, ITEM_ID), (ITEM_IDX, SIMILAR_ITEM_ID)):
-        ids = F.broadcast(item_index.select(F.col(ID).alias(name), F.col(IDX).alias(number)))
-        named = named.join(ids, number, "left").withColumn(name, _required(name, number))
-    named = named.withColumns({RUN_DATE: F.lit(run_date), MODEL_VERSION: F.lit(model_version)})
-    return named.select(*(F.col(c.name).cast(c.type) for c in table.columns))
+    ids = F.broadcast(item_index)
+    named = _with_id(_with_id(lists, ids, QUERY_IDX, ITEM_ID), ids, ITEM_IDX, SIMILAR_ITEM_ID)
+    return _in_columns(named, run_date, model_version, table)
+
+
+def _with_id(lists: DataFrame, index: DataFrame, number: str, name: str) -> DataFrame:
+    """The lists with the id of a number, from an index ``(id, idx)``."""
+    import pyspark.sql.functions as F
+
+    ids = index.select(F.col(ID).alias(name), F.col(IDX).alias(number))
+    return lists.join(ids, number, "left").withColumn(name, _required(name, number))
+
+
+def _in_columns(named: DataFrame, run_date: date, model_version: str, table: Table) -> DataFrame:
+    """The columns of the table, or an InvariantError where the lists lack one."""
+    import pyspark.sql.functions as F
+
+    whole = named.withColumns({RUN_DATE: F.lit(run_date), MODEL_VERSION: F.lit(model_version)})
+    missing = [name for name in table.column_names if name not in whole.columns]
+    if missing:
+        raise InvariantError(f"lists for {table.name} lack the columns {missing}: {named.columns}")
+    return whole.select(*(F.col(c.name).cast(c.type) for c in table.columns))
 
 
 def _required(name: str, number: str) -> Column:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparkrec.models.popularity import fallback_matrix
-from sparkrec.retrieval.fallback import Counts, counted, filled_up
+from sparkrec.retrieval.fallback import Counts, count_lists, filled_up
 from sparkrec.retrieval.topk import ItemMatrix
 
 LISTS = "user_idx int, item_idx int, rank int, score float"
@@ -52,10 +52,10 @@ def test_lists_are_counted_with_those_that_are_missing_or_short(spark):
     rows = [(1, 4, "model"), (1, 2, "popularity"), (2, 5, "model"), (3, 5, "model"), (3, 6, "model")]
     lists = spark.createDataFrame(rows, "user_idx int, item_idx int, source string")
     keys = spark.createDataFrame([(1,), (2,), (7,)], "user_idx int")  # 3 has a list unasked
-    assert counted(lists, keys, key=["user_idx"], k=2) == Counts(
+    assert count_lists(lists, keys, key=["user_idx"], k=2) == Counts(
         rows=5, popular=1, lists=3, whole=2, expected=3, short=2
     )
-    none = counted(lists.limit(0), keys.limit(0), key=["user_idx"], k=2)
+    none = count_lists(lists.limit(0), keys.limit(0), key=["user_idx"], k=2)
     assert none == Counts(rows=0, popular=0, lists=0, whole=0, expected=0, short=0)
 
 
