@@ -243,17 +243,23 @@ def query_topk(
 @query_app.command("similar")
 def query_similar(
     model: Annotated[str, typer.Option(help="als or two_tower")],
-    item: Annotated[str, typer.Option(help="the item's id as in the log")],
+    item: Annotated[Optional[str], typer.Option(help="the item's id as in the log")] = None,  # noqa: UP045
+    user: Annotated[Optional[str], typer.Option(help="the user's id as in the log")] = None,  # noqa: UP045
     run_date: ListNight = "latest",
     k: AtMost = None,
     form: Form = "table",
     conf: Conf = None,
     settings: Settings = None,
 ) -> int:
-    """Print the items beside an item."""
+    """Print the items beside an item, or the users beside a user (topk.similar_users=true)."""
     from sparkrec import query
 
-    return _show([query.similar(_warehouse(conf, settings), model, item, run_date=run_date, k=k)], form)
+    warehouse = _warehouse(conf, settings)
+    if (item is None) == (user is None):
+        raise UserError("give either an item or a user", where="query similar", fix="--item ID, or --user ID")
+    if user is not None:
+        return _show([query.similar_users(warehouse, model, user, run_date=run_date, k=k)], form)
+    return _show([query.similar(warehouse, model, str(item), run_date=run_date, k=k)], form)
 
 
 @query_app.command("metrics")

@@ -130,6 +130,7 @@ class AlsConfig:
     reg: float = 0.1
     alpha: float = 1.0  # implicit: confidence = 1 + alpha * weight
     nonnegative: bool = False
+    debias: float = 0.0  # implicit: the confidence is multiplied by the item's popularity ** -debias; 0 to 1
     user_blocks: int = 10
     item_blocks: int = 10
     checkpoint_interval: int = 5
@@ -176,6 +177,7 @@ class TwoTowerConfig:
     dim: int = 64
     hidden: List[int] = field(default_factory=list)  # widths of hidden layers in each tower
     history_length: int = 20
+    history_pooling: str = "mean"  # mean (by age) | attention (by age and by what else is known of the user)
     batch_size: int = 1024  # over all ranks together
     epochs: int = 5
     learning_rate: float = 0.03  # of Adagrad
@@ -184,10 +186,16 @@ class TwoTowerConfig:
     dropout: float = 0.0
     logq: float = 1.0  # weight of the log Q correction
     n_sample: int = 1000  # additional uniform negatives a step; from the number of items on: all items, exactly
+    gather_negatives: bool = True  # the items of all ranks' examples are negatives, not only those of the own rank
     windows_days: List[float] = field(default_factory=lambda: [1.0, 7.0, 30.0, 365.0])  # of the items' momentum
     horizon_days: float = 1.0  # how long a list is used: examples are looked at up to this long before their event
     half_life_days: Optional[float] = None  # the weight of an example halves with each
     repeats: bool = True  # every event is an example, not only a user's first one with an item
+    debias: float = 0.0  # an example weighs the item's popularity ** -debias; 0 to 1
+    second_head: str = "none"  # none | rating | event_type: what the towers learn beside the next item
+    second_weight: float = 0.1  # of its loss
+    warm_start: bool = False  # begin with the weights of the latest earlier night's model of the same settings
+    full_retrain_nights: int = 0  # warm_start: every so many nights train from scratch; 0: never for their number
     seed: int = 1
 
 
@@ -236,8 +244,16 @@ class TopKConfig:
     k: int = 20
     fallback: bool = True  # lists that a model leaves short are filled up with what was popular of late
     similar_items: bool = True  # als, two_tower: the items beside each item too, into topk_<model>_items
+    similar_users: bool = False  # als, two_tower: the users beside each user too, into topk_<model>_users
     exclude: List[str] = field(default_factory=list)  # attribute=value: items with it are on no list
+    index: str = "exact"  # exact | hnsw | ivf: the users' and sessions' lists by an approximate index of faiss
+    min_recall: float = 0.95  # hnsw, ivf: where it finds fewer of the exact lists' items, the exact lists are published
+    hnsw_neighbours: int = 32  # hnsw: edges of each item
+    hnsw_search: int = 256  # hnsw: candidates kept while searching (efSearch)
+    ivf_cells: int = 0  # ivf: cells that the items are divided into; 0: four times the root of their number
+    ivf_probes: int = 16  # ivf: cells that are searched
     block_mb: int = 64  # memory of a block of scores
+    pass_mb: int = 1024  # memory of the item vectors that a worker searches at once: more items take several passes
 
 
 @dataclass(frozen=True)
@@ -306,6 +322,9 @@ CHOICES: Dict[str, List[str]] = {
     "prepare.text.method": ["none", "tfidf", "word2vec"],
     "als.feedback": ["explicit", "implicit"],
     "gate.metric": ["recall", "mrr"],
+    "two_tower.history_pooling": ["mean", "attention"],
+    "two_tower.second_head": ["none", "rating", "event_type"],
+    "topk.index": ["exact", "hnsw", "ivf"],
     "gru.network": ["plain", "parallel", "hierarchical-init", "hierarchical-all"],
     "gru.schedule": ["simultaneous", "alternating", "residual", "interleaving"],
     "gru.embedding": ["constrained", "separate", "none"],
@@ -432,6 +451,12 @@ def _check(config: Config) -> None:
     for dotted, value, low in [
         ("train.ranks", config.train.ranks, 1),
         ("topk.k", config.topk.k, 1),
+        ("topk.block_mb", config.topk.block_mb, 1),
+        ("topk.pass_mb", config.topk.pass_mb, 1),
+        ("topk.hnsw_neighbours", config.topk.hnsw_neighbours, 2),
+        ("topk.hnsw_search", config.topk.hnsw_search, 1),
+        ("topk.ivf_cells", config.topk.ivf_cells, 0),
+        ("topk.ivf_probes", config.topk.ivf_probes, 1),
         ("evaluation.cold_below", config.evaluation.cold_below, 0),
         ("prior.days", config.prior.days, 0),
         ("report.nights", config.report.nights, 1),
@@ -444,6 +469,7 @@ def _check(config: Config) -> None:
         ("gru.bloom_hashes", config.gru.bloom_hashes, 1),
         ("gru.epochs", config.gru.epochs, 1),
         ("gru.full_retrain_nights", config.gru.full_retrain_nights, 0),
+        ("two_tower.full_retrain_nights", config.two_tower.full_retrain_nights, 0),
         ("two_tower.epochs", config.two_tower.epochs, 1),
         ("two_tower.batch_size", config.two_tower.batch_size, 1),
         ("als.rank", config.als.rank, 1),
@@ -465,6 +491,9 @@ def _check(config: Config) -> None:
         if not all(text.partition("=")):
             fix = "attribute=value, an attribute of the table items, e.g. [available=false]"
             raise UserError("wrong configuration value", where=f"topk.exclude={config.topk.exclude}", fix=fix)
+    if not 0 <= config.als.debias <= 1 or (config.als.debias and config.als.feedback == "explicit"):
+        where = f"als.debias={config.als.debias}, als.feedback={config.als.feedback}"
+        raise UserError("wrong configuration value", where=where, fix="from 0 to 1, and 0 with explicit feedback")
     if config.gate.enabled and config.gate.k not in config.evaluation.k:
         fix = f"one of evaluation.k={config.evaluation.k}"
         raise UserError("the gate looks at a list length that is not judged", where=f"gate.k={config.gate.k}", fix=fix)

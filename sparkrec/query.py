@@ -88,6 +88,14 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
     return _with_titles(warehouse, found.sort(order), ITEM_ID)
 
 
+def similar_users(
+    warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST, k: int | None = None
+) -> pl.DataFrame:
+    """The users beside a user, the nearest first: the table's columns; arguments and errors as in ``similar``."""
+    require_text("user", user)
+    return _list_of(warehouse, model, similar_table(model, users=True), (USER_ID, user), run_date, k).sort(RANK)
+
+
 def similar(
     warehouse: Warehouse, model: str, item: str, *, run_date: str = LATEST, k: int | None = None
 ) -> pl.DataFrame:

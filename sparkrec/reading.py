@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sparkrec.config import MODELS
 from sparkrec.errors import UserError
 from sparkrec.store import Warehouse
-from sparkrec.tables import CURRENT, RUN_DATE, TABLES, Table, similar_items_table, topk_table
+from sparkrec.tables import CURRENT, RUN_DATE, TABLES, Table, similar_items_table, similar_users_table, topk_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,14 +32,15 @@ def lists_table(model: str) -> Table:
     return topk_table(model)
 
 
-def similar_table(model: str) -> Table:
-    """The table of a model's similar items.
+def similar_table(model: str, users: bool = False) -> Table:
+    """The table of a model's similar items, or of its similar users.
 
     Raises:
         UserError: There is no such model, or it has none.
     """
-    require_known("model", model, [name for name in MODELS if similar_items_table(name).name in TABLES])
-    return similar_items_table(model)
+    table_of = similar_users_table if users else similar_items_table
+    require_known("model", model, [name for name in MODELS if table_of(name).name in TABLES])
+    return table_of(model)
 
 
 def require_known(what: str, value: str, known: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 USER_ID, ITEM_ID, ID, IDX = "user_id", "item_id", "id", "idx"
 USER_IDX, ITEM_IDX = "user_idx", "item_idx"
-QUERY_IDX, SIMILAR_ITEM_ID = "query_idx", "similar_item_id"
+QUERY_IDX, SIMILAR_ITEM_ID, SIMILAR_USER_ID = "query_idx", "similar_item_id", "similar_user_id"
 EVENT_TYPE, TS, VALUE, QUANTITY, TEXT = "event_type", "ts", "value", "quantity", "text"
 PRICE, LOG_SESSION_ID, BASKET_ID, SOURCE, EVENT_DATE = "price", "log_session_id", "basket_id", "source", "event_date"
 SESSION_ID, START_TS, END_TS, START_DATE = "session_id", "start_ts", "end_ts", "start_date"
@@ -346,16 +346,35 @@ def topk_table(model: str) -> Table:
 
 def similar_items_table(model: str) -> Table:
     """The published items beside items of a model: ``topk_<model>_items``."""
+    return _similar_table(model, "item", ITEM_ID, SIMILAR_ITEM_ID)
+
+
+def similar_users_table(model: str) -> Table:
+    """The published users beside users of a model: ``topk_<model>_users``."""
+    return _similar_table(model, "user", USER_ID, SIMILAR_USER_ID)
+
+
+def _similar_table(model: str, what: str, key: str, similar: str) -> Table:
     columns = (
         Column(RUN_DATE, "date", "night"),
-        Column(ITEM_ID, "string", "item"),
+        Column(key, "string", what),
         Column(RANK, "int", "1 is the nearest", check="rank >= 1"),
-        Column(SIMILAR_ITEM_ID, "string", "an item that is like it"),
+        Column(similar, "string", f"another {what} that is like it"),
         Column(SCORE, "float", "cosine of their vectors", check="score BETWEEN -1.001 AND 1.001"),
         Column(MODEL_VERSION, "string", "version of the model"),
     )
-    key = (RUN_DATE, ITEM_ID, RANK)
-    return Table(f"topk_{model}_items", f"Similar items by {model}.", columns, key=key, partition=(RUN_DATE,))
+    return Table(
+        f"topk_{model}_{what}s",
+        f"Similar {what}s by {model}.",
+        columns,
+        key=(RUN_DATE, key, RANK),
+        partition=(RUN_DATE,),
+    )
+
+
+def list_tables(model: str) -> tuple[Table, ...]:
+    """All tables of a model's lists: its users' or sessions', and what lies beside items and users."""
+    return topk_table(model), similar_items_table(model), similar_users_table(model)
 
 
 TABLES: dict[str, Table] = {
@@ -366,5 +385,6 @@ TABLES: dict[str, Table] = {
         CURRENT, SEARCHES,
         topk_table("als"), topk_table("gru"), topk_table("two_tower"),
         similar_items_table("als"), similar_items_table("two_tower"),
+        similar_users_table("als"), similar_users_table("two_tower"),
     )
 }  # fmt: skip

@@ -52,6 +52,8 @@ class TowerShape:
     history_length: int = 20
     temperature: float = 0.05
     normalize: bool = True
+    history_pooling: str = "mean"  # mean | attention
+    second_outputs: int = 0  # of the second head: 0: there is none; 1: a rating; more: an event type each
 
     @property
     def n_momentum(self) -> int:
@@ -127,6 +129,11 @@ class TwoTower(nn.Module):
         self.decay = nn.Parameter(torch.zeros(()))  # weight of a recent item: (1 + age in days) ** -decay
         self.numeric = nn.Linear(N_NUMERIC, shape.dim, bias=False)
         nn.init.zeros_(self.numeric.weight)
+        if shape.history_pooling == "attention":
+            self.attention = nn.Linear(shape.dim, shape.dim, bias=False)
+            nn.init.zeros_(self.attention.weight)  # begins as the mean
+        if shape.second_outputs:
+            self.second = nn.Linear(3 * shape.dim, shape.second_outputs)
         self.user_layers = _layers(shape)
         self.item_layers = _layers(shape)
         self.momentum = nn.Linear(shape.dim, shape.n_momentum)
@@ -136,11 +143,9 @@ class TwoTower(nn.Module):
     def users(self, block: Tensor, batch: UserBatch) -> tuple[Tensor, Tensor]:
         """Vectors z_u [n, dim] and momentum coefficients a_u [n, n_momentum]."""
         rows = with_zero_row(block)
-        weight = (1.0 + batch.history_days).pow(-self.decay) * (batch.history != PAD)
-        history = torch.einsum("nh,nhd->nd", weight, rows[batch.history])
-        history = history / weight.sum(1, keepdim=True).clamp(min=1e-6)
-        z = rows[batch.user] + self.user_bias + self.history(history) + self.numeric(batch.numeric)
+        z = rows[batch.user] + self.user_bias + self.numeric(batch.numeric)
         z = z + _bags(rows, batch.codes, self.shape.user_features)
+        z = z + self.history(self._pooled(rows[batch.history], batch, z))
         z = self.user_layers(z if batch.keep is None else z * batch.keep)
         return self._out(z), self.momentum(z)
 
@@ -154,6 +159,28 @@ class TwoTower(nn.Module):
         """The user's side of the score as one vector [n, dim + n_momentum]."""
         z, a = self.users(block, batch)
         return torch.cat([z / self.shape.temperature, a], dim=1)
+
+    def second_scores(self, z_users: Tensor, z_items: Tensor) -> Tensor:
+        """The second head on pairs [n, second_outputs]: linear in both vectors and their product.
+
+        The product is the generalised matrix factorisation of He et al., "Neural Collaborative Filtering" (WWW 2017,
+        eq. 9), the vectors themselves stand for the biases of user and item.
+        """
+        return self.second(torch.cat([z_users, z_items, z_users * z_items], dim=1))
+
+    def _pooled(self, recent: Tensor, batch: UserBatch, asking: Tensor) -> Tensor:
+        """The recent items [n, h, d] as one vector [n, d]: a mean by age, or by age and attention.
+
+        Attention is the scaled dot product of Vaswani et al., "Attention Is All You Need" (2017, eq. 1), with what
+        else is known of the user as the query and the age as a bias.
+        """
+        weight = (1.0 + batch.history_days).pow(-self.decay) * (batch.history != PAD)
+        if self.shape.history_pooling == "attention":
+            match = torch.einsum("nd,nhd->nh", self.attention(asking), recent) / math.sqrt(self.shape.dim)
+            match = match.masked_fill(batch.history == PAD, float("-inf"))
+            weight = weight * (match - match.amax(1, keepdim=True).clamp(min=-1e30)).exp()
+        pooled = torch.einsum("nh,nhd->nd", weight, recent)
+        return pooled / weight.sum(1, keepdim=True).clamp(min=1e-6)
 
     def _out(self, z: Tensor) -> Tensor:
         # The constant keeps the gradient of a vector near zero finite.
@@ -213,6 +240,23 @@ def sampled_softmax(
         negatives.masked_fill_(hidden, float("-inf"))
     negatives[rows, target] = positive
     return torch.logsumexp(negatives, dim=1) - positive
+
+
+def second_loss(scores: Tensor, label: Tensor) -> Tensor:
+    """The loss of the second head for each row [n]; 0 where the label is not a number.
+
+    Args:
+        scores: float32 [n, outputs]. One output: a standardised rating, by squared error; more: event types, by
+            cross-entropy.
+        label: float32 [n]: the rating, or the number of the event type.
+    """
+    known = ~label.isnan()
+    filled = torch.where(known, label, 0.0)
+    if scores.shape[1] == 1:
+        losses = (scores[:, 0] - filled).square()
+    else:
+        losses = nn.functional.cross_entropy(scores, filled.long(), reduction="none")
+    return losses * known
 
 
 def _layers(shape: TowerShape) -> nn.Sequential:

@@ -23,7 +23,7 @@ from sparkrec.maintenance.tables import State
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import current_lists
-from sparkrec.tables import RUN_DATE, RUNS, TABLES, Table, similar_items_table, topk_table
+from sparkrec.tables import RUN_DATE, RUNS, TABLES, Table, list_tables
 
 HOUR_MS = 3_600_000
 LEFTOVERS = ("_staging", "_checkpoints", "_search")  # what attempts and searches empty when they end
@@ -137,7 +137,7 @@ def _old_nights(night: Night, states: dict[Table, State]) -> Iterator[Step]:
         gone = sorted(set(snapshots) - kept.kept_nights(snapshots, settings.keep_nights, stay))
         if gone:
             yield Step(f"remove {_named(gone, 'snapshot')} of {model}", partial(_remove_snapshots, night, model, gone))
-        for table in (topk_table(model), similar_items_table(model)):
+        for table in list_tables(model):
             if table not in states or not settings.keep_list_nights:
                 continue
             found = care.partitions(night.spark, warehouse, table)

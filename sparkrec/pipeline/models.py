@@ -27,7 +27,7 @@ class ModelCard:
     n_items: int
     inputs: dict[str, Any]
     warm_nights: int = 0  # nights in a row that began with the night before, up to this one; 0: from scratch
-    index_id: str = ""  # of the table item_index: its numbers are those of the weights' rows
+    index_id: str = ""  # of the index tables whose numbers are those of the weights' rows
     full_retrain: str = ""  # why it was trained from scratch although nights begin with the night before
 
     @property

@@ -13,6 +13,7 @@ from sparkrec.config import Config
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.formats import LogFormat, load_format
+from sparkrec.retrieval.approximate import require_faiss
 from sparkrec.store import Warehouse
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     _require(config.logs.format, "logs.format")
     fmt = load_format(config.logs.format)
     _check_attributes(config.topk.exclude, fmt)
+    if config.topk.index != "exact" and "topk" in stages:
+        require_faiss(config.topk.index)
     if "ingest" in stages:
         _require(config.logs.path, "logs.path")
     declared_cutoff(config.evaluation, as_of)

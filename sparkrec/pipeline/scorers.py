@@ -16,11 +16,11 @@ from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.support import filter_support
-from sparkrec.prepare.user_item import user_item
+from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval import towers
 from sparkrec.retrieval.topk import VECTOR, ItemMatrix, item_matrix
-from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, TS, USER_FEATURES, USER_IDX
+from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, TS, USER_FEATURES, USER_IDX, USER_INDEX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -59,6 +59,17 @@ def item_vectors(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of
     return replace(whole, vectors=whole.vectors[:, : towers.load_served(path).shape.dim])
 
 
+def user_matrix(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> ItemMatrix:
+    """A user model's users as they lie beside each other: the row number is the ``user_idx``."""
+    if card.model == "als":
+        queries, dim = _als(night, inputs, card, part, as_of).queries, None
+    else:
+        path = part_path(night.warehouse, card.model, night.run_date, part)
+        queries, dim = _two_tower(night, inputs, path, as_of).queries, towers.load_served(path).shape.dim
+    vectors = item_matrix(queries.select(F.col(USER_IDX).alias(IDX), VECTOR), inputs.read(USER_INDEX).count())
+    return replace(vectors, vectors=vectors.vectors[:, :dim])
+
+
 def seen_pairs(night: Night, inputs: Inputs, before: datetime) -> DataFrame:
     """``(user_idx, item_idx)`` of all interactions of known users before a time, distinct."""
     known = F.col(USER_IDX).isNotNull() & (F.col(TS) < utc(before))
@@ -81,6 +92,7 @@ def _came_later(
     config = night.config
     kept, _ = filter_support(inputs.read(INTERACTIONS).where(F.col(TS) < utc(as_of)), config.prepare.support)
     taken = user_item(kept, config.prepare.user_item, night.fmt.event_weights, as_of)
+    taken = debiased(taken, config.als.debias)
     theirs = taken.join(users.select(F.col(IDX).alias(USER_IDX)), USER_IDX, "left_anti")
     users = users.unionByName(fold_in(theirs, items, config.als, new=USER_IDX, known=ITEM_IDX))
     theirs = taken.join(items.select(F.col(IDX).alias(ITEM_IDX)), ITEM_IDX, "left_anti")

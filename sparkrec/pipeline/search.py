@@ -147,7 +147,12 @@ def search(
     versions = pin(night, stage)
     inputs = Inputs(night, versions)
     last_day, cutoff = validation_night(night, inputs, model)
-    always = ["evaluation.refit=false", f"evaluation.cutoff={cutoff.isoformat()}", "gru.warm_start=false"]
+    always = [
+        "evaluation.refit=false",
+        f"evaluation.cutoff={cutoff.isoformat()}",
+        "gru.warm_start=false",
+        "two_tower.warm_start=false",
+    ]
     configs = [configure([*always, *_overrides(point)]) for point in points]
     log_event("search", model=model, settings=len(points), validation_night=str(last_day), cutoff=cutoff.isoformat())
     tried: list[Tried] = []

@@ -66,14 +66,20 @@ _STAGES = (
     Stage(
         "train_gru",
         (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.config.gru, n.fmt.session_events, beginning(n).settings(n), *_training(n)),
+        lambda n: (n.config.gru, n.fmt.session_events, beginning(n, "gru").settings(n), *_training(n)),
         run_train_gru,
         optional=(ITEM_VECTORS,),
     ),
     Stage(
         "train_two_tower",
         (INTERACTIONS, ITEM_FEATURES, USER_FEATURES, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.config.two_tower, n.fmt.item_features, n.fmt.user_features, *_training(n)),
+        lambda n: (
+            n.config.two_tower,
+            n.fmt.item_features,
+            n.fmt.user_features,
+            beginning(n, "two_tower").settings(n),
+            *_training(n),
+        ),
         run_train_two_tower,
     ),
     Stage(

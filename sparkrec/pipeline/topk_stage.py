@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pyspark import StorageLevel
-from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from sparkrec import store
@@ -21,61 +20,35 @@ from sparkrec.evaluation.values import RECENT, MetricValue, split_of
 from sparkrec.log import warn_event
 from sparkrec.models.popularity import fallback_matrix
 from sparkrec.pipeline.ledger import StageResult, Versions
-from sparkrec.pipeline.models import ModelCard, part_path, read_card
+from sparkrec.pipeline.lists import Lists, session_lists, user_lists
+from sparkrec.pipeline.models import ModelCard, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import last_published, make_current
-from sparkrec.pipeline.scorers import USER_MODELS, item_vectors, seen_pairs, user_scorer
+from sparkrec.pipeline.scorers import USER_MODELS, item_vectors, user_matrix
 from sparkrec.retrieval.fallback import FROM_MODEL, Counts, count_lists, filled_up
-from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
 from sparkrec.retrieval.publish import published, published_similar
-from sparkrec.retrieval.similar import similar_items
-from sparkrec.retrieval.topk import IntArray, ItemMatrix, top_k
+from sparkrec.retrieval.similar import nearest
+from sparkrec.retrieval.topk import IntArray, ItemMatrix
 from sparkrec.tables import (
     ID,
     IDX,
     INTERACTIONS,
-    ITEM_IDX,
     ITEM_INDEX,
-    ITEMS,
     ITEMS_TABLE,
-    KEY_TYPE,
     METRICS,
     MODEL_VERSION,
     RUN_DATE,
-    SESSION_ID,
-    SESSIONS,
     SOURCE,
-    START_DATE,
-    START_TS,
-    USER_ID,
-    USER_IDX,
     USER_INDEX,
     VALUE,
+    Table,
     similar_items_table,
+    similar_users_table,
     topk_table,
 )
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-
-@dataclass(frozen=True)
-class Lists:
-    """The lists of a model.
-
-    Attributes:
-        rows: ``(key…, item_idx, rank, score)``.
-        keys: ``(key…)``: the users or sessions that should have a list, a row each.
-        key: The columns that tell lists apart.
-        seen: ``(key columns or some of them, item_idx)`` of what no list may hold; None where it may hold all.
-        event_weights: Weight of each event type where items are counted.
-    """
-
-    rows: DataFrame
-    keys: DataFrame
-    key: tuple[str, ...]
-    seen: DataFrame | None
-    event_weights: Mapping[str, float]
 
 
 def run_topk(night: Night, inputs: Inputs) -> StageResult:
@@ -86,7 +59,7 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
     for model in night.config.models:
         table = topk_table(model)
         card = read_card(night.warehouse, model, night.run_date)
-        with _judged(night, inputs, card, excluded) as (lists, counts, against):
+        with _judged(night, inputs, card, excluded) as (lists, counts, against, about):
             if against:
                 held_back.append(model)
                 notes.append(f"{model} held back: {', '.join(against)}")
@@ -95,12 +68,13 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
             if not counts.rows:
                 raise UserError(f"no list for {model}", where=str(night.run_date), fix="see its training's messages")
             outputs[table.name] = store.replace_night(lists, night.warehouse, table, night.run_date)
-            if night.config.topk.similar_items and model in USER_MODELS:
+            if model in USER_MODELS:
                 outputs |= _publish_similar(night, inputs, card, excluded)
             published_cards.append(card)
         rows += counts.rows
         note = f"{model}: {counts.lists} lists, {counts.whole} of them with {night.config.topk.k} items"
-        notes.append(f"{note}, {counts.popular} rows from popularity" if counts.popular else note)
+        note = f"{note}, {counts.popular} rows from popularity" if counts.popular else note
+        notes.append(f"{note}, {about}" if about else note)
     make_current(night, published_cards)
     return StageResult(outputs=outputs, rows_out=rows, message="; ".join(notes), held_back=tuple(held_back))
 
@@ -108,15 +82,16 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
 @contextmanager
 def _judged(
     night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
-) -> Iterator[tuple[DataFrame, Counts, list[str]]]:
-    """A model's lists in the columns of its table, counted and judged before a reader can see them."""
+) -> Iterator[tuple[DataFrame, Counts, list[str], str]]:
+    """A model's lists in the columns of its table, counted and judged before a reader can see them, and a note."""
     table, settings = topk_table(card.model), night.config.topk
     named = night.spark.createDataFrame([], table.ddl)
-    counts, against = Counts(0, 0, 0, 0, 0, 0), ["a score is not a number"]
+    counts, against, note = Counts(0, 0, 0, 0, 0, 0), ["a score is not a number"], ""
     with ExitStack() as kept:
         try:
-            make = _session_lists if card.model == "gru" else _user_lists
+            make = session_lists if card.model == "gru" else user_lists
             lists = make(night, inputs, card, excluded)
+            note = lists.note
             rows = _persisted(lists.rows.withColumn(SOURCE, F.lit(FROM_MODEL)), kept)
             counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
             against = objections_to(night, inputs, card, counts) if night.config.gate.enabled else []
@@ -127,7 +102,7 @@ def _judged(
         except Exception as error:  # raised by the engine here, or in a worker and wrapped by Spark
             if "is not finite" not in str(error):
                 raise
-        yield named, counts, against
+        yield named, counts, against, note
 
 
 def _persisted(rows: DataFrame, kept: ExitStack) -> DataFrame:
@@ -151,12 +126,23 @@ def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: Lists, exclude
 
 
 def _publish_similar(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Versions:
-    """The items beside each item, by the vectors that the users' lists were made with."""
-    table, settings = similar_items_table(card.model), night.config.topk
-    items = item_vectors(night, inputs, card, card.served_part, night.as_of)
-    lists = similar_items(night.spark, items, k=settings.k, excluded=excluded, block_mb=settings.block_mb)
-    named = published_similar(lists, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
-    return {table.name: store.replace_night(named, night.warehouse, table, night.run_date)}
+    """What lies beside each item and each user, by the vectors that the users' lists were made with."""
+    settings, outputs = night.config.topk, Versions()
+    part, as_of = card.served_part, night.as_of
+
+    def publish(table: Table, index: Table, rows: ItemMatrix, without: IntArray | None) -> None:
+        lists = nearest(
+            night.spark, rows, k=settings.k, excluded=without, block_mb=settings.block_mb, pass_mb=settings.pass_mb
+        )
+        named = published_similar(lists, inputs.read(index), night.run_date, card.model_version, table)
+        outputs[table.name] = store.replace_night(named, night.warehouse, table, night.run_date)
+
+    if settings.similar_items:
+        rows = item_vectors(night, inputs, card, part, as_of)
+        publish(similar_items_table(card.model), ITEM_INDEX, rows, excluded)
+    if settings.similar_users:
+        publish(similar_users_table(card.model), USER_INDEX, user_matrix(night, inputs, card, part, as_of), None)
+    return outputs
 
 
 def excluded_items(night: Night, inputs: Inputs) -> IntArray:
@@ -188,60 +174,3 @@ def objections_to(night: Night, inputs: Inputs, card: ModelCard, counts: Counts)
         counts.lists / counts.expected if counts.expected else 0.0,
         night.config.gate,
     )
-
-
-def _user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
-    """``(user_idx, user_id, item_idx, rank, score)`` for every user that the model knows."""
-    scorer = user_scorer(night, inputs, card, card.served_part, night.as_of)
-    users, key = _user_ids(inputs), (USER_IDX, USER_ID)
-    taken = seen_pairs(night, inputs, night.as_of)
-    seen = None if night.fmt.recommend_seen else taken
-    settings = night.config.topk
-    items = scorer.items.without(excluded)
-    rows = top_k(scorer.queries.join(users, USER_IDX, "inner"), items, key=key, k=settings.k, seen=seen,
-                 block_mb=settings.block_mb)  # fmt: skip
-    keys = taken.select(USER_IDX).distinct().join(users, USER_IDX, "inner")
-    return Lists(rows, keys, key, seen, night.fmt.event_weights)
-
-
-def _session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
-    """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
-    path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
-    walked = inputs.read(SESSIONS)
-    current = current_sessions(night, walked).persist(StorageLevel.MEMORY_AND_DISK)
-    states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
-    settings, key = night.config.topk, (USER_ID, KEY_TYPE)
-    seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
-    items = ItemMatrix(*output_items(path), trained_items(path)).without(excluded)
-    rows = top_k(_named(inputs, states, "vector"), items, key=key, k=settings.k, seen=seen, block_mb=settings.block_mb)
-    return Lists(rows, _named(inputs, current), key, seen, dict.fromkeys(night.fmt.session_events, 1.0))
-
-
-def _named(inputs: Inputs, sessions: DataFrame, *columns: str) -> DataFrame:
-    """``(user_id, key_type, columns…)`` of sessions: a user's id, or the session's own where it is anonymous."""
-    return sessions.join(_user_ids(inputs), USER_IDX, "left").select(
-        F.coalesce(USER_ID, SESSION_ID).alias(USER_ID),
-        F.when(F.col(USER_IDX).isNull(), "session").otherwise("user").alias(KEY_TYPE),
-        *columns,
-    )
-
-
-def current_sessions(night: Night, sessions: DataFrame) -> DataFrame:
-    """Every known user's last session, and the anonymous sessions that began on the night's day."""
-    newest = Window.partitionBy(USER_IDX).orderBy(F.col(START_TS).desc(), F.col(SESSION_ID).desc())
-    known = sessions.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
-    anonymous = sessions.where(F.col(USER_IDX).isNull() & (F.col(START_DATE) == F.lit(night.run_date)))
-    return known.where("n = 1").drop("n").unionByName(anonymous)
-
-
-def _seen_by(night: Night, inputs: Inputs, current: DataFrame) -> DataFrame:
-    """``(user_id, key_type, item_idx)``: all that a user has taken; of an anonymous session what is in it."""
-    users = seen_pairs(night, inputs, night.as_of).join(_user_ids(inputs), USER_IDX, "inner")
-    anonymous = current.where(F.col(USER_IDX).isNull()).withColumn(ITEM_IDX, F.explode(ITEMS))
-    of_users = users.select(USER_ID, F.lit("user").alias(KEY_TYPE), ITEM_IDX)
-    of_sessions = anonymous.select(F.col(SESSION_ID).alias(USER_ID), F.lit("session").alias(KEY_TYPE), ITEM_IDX)
-    return of_users.unionByName(of_sessions)
-
-
-def _user_ids(inputs: Inputs) -> DataFrame:
-    return inputs.read(USER_INDEX).select(F.col(IDX).alias(USER_IDX), F.col(ID).alias(USER_ID))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from sparkrec import store
 from sparkrec.config import config_dict, config_hash
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import resolve_cutoff
@@ -17,11 +16,11 @@ from sparkrec.models.als import fit_als, save_als
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.models import FULL, HOLDOUT, ModelCard, model_version, part_path, write_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.warm_start import FROM_SCRATCH, Beginning, begin_with, beginning
+from sparkrec.pipeline.warm_start import FROM_SCRATCH, Beginning, Earlier, begin_with, beginning, index_ids
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
-from sparkrec.prepare.user_item import user_item
+from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.tables import (
     INTERACTIONS,
@@ -38,7 +37,7 @@ from sparkrec.tables import (
     USER_ITEM,
     Table,
 )
-from sparkrec.training import gru, two_tower
+from sparkrec.training import gru, two_tower, two_tower_examples
 from sparkrec.training.item_vectors import write_item_vectors
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.snapshot import Manifest, write_snapshot
@@ -62,6 +61,39 @@ def parts(night: Night, cutoff: datetime) -> Iterator[Part]:
         yield Part(FULL, night.as_of)
 
 
+@dataclass(frozen=True)
+class Begin:
+    """What each part of a night's model begins with.
+
+    Attributes:
+        beginning: The earlier models, or why there are none.
+        earlier: By name of the part; None: from scratch.
+        inputs: The stage's, with the versions of the earlier models.
+    """
+
+    beginning: Beginning
+    earlier: dict[str, Earlier | None]
+    inputs: Inputs
+
+    @classmethod
+    def of(cls, night: Night, inputs: Inputs, model: str, cutoff: datetime) -> Begin:
+        """What the parts begin with: a hold-out part with a model that has not seen what it is judged on."""
+        found = beginning(night, model)
+        earlier = {part.name: begin_with(found.models, part.before) for part in parts(night, cutoff)}
+        begun: Versions = {f"models/{model}/{name}": e.version for name, e in earlier.items() if e is not None}
+        return cls(found, earlier, Inputs(night, inputs.versions | begun))
+
+    def path(self, part: Part) -> str | None:
+        """Folder of the model that a part begins with."""
+        found = self.earlier[part.name]
+        return found.path if found else None
+
+    def note(self, part: Part) -> str:
+        """What the ledger says of it."""
+        found = self.earlier[part.name]
+        return f", begun with {found.version}" if found else ""
+
+
 def run_train_als(night: Night, inputs: Inputs) -> StageResult:
     """ALS-WR in MLlib, on the cluster itself."""
     config, rows = night.config, inputs.read(INTERACTIONS)
@@ -72,6 +104,7 @@ def run_train_als(night: Night, inputs: Inputs) -> StageResult:
         else:
             kept, _ = filter_support(before(rows, part), config.prepare.support)
             matrix = user_item(kept, config.prepare.user_item, night.fmt.event_weights, part.before)
+        matrix = debiased(matrix, config.als.debias)
         save_als(fit_als(matrix, config.als, f"{config.warehouse.path}/_checkpoints/{night.run_id}"), path, meta)
         return ""
 
@@ -84,9 +117,7 @@ def run_train_gru(night: Night, inputs: Inputs) -> StageResult:
     starts = sessions(rows, config.prepare.sessions, night.fmt.session_events).select(START_TS)
     cutoff = resolve_cutoff(starts, START_TS, config.evaluation, night.as_of)
     n_items = index_size(inputs, ITEM_INDEX)
-    begin = beginning(night)
-    earlier = {part.name: begin_with(begin.models, part.before) for part in parts(night, cutoff)}
-    begun: Versions = {f"models/gru/{name}": found.version for name, found in earlier.items() if found is not None}
+    begin = Begin.of(night, inputs, "gru", cutoff)
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
         if part.name == FULL:
@@ -103,26 +134,32 @@ def run_train_gru(night: Night, inputs: Inputs) -> StageResult:
         if config.gru.features:
             vectors = inputs.read(ITEM_VECTORS) if inputs.has(ITEM_VECTORS) else None
             write_item_vectors(vectors, manifest.path, config.gru.features)
-        found = earlier[part.name]
-        first = found.path if found else None
+        first = begin.path(part)
         note = _epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first))
-        return f"{note}, begun with {found.version}" if found else note
+        return note + begin.note(part)
 
-    return _train_parts(night, Inputs(night, inputs.versions | begun), "gru", config.gru, cutoff, train, begin)
+    return _train_parts(night, begin.inputs, "gru", config.gru, cutoff, train, begin.beginning)
 
 
 def run_train_two_tower(night: Night, inputs: Inputs) -> StageResult:
     """The two-tower model, on Horovod workers fed by Petastorm."""
     config, weights, rows = night.config, night.fmt.event_weights, inputs.read(INTERACTIONS)
-    user_layout = two_tower.feature_layout(inputs.read(USER_FEATURES), USER_IDX)
-    item_layout = two_tower.feature_layout(inputs.read(ITEM_FEATURES), ITEM_IDX)
+    user_layout = two_tower_examples.feature_layout(inputs.read(USER_FEATURES), USER_IDX)
+    item_layout = two_tower_examples.feature_layout(inputs.read(ITEM_FEATURES), ITEM_IDX)
     n_users, n_items = index_size(inputs, USER_INDEX), index_size(inputs, ITEM_INDEX)
-    codes = two_tower.item_feature_matrix(inputs.read(ITEM_FEATURES), item_layout, n_items)
+    cutoff = user_cutoff(night, rows)
+    begin = Begin.of(night, inputs, "two_tower", cutoff)
+    second_outputs = two_tower_examples.second_outputs(config.two_tower, weights)
+    codes = two_tower_examples.item_feature_matrix(inputs.read(ITEM_FEATURES), item_layout, n_items)
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
         kept, _ = filter_support(before(rows, part), config.prepare.support)
-        seen = two_tower.examples(kept, inputs.read(USER_FEATURES), user_layout, config.two_tower, weights, part.before)
-        manifest = _snapshot(night, "two_tower", part, inputs, seen, two_tower.GROUP, two_tower.ORDER)
+        seen = two_tower_examples.examples(
+            kept, inputs.read(USER_FEATURES), user_layout, config.two_tower, weights, part.before
+        )
+        order = two_tower_examples.example_order(config.two_tower)
+        decides = (config.two_tower.half_life_days, config.two_tower.second_head)
+        manifest = _snapshot(night, "two_tower", part, inputs, seen, two_tower_examples.GROUP, order, settings=decides)
         if not manifest.rows:
             raise UserError(f"no interactions to train two towers on ({part.name})", fix="see prepare.support")
         task = two_tower.TowerTask(
@@ -135,13 +172,15 @@ def run_train_two_tower(night: Night, inputs: Inputs) -> StageResult:
             user_features=user_layout,
             item_features=item_layout,
             item_codes=codes,
-            as_of=two_tower.seconds(part.before),
+            as_of=two_tower_examples.seconds(part.before),
             repeats=night.fmt.recommend_seen,
             meta=meta,
+            second_outputs=second_outputs,
+            warm_start_path=begin.path(part),
         )
-        return _epochs(night, two_tower.train, (task,))
+        return _epochs(night, two_tower.train, (task,)) + begin.note(part)
 
-    return _train_parts(night, inputs, "two_tower", config.two_tower, user_cutoff(night, rows), train)
+    return _train_parts(night, begin.inputs, "two_tower", config.two_tower, cutoff, train, begin.beginning)
 
 
 def before(rows: DataFrame, part: Part) -> DataFrame:
@@ -169,10 +208,14 @@ def _snapshot(
     group: str,
     order: Sequence[str],
     n_slots: int | None = None,
+    settings: Sequence[Any] = (),
 ) -> Manifest:
-    """The pinned Parquet snapshot that the workers read; one of equal inputs is used again."""
+    """The pinned Parquet snapshot that the workers read; one of equal inputs is used again.
+
+    ``settings`` are those of the model that decide on the values of the rows.
+    """
     identity = {name: int(v) for name, v in inputs.versions.items() if isinstance(v, int)}
-    prepared = int(config_hash(night.config.prepare, night.fmt, night.code_version, part.before)[:12], 16)
+    prepared = int(config_hash(night.config.prepare, night.fmt, night.code_version, part.before, *settings)[:12], 16)
     path = f"{night.warehouse.snapshot_path(model, night.run_date)}/{part.name}"
     return write_snapshot(
         rows,
@@ -218,7 +261,7 @@ def _train_parts(
         n_items=index_size(inputs, ITEM_INDEX),
         inputs=dict(inputs.versions),
         warm_nights=begin.warm_nights,
-        index_id=store.table_id(night.spark, night.warehouse, ITEM_INDEX),
+        index_id=index_ids(night, model),
         full_retrain=begin.full_retrain,
     )
     write_card(night.warehouse, night.run_date, card)

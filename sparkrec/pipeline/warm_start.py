@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 from sparkrec import store
-from sparkrec.config import GruConfig, config_dict
+from sparkrec.config import GruConfig, TwoTowerConfig, config_dict
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.log import log_event
@@ -16,9 +16,12 @@ from sparkrec.pipeline.models import FULL, part_path, read_card
 from sparkrec.pipeline.night import Night
 from sparkrec.pipeline.publication import held_back_before, published_before
 from sparkrec.prepare.cut import as_of
-from sparkrec.tables import ITEM_INDEX
+from sparkrec.tables import FEATURE_INDEX, ITEM_INDEX, USER_INDEX
 from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
+CONFIGS = {"gru": GruConfig, "two_tower": TwoTowerConfig}  # of the models that can begin with an earlier one
+# The indexes whose numbers are those of the weights' rows.
+_NUMBERED_BY = {"gru": (ITEM_INDEX,), "two_tower": (USER_INDEX, ITEM_INDEX, FEATURE_INDEX)}
 # What says how a training begins and ends, not what is trained.
 _MAY_DIFFER = ("warm_start", "full_retrain_nights", "epochs")
 
@@ -36,7 +39,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a night's GRU begins with.
+    """What a night's training of a model begins with.
 
     Attributes:
         models: Models of earlier nights, the latest first; none: training begins from scratch.
@@ -67,34 +70,39 @@ class Beginning:
 FROM_SCRATCH = Beginning()
 
 
-def beginning(night: Night) -> Beginning:
-    """What the night's GRU begins with.
+def beginning(night: Night, model: str) -> Beginning:
+    """What the night's training of a model (``gru`` or ``two_tower``) begins with.
 
-    It is trained from scratch all the same when the last full training is ``gru.full_retrain_nights`` nights back, as
-    the cards count, or when the gate held back the last night's model. Only nights before this one count, so a night
-    that is run again decides the same.
+    It is trained from scratch all the same when the last full training is ``full_retrain_nights`` nights back, as the
+    cards count, or when the gate held back the last night's model. Only nights before this one count, so a night that
+    is run again decides the same.
     """
-    models, every = tuple(earlier_models(night)), night.config.gru.full_retrain_nights
+    models, every = tuple(earlier_models(night, model)), getattr(night.config, model).full_retrain_nights
     if not models:
         return FROM_SCRATCH
     if every and models[0].warm_nights + 1 >= every:
         return Beginning(full_retrain=f"every {every} nights")
-    held_back = held_back_before(night, "gru")
+    held_back = held_back_before(night, model)
     if held_back is not None:
         return Beginning(full_retrain=f"the gate held back the model of {held_back}")
     return Beginning(models)
 
 
-def earlier_models(night: Night) -> list[Earlier]:
-    """The published GRUs of the nights before this one that have its settings, the latest first.
+def earlier_models(night: Night, model: str) -> list[Earlier]:
+    """The published models of the nights before this one that have its settings, the latest first.
 
     None unless the night asks for them. Nights after this one do not count, so a night that is run again later begins
-    as it would have begun then; nor does a model that the gate held back, nor one whose items have been numbered anew
-    since.
+    as it would have begun then; nor does a model that the gate held back, nor one whose users, items or features have
+    been numbered anew since.
     """
-    nights = published_before(night, "gru") if night.config.gru.warm_start else []
-    index_id = store.table_id(night.spark, night.warehouse, ITEM_INDEX) if nights else ""
-    return [found for day, version in nights if (found := _model_of(night, day, version, index_id)) is not None]
+    nights = published_before(night, model) if getattr(night.config, model).warm_start else []
+    index_id = index_ids(night, model) if nights else ""
+    return [found for day, version in nights if (found := _model_of(night, model, day, version, index_id)) is not None]
+
+
+def index_ids(night: Night, model: str) -> str:
+    """What tells the tables apart that numbered the rows of a model's weights; empty where no model goes on from it."""
+    return "+".join(store.table_id(night.spark, night.warehouse, table) for table in _NUMBERED_BY.get(model, ()))
 
 
 def begin_with(models: Sequence[Earlier], before: datetime) -> Earlier | None:
@@ -102,23 +110,23 @@ def begin_with(models: Sequence[Earlier], before: datetime) -> Earlier | None:
     return next((model for model in models if as_of(model.run_date) <= before), None)
 
 
-def _model_of(night: Night, run_date: date, version: str, index_id: str) -> Earlier | None:
-    """The full model of a night, if it is still the published one, has these settings and knows these items."""
+def _model_of(night: Night, name: str, run_date: date, version: str, index_id: str) -> Earlier | None:
+    """The full model of a night, if it is still the published one, has these settings and these rows."""
     try:
-        card = read_card(night.warehouse, "gru", run_date)
+        card = read_card(night.warehouse, name, run_date)
         if card.model_version != version or FULL not in card.parts:
             return None
         if card.index_id and card.index_id != index_id:
-            log_event("model_ignored", run_date=str(run_date), reason="the items have been numbered anew since")
+            log_event("model_ignored", run_date=str(run_date), reason="its rows have been numbered anew since")
             return None
-        path = part_path(night.warehouse, "gru", run_date, FULL)
+        path = part_path(night.warehouse, name, run_date, FULL)
         model = read_model(path)
     except UserError:  # removed, or being trained anew
         return None
-    if _settings(GruConfig(**model["config"])) != _settings(night.config.gru):
+    if _settings(CONFIGS[name](**model["config"])) != _settings(getattr(night.config, name)):
         return None
     return Earlier(run_date, version, path, model[MODEL_HASH], card.warm_nights)
 
 
-def _settings(config: GruConfig) -> dict[str, Any]:
+def _settings(config: GruConfig | TwoTowerConfig) -> dict[str, Any]:
     return {key: value for key, value in config_dict(config).items() if key not in _MAY_DIFFER}

@@ -64,6 +64,27 @@ def user_item(
     ).select(*USER_ITEM.column_names)
 
 
+def debiased(matrix: DataFrame, exponent: float) -> DataFrame:
+    """The matrix with its confidence multiplied by n_i ** -exponent, n_i the number of the item's users.
+
+    The factor is 1 on average over the pairs, so that ``alpha`` keeps its scale. An inverse propensity with popularity
+    as the propensity: Schnabel et al., "Recommendations as Treatments" (ICML 2016); Yang et al., "Unbiased Offline
+    Recommender Evaluation" (RecSys 2018).
+
+    Args:
+        matrix: The columns of ``tables.USER_ITEM``.
+        exponent: 0: as it is; 1: all items weigh the same in total.
+    """
+    if not exponent:
+        return matrix
+    factors = matrix.groupBy(ITEM_IDX).agg(F.count(F.lit(1)).alias("_n"))
+    factors = factors.withColumn("_factor", F.pow(F.col("_n"), F.lit(-float(exponent))))
+    mean = factors.agg((F.sum(F.col("_factor") * F.col("_n")) / F.sum("_n")).alias("_mean"))
+    scaled = factors.crossJoin(F.broadcast(mean)).select(ITEM_IDX, (F.col("_factor") / F.col("_mean")).alias("_factor"))
+    confidence = (F.col(CONFIDENCE) * F.col("_factor")).cast("float")
+    return matrix.join(scaled, ITEM_IDX, "inner").withColumn(CONFIDENCE, confidence).select(*matrix.columns)
+
+
 def _recent_weight(half_life_days: float | None, as_of: datetime) -> Column:
     if half_life_days is None:
         return F.col(WEIGHT)

@@ -15,6 +15,7 @@ from sparkrec.tables import (
     QUERY_IDX,
     RUN_DATE,
     SIMILAR_ITEM_ID,
+    SIMILAR_USER_ID,
     USER_ID,
     USER_IDX,
     Table,
@@ -61,24 +62,23 @@ def published(
 
 
 def published_similar(
-    lists: DataFrame, item_index: DataFrame, run_date: date, model_version: str, table: Table
+    lists: DataFrame, index: DataFrame, run_date: date, model_version: str, table: Table
 ) -> DataFrame:
-    """Joins the ids back to the lists of ``similar_items``; a number without an id fails the write.
+    """Joins the ids back to the lists of ``similar.nearest``; a number without an id fails the write.
 
     Args:
         lists: ``(query_idx int, item_idx int, rank int, score float)``.
-        item_index: ``(id, idx)``; broadcast.
+        index: ``item_index`` or ``user_index``, as the table asks.
         run_date: The night.
         model_version: Version of the model.
-        table: ``tables.similar_items_table(model)``.
+        table: ``tables.similar_items_table(model)`` or ``tables.similar_users_table(model)``.
 
     Returns:
         The columns of ``table``.
     """
-    import pyspark.sql.functions as F
-
-    ids = F.broadcast(item_index)
-    named = _with_id(_with_id(lists, ids, QUERY_IDX, ITEM_ID), ids, ITEM_IDX, SIMILAR_ITEM_ID)
+    users = USER_ID in table.column_names
+    who, similar = (USER_ID, SIMILAR_USER_ID) if users else (ITEM_ID, SIMILAR_ITEM_ID)
+    named = _with_id(_with_id(lists, index, QUERY_IDX, who), index, ITEM_IDX, similar)
     return _in_columns(named, run_date, model_version, table)
 
 

@@ -1,4 +1,4 @@
-"""Items beside items: the nearest vectors by cosine, from the same engine as the users' lists."""
+"""Items beside items, users beside users: the nearest vectors by cosine, from the same engine as the users' lists."""
 
 from __future__ import annotations
 
@@ -6,43 +6,49 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, top_k
+from sparkrec.retrieval.topk import PASS_MB, VECTOR, IntArray, ItemMatrix, top_k
 from sparkrec.tables import ITEM_IDX, QUERY_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def similar_items(
-    spark: SparkSession, items: ItemMatrix, *, k: int, excluded: IntArray | None = None, block_mb: int = 64
+def nearest(
+    spark: SparkSession,
+    rows: ItemMatrix,
+    *,
+    k: int,
+    excluded: IntArray | None = None,
+    block_mb: int = 64,
+    pass_mb: int = PASS_MB,
 ) -> DataFrame:
-    """For each eligible item the ``k`` others whose vectors make the smallest angles with its own.
+    """For each eligible row the ``k`` others whose vectors make the smallest angles with its own.
 
     Args:
         spark: The session.
-        items: Vectors of a factor model or of an item tower. An item whose vector is zero has no direction: it gets no
-            list and is on none. The bias plays no part.
+        rows: Vectors of a model's items or users. A row whose vector is zero has no direction: it gets no list and is
+            on none. The bias plays no part.
         k: Length of the lists.
-        excluded: ``item_idx`` of items that get a list, but are on none.
+        excluded: Rows that get a list, but are on none.
         block_mb: Memory of a block of scores, per worker process.
+        pass_mb: Memory of the vectors that a worker searches at once.
 
     Returns:
-        ``(query_idx int, item_idx int, rank int, score float)``: the cosine, within -1 … 1; ties by the smaller item.
+        ``(query_idx int, item_idx int, rank int, score float)``, the first two row numbers: the cosine, within -1 … 1;
+        ties by the smaller row.
     """
     import pyarrow as pa
 
-    lengths = np.linalg.norm(items.vectors.astype(np.float64), axis=1)
+    lengths = np.linalg.norm(rows.vectors.astype(np.float64), axis=1)
     eligible = lengths > 0
-    if items.eligible is not None:
-        eligible &= items.eligible
-    directions = (items.vectors / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
-    rows = np.flatnonzero(eligible).astype(np.int32)
-    width = directions.shape[1]
-    lists = pa.ListArray.from_arrays(
-        pa.array(np.arange(len(rows) + 1, dtype=np.int32) * width), pa.array(directions[rows].ravel())
-    )
-    queries = spark.createDataFrame(pa.table({QUERY_IDX: pa.array(rows), VECTOR: lists}))
-    itself = spark.createDataFrame(pa.table({QUERY_IDX: pa.array(rows), ITEM_IDX: pa.array(rows)}))
+    if rows.eligible is not None:
+        eligible &= rows.eligible
+    directions = (rows.vectors / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
+    numbers = np.flatnonzero(eligible).astype(np.int32)
+    ends = np.arange(len(numbers) + 1, dtype=np.int64) * directions.shape[1]
+    lists = pa.LargeListArray.from_arrays(pa.array(ends), pa.array(directions[numbers].ravel()))
+    queries = spark.createDataFrame(pa.table({QUERY_IDX: pa.array(numbers), VECTOR: lists}))
+    itself = spark.createDataFrame(pa.table({QUERY_IDX: pa.array(numbers), ITEM_IDX: pa.array(numbers)}))
     matrix = ItemMatrix(directions, None, eligible)
     matrix = matrix if excluded is None else matrix.without(excluded)
-    return top_k(queries, matrix, key=QUERY_IDX, k=k, seen=itself, block_mb=block_mb)
+    return top_k(queries, matrix, key=QUERY_IDX, k=k, seen=itself, block_mb=block_mb, pass_mb=pass_mb)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,7 @@ MARGIN = 8  # candidates more than the list is long
 PAIRS_AT_ONCE = 1 << 16  # scored by the sum of fixed order
 UNIT = 2.0**-24  # half the distance of 1 to the next float32: the largest relative rounding error
 PARTITIONS_PER_CORE = 4
+PASS_MB = 1024  # of item vectors that a worker holds
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -115,6 +117,7 @@ def top_k(
     k: int,
     seen: DataFrame | None = None,
     block_mb: int = 64,
+    pass_mb: int = PASS_MB,
     partitions: int | None = None,
     observation: Observation | None = None,
 ) -> DataFrame:
@@ -132,6 +135,8 @@ def top_k(
         seen: ``(key columns or some of them, item_idx)``: pairs to leave out. Null keys and items outside of the
             matrix are ignored.
         block_mb: Memory of a block of scores, per worker process.
+        pass_mb: Memory of the item vectors that a worker process holds. Where there are more, the items are searched
+            in passes, and the best of all passes are kept: the lists are the same.
         partitions: Partitions of the queries; four for each core by default.
         observation: After an action on the lists holds ``rows``, ``lists`` (queries with a row) and ``full_lists``.
 
@@ -139,18 +144,22 @@ def top_k(
         ``(key…, item_idx int, rank int, score float)``, ranks from 1.
     """
     import pyspark.sql.functions as F
+    from pyspark.sql import DataFrame, Window
     from pyspark.sql.types import FloatType, IntegerType, StructType
 
     keys = [key] if isinstance(key, str) else list(key)
     spark = queries.sparkSession
     parts = partitions or PARTITIONS_PER_CORE * spark.sparkContext.defaultParallelism
-    prepared = _with_seen(queries, seen, keys, parts)
+    prepared = with_seen(queries, seen, keys, parts)
     # The same rows in the same order make the same blocks, so that reruns agree to the last bit.
     prepared = prepared.select(*keys, VECTOR, SEEN).sortWithinPartitions(*keys)
-    index = broadcast(spark, _Index.build(items, k, block_mb))
     schema = StructType([queries.schema[name] for name in keys])
     schema = schema.add(ITEM_IDX, IntegerType()).add(RANK, IntegerType()).add(SCORE, FloatType())
-    lists = prepared.mapInArrow(_searcher(index, keys), schema)
+    indexes = [broadcast(spark, _Index.build(part, k, block_mb)) for part in in_passes(items, pass_mb)]
+    lists = reduce(DataFrame.union, [prepared.mapInArrow(_searcher(index, keys), schema) for index in indexes])
+    if len(indexes) > 1:
+        best = Window.partitionBy(*keys).orderBy(F.desc(SCORE), ITEM_IDX)
+        lists = lists.withColumn(RANK, F.row_number().over(best)).where(F.col(RANK) <= k)
     if observation is None:
         return lists
     full = F.count_if(F.col(RANK) == k)
@@ -158,7 +167,21 @@ def top_k(
                          full.alias("full_lists"))  # fmt: skip
 
 
-def _with_seen(queries: DataFrame, seen: DataFrame | None, keys: list[str], parts: int) -> DataFrame:
+def in_passes(items: ItemMatrix, pass_mb: int) -> list[ItemMatrix]:
+    """The items cut into parts whose eligible vectors take ``pass_mb`` each; at least one part."""
+    positions, width = items.positions(), items.vectors.shape[1] + (items.bias is not None)
+    at_once = max(1, pass_mb * 2**20 // (4 * max(1, width)))
+    if len(positions) <= at_once:
+        return [items]
+    parts = []
+    for low in range(0, len(positions), at_once):
+        eligible = np.zeros(len(items.vectors), dtype=np.bool_)
+        eligible[positions[low : low + at_once]] = True
+        parts.append(ItemMatrix(items.vectors, items.bias, eligible))
+    return parts
+
+
+def with_seen(queries: DataFrame, seen: DataFrame | None, keys: list[str], parts: int) -> DataFrame:
     """Queries in ``parts`` partitions by key, with the items that each has seen as an array."""
     import pyspark.sql.functions as F
 
@@ -296,22 +319,31 @@ def _searcher(index: Any, keys: list[str]) -> Callable[[Iterable[pa.RecordBatch]
 def _search_batch(
     index: _Index, batch: pa.RecordBatch, keys: list[str], scratch: FloatArray
 ) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-
-    vectors = _vectors(batch.column(VECTOR), index.dim)
-    if not np.isfinite(vectors).all():
-        raise InvariantError("a query vector is not finite")
-    if index.biased:
-        vectors = np.concatenate([vectors, np.ones((len(vectors), 1), dtype=np.float32)], axis=1)
-    rows, positions = _seen(batch.column(SEEN), index)
+    vectors = query_vectors(batch, index.dim, index.biased)
+    rows, positions = seen_positions(batch, index.position_of)
     for low in range(0, len(vectors), index.rows):
         block = vectors[low : low + index.rows]
         first, last = np.searchsorted(rows, [low, low + len(block)])
         scores, found = search_block(index, block, rows[first:last] - low, positions[first:last], scratch)
-        row, rank = np.nonzero(scores > -np.inf)
-        columns = [batch.column(name).take(pa.array(row + low)) for name in keys]
-        columns += [pa.array(index.item_of[found[row, rank]].astype(np.int32)), pa.array((rank + 1).astype(np.int32))]
-        yield pa.RecordBatch.from_arrays([*columns, pa.array(scores[row, rank])], names=[*keys, ITEM_IDX, RANK, SCORE])
+        yield list_batch(batch, keys, low, scores, index.item_of[found])
+
+
+def list_batch(batch: pa.RecordBatch, keys: list[str], low: int, scores: FloatArray, items: IntArray) -> pa.RecordBatch:
+    """Lists as rows.
+
+    Args:
+        batch: With the key columns of the queries.
+        keys: Their names.
+        low: Row of the first query in ``batch``.
+        scores: float32 ``[b, k]`` in the order of the lists; ``-inf`` where there is no further item.
+        items: int64 ``[b, k]``, the ``item_idx``.
+    """
+    import pyarrow as pa
+
+    row, rank = np.nonzero(scores > -np.inf)
+    columns = [batch.column(name).take(pa.array(row + low)) for name in keys]
+    columns += [pa.array(items[row, rank].astype(np.int32)), pa.array((rank + 1).astype(np.int32))]
+    return pa.RecordBatch.from_arrays([*columns, pa.array(scores[row, rank])], names=[*keys, ITEM_IDX, RANK, SCORE])
 
 
 def _vectors(column: pa.Array, dim: int | None) -> FloatArray:
@@ -331,15 +363,33 @@ def _vectors(column: pa.Array, dim: int | None) -> FloatArray:
     return values.reshape(len(column), dim)
 
 
-def _seen(column: pa.Array, index: _Index) -> tuple[IntArray, IntArray]:
-    """Rows and positions of the seen pairs, rows ascending; items outside of the search are dropped."""
+def query_vectors(batch: pa.RecordBatch, dim: int, biased: bool) -> FloatArray:
+    """The queries of a batch, float32 ``[n, dim]``, with a column of ones behind them where items have a bias.
+
+    Raises:
+        InvariantError: One is not finite, or has another dimension.
+    """
+    vectors = _vectors(batch.column(VECTOR), dim)
+    if not np.isfinite(vectors).all():
+        raise InvariantError("a query vector is not finite")
+    return np.concatenate([vectors, np.ones((len(vectors), 1), dtype=np.float32)], axis=1) if biased else vectors
+
+
+def seen_positions(batch: pa.RecordBatch, position_of: IntArray) -> tuple[IntArray, IntArray]:
+    """Rows and positions of the seen pairs, rows ascending; items outside of the search are dropped.
+
+    Args:
+        batch: With the column ``seen``.
+        position_of: ``item_idx`` → position, -1 for one that is not searched.
+    """
     import pyarrow.compute as pc
 
+    column = batch.column(SEEN)
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     rows = np.repeat(np.arange(len(column)), lengths)
     items = column.flatten().to_numpy(zero_copy_only=False)
-    inside = (items >= 0) & (items < len(index.position_of))
-    rows, positions = rows[inside], index.position_of[items[inside]]
+    inside = (items >= 0) & (items < len(position_of))
+    rows, positions = rows[inside], position_of[items[inside]]
     searched = positions >= 0
     return rows[searched], positions[searched]
 

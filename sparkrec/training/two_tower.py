@@ -1,4 +1,4 @@
-"""Training of the two towers: the examples, made on Spark, and the loop that every rank runs.
+"""Training of the two towers: the loop that every rank runs; knows neither Spark nor the tables.
 
 N ranks at the same global batch take the same steps as one: a batch is the same slices of the same files whoever
 reads them, candidates and negatives are those of all ranks, the loss is a sum over all examples divided by their
@@ -13,7 +13,6 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from sparkrec.config import TrainConfig, TwoTowerConfig, config_hash
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.log import log_event, progress, warn_event
+from sparkrec.log import log_event, progress
 from sparkrec.models.two_tower import (
     PAD,
     Feature,
@@ -33,14 +32,26 @@ from sparkrec.models.two_tower import (
     log_expected_count,
     new_table,
     sampled_softmax,
+    second_loss,
 )
-from sparkrec.tables import ITEM_IDX, TS, USER_IDX
-from sparkrec.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint, save_model
+from sparkrec.tables import ITEM_IDX, USER_IDX
+from sparkrec.training.checkpoint import (
+    MODEL_HASH,
+    load_checkpoint,
+    load_model,
+    read_model,
+    remove_checkpoints,
+    save_checkpoint,
+    save_model,
+)
 from sparkrec.training.comm import Comm, gather_rows
 from sparkrec.training.feed import check_total, read_files
 from sparkrec.training.snapshot import read_manifest
 from sparkrec.training.two_tower_batches import (
     DAY_S,
+    LABEL,
+    SECONDS,
+    WEIGHT,
     Batch,
     Clock,
     Lane,
@@ -48,6 +59,7 @@ from sparkrec.training.two_tower_batches import (
     Sequences,
     UserArrays,
     clock,
+    code_columns,
     dropout_mask,
     join,
     lane,
@@ -61,18 +73,9 @@ from sparkrec.training.two_tower_batches import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyspark.sql import DataFrame
-
 ADAGRAD_EPS = 1e-10
 # Streams of random numbers, so that no two draws share a seed.
 _ORDER, _USER_DROPOUT, _ITEM_DROPOUT, _NEGATIVES = range(4)
-
-
-# A snapshot of examples: whole users to a file, in the order of time.
-SECONDS, WEIGHT = "ts_s", "weight"
-GROUP = USER_IDX
-ORDER = (USER_IDX, SECONDS, ITEM_IDX, WEIGHT)
-MAX_WIDTH = 8  # codes of one feature that a user or an item keeps
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class TowerTask:
     as_of: int  # seconds since 1970: the examples lie before it, and the lists are for what comes after
     repeats: bool  # whether an item that the user has already may be recommended again: then it is an example too
     meta: dict[str, Any]  # JSON-able, into model.json
+    second_outputs: int = 0  # of the second head, from two_tower_examples.second_outputs
+    warm_start_path: str | None = None  # folder of an earlier model, whose rows are the first of this one's segments
 
     @property
     def key(self) -> str:
@@ -99,7 +104,13 @@ class TowerTask:
         codes = hashlib.sha256(np.ascontiguousarray(self.item_codes).tobytes()).hexdigest()
         settings = {**dataclasses.asdict(self.config), "epochs": 0}
         features = [dataclasses.asdict(f) for f in (*self.user_features, *self.item_features)]
-        return config_hash(inputs, codes, settings, features, self.n_users, self.n_items, self.as_of, self.repeats)
+        sizes = self.n_users, self.n_items, self.as_of, self.repeats
+        return config_hash(inputs, codes, settings, features, *sizes, self.begun_with)
+
+    @property
+    def begun_with(self) -> str | None:
+        """Hash of the weights that the training begins with."""
+        return str(read_model(self.warm_start_path)[MODEL_HASH]) if self.warm_start_path else None
 
 
 @dataclass
@@ -144,6 +155,9 @@ class Material:
     share: Tensor  # float32 [n_items], each item's share of the examples
     trained_items: Tensor  # int64, items with a positive share, ascending
     repeats: bool  # whether what a user has already may be recommended again: it is a negative then
+    debias: np.ndarray | None  # float32 [n_items], factor of the weight of an item's examples
+    label_mean: float  # of the ratings that the second head learns
+    label_std: float
 
 
 def new_towers(shape: TowerShape, seed: int, device: str = "cpu") -> Towers:
@@ -184,6 +198,7 @@ def prepare(
         tally[n_files:] += torch.from_numpy(np.bincount(files[number].item[chosen], minlength=shape.n_items))
     tally = comm.allreduce_sum(tally)
     of_items = tally[n_files:]
+    label_mean, label_std = _label_scale(comm, files, rows) if shape.second_outputs == 1 else (0.0, 1.0)
     return Material(
         files=files,
         rows=rows,
@@ -194,14 +209,46 @@ def prepare(
         share=(of_items / of_items.sum().clamp(min=1)).float().to(device),
         trained_items=of_items.nonzero()[:, 0].to(device),
         repeats=repeats,
+        debias=popularity_factor(of_items.numpy(), config.debias) if config.debias else None,
+        label_mean=label_mean,
+        label_std=label_std,
     )
+
+
+def popularity_factor(count: np.ndarray, debias: float) -> np.ndarray:
+    """float32 [n_items]: count ** -debias, 1 on average over the examples; 0 for an item without any.
+
+    The inverse propensity of Schnabel et al., "Recommendations as Treatments" (ICML 2016), with popularity as the
+    propensity and an exponent between 0 (none) and 1 (every item weighs the same), as Yang et al., "Unbiased Offline
+    Recommender Evaluation" (RecSys 2018) have it.
+    """
+    factor = np.where(count > 0, np.maximum(count, 1.0) ** -debias, 0.0)
+    mean = float((factor * count).sum() / max(count.sum(), 1))
+    return (factor / mean if mean else factor).astype(np.float32)
+
+
+def _label_scale(comm: Comm, files: dict[int, Sequences], rows: dict[int, np.ndarray]) -> tuple[float, float]:
+    """Mean and deviation of the labels of all ranks' examples, so that the second head learns numbers around 0.
+
+    Raises:
+        UserError: No example has one.
+    """
+    labels = [files[number].label[chosen].astype(np.float64) for number, chosen in rows.items()]
+    mine = np.concatenate([*labels, np.zeros(0)])
+    mine = mine[~np.isnan(mine)]
+    sums = torch.tensor([len(mine), mine.sum(), np.square(mine).sum()], dtype=torch.float64)
+    n, total, squares = comm.allreduce_sum(sums).tolist()
+    if not n:
+        raise UserError("no event has a rating to learn", where="two_tower.second_head=rating", fix="set it to none")
+    mean = total / n
+    return mean, max(squares / n - mean * mean, 0.0) ** 0.5 or 1.0
 
 
 def train_epoch(comm: Comm, towers: Towers, data: Material, config: TwoTowerConfig, epoch: int) -> dict[str, Any]:
     """One pass over all examples.
 
     Returns:
-        epoch, loss (mean over all examples by weight), examples, steps, seconds.
+        epoch, loss (mean over all examples by weight), examples, steps, seconds; with a second head second_loss too.
 
     Raises:
         InvariantError: Not every example was seen exactly once.
@@ -211,17 +258,19 @@ def train_epoch(comm: Comm, towers: Towers, data: Material, config: TwoTowerConf
         number: lane(data.files[number], rows, (config.seed, _ORDER, epoch, number), config.horizon_days)
         for number, rows in data.rows.items()
     }
-    loss, weight, seen = 0.0, 0.0, 0
+    sums, seen = StepSums(), 0
     for step in progress(range(data.plan.steps), total=data.plan.steps, name=f"epoch {epoch}", rank=comm.rank):
         batch = local_batch(lanes, data, config, epoch, step)
-        step_loss, step_weight = train_step(comm, towers, data, batch, config, epoch, step)
-        loss, weight, seen = loss + step_loss, weight + step_weight, seen + len(batch.item)
+        sums = sums.plus(train_step(comm, towers, data, batch, config, epoch, step))
+        seen += len(batch.item)
     total = int(comm.allreduce_sum(torch.tensor([seen]))[0])
     if total != sum(data.plan.examples):
         raise InvariantError(f"epoch {epoch} saw {total} examples, there are {sum(data.plan.examples)}")
+    second = {"second_loss": sums.second / max(sums.labelled, 1e-12)} if towers.shape.second_outputs else {}
     return {
         "epoch": epoch,
-        "loss": loss / max(weight, 1e-12),
+        "loss": sums.loss / max(sums.weight, 1e-12),
+        **second,
         "examples": total,
         "steps": data.plan.steps,
         "seconds": round(time.monotonic() - began, 3),
@@ -235,14 +284,34 @@ def local_batch(lanes: dict[int, Lane], data: Material, config: TwoTowerConfig, 
         part = lane_batch(source, data.plan.slice(number, step), data.ticks, config.history_length)
         seed = (config.seed, _USER_DROPOUT, epoch, step, number)
         keep = dropout_mask(seed, len(part.item), config.dim, config.dropout)
-        parts.append(dataclasses.replace(part, keep=keep))
+        weight = part.weight if data.debias is None else part.weight * data.debias[part.item]
+        parts.append(dataclasses.replace(part, keep=keep, weight=weight))
     return join(parts)
+
+
+@dataclass(frozen=True)
+class StepSums:
+    """Sums over examples: of weighted losses, and of the weights that they are to be divided by."""
+
+    loss: float = 0.0
+    weight: float = 0.0
+    second: float = 0.0  # of the second head
+    labelled: float = 0.0  # weight of the examples that it has a label for
+
+    def plus(self, more: StepSums) -> StepSums:
+        """These and more."""
+        return StepSums(
+            self.loss + more.loss,
+            self.weight + more.weight,
+            self.second + more.second,
+            self.labelled + more.labelled,
+        )
 
 
 def train_step(
     comm: Comm, towers: Towers, data: Material, batch: Batch, config: TwoTowerConfig, epoch: int, step: int
-) -> tuple[float, float]:
-    """One step of all ranks; returns the sum of the weighted losses and the weight, over all ranks."""
+) -> StepSums:
+    """One step of all ranks; the sums are over all ranks."""
     device = towers.table.device
     width = data.plan.width(comm.size, step)
     users = user_batch(towers.shape, batch.users, batch.keep, device)
@@ -260,8 +329,21 @@ def train_step(
     losses = sampled_softmax(scores, target, count, log_q, hidden)
     weight = torch.from_numpy(batch.weight).to(device)
     loss = (losses * weight).sum()
-    loss.backward()
-    return _update(comm, towers, block, touched, loss.detach(), weight.sum(), config.learning_rate)
+    second, labelled = _second(towers, data, batch, z, z_items[target], weight)
+    (loss + config.second_weight * second).backward()
+    sums = torch.stack([loss.detach(), weight.sum(), second.detach(), labelled])
+    return _update(comm, towers, block, touched, sums, config.learning_rate)
+
+
+def _second(
+    towers: Towers, data: Material, batch: Batch, z: Tensor, z_items: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The second head's weighted loss, summed, and the weight of the examples that have a label."""
+    if not towers.shape.second_outputs:
+        return z.new_zeros(()), z.new_zeros(())
+    label = (torch.from_numpy(batch.label).to(z.device) - data.label_mean) / data.label_std
+    losses = second_loss(towers.dense.second_scores(z, z_items), label)
+    return (losses * weight).sum(), (weight * ~label.isnan()).sum()
 
 
 def draw_candidates(
@@ -278,11 +360,13 @@ def draw_candidates(
     drawn = comm.allgather(_padded(item, width))
     drawn = drawn[drawn != PAD]
     n_batch = len(drawn)
-    if config.n_sample:
-        seed = (config.seed, _NEGATIVES, epoch, step)
-        chosen = np.random.default_rng(seed).integers(0, len(pool), config.n_sample)
-        drawn = torch.cat([drawn, pool[torch.from_numpy(chosen).to(pool.device)]])
-    candidates, count = drawn.unique(return_counts=True)
+    seed = (config.seed, _NEGATIVES, epoch, step)
+    chosen = np.random.default_rng(seed).integers(0, len(pool), config.n_sample)
+    uniform = pool[torch.from_numpy(chosen).to(pool.device)]
+    candidates, count = torch.cat([drawn, uniform]).unique(return_counts=True)
+    if not config.gather_negatives:  # those that other ranks alone drew count 0 times: they are no negatives
+        n_batch = len(item)
+        count = torch.bincount(torch.searchsorted(candidates, torch.cat([item, uniform])), minlength=len(candidates))
     log_q = log_expected_count(data.share[candidates], n_batch, config.n_sample / len(pool))
     return candidates, count.float(), config.logq * log_q
 
@@ -349,17 +433,15 @@ def _touched_rows(
     return rows[rows != PAD]
 
 
-def _update(
-    comm: Comm, towers: Towers, block: Tensor, touched: Tensor, loss: Tensor, weight: Tensor, rate: float
-) -> tuple[float, float]:
-    """Sums the gradients, the loss and the weight of all ranks in one message, and takes the step."""
+def _update(comm: Comm, towers: Towers, block: Tensor, touched: Tensor, step_sums: Tensor, rate: float) -> StepSums:
+    """Sums the gradients and the step's sums of all ranks in one message, and takes the step."""
     dense = list(towers.dense.parameters())
     parts = [block, *dense]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parts]
-    flat = torch.cat([g.flatten() for g in gradients] + [loss[None], weight[None]])
+    flat = torch.cat([*(g.flatten() for g in gradients), step_sums])
     flat = comm.allreduce_sum(flat)
-    total_loss, total_weight = float(flat[-2]), float(flat[-1])
-    sums = (flat[:-2] / max(total_weight, 1e-12)).split([p.numel() for p in parts])
+    total = StepSums(*flat[-len(step_sums) :].tolist())
+    sums = (flat[: -len(step_sums)] / max(total.weight, 1e-12)).split([p.numel() for p in parts])
     rows, squares = block.detach(), towers.table_squares[touched]
     adagrad_(rows, squares, sums[0].view_as(rows), rate)
     towers.table[touched], towers.table_squares[touched] = rows, squares
@@ -367,7 +449,7 @@ def _update(
         for parameter, state, gradient in zip(dense, towers.dense_squares, sums[1:], strict=True):
             adagrad_(parameter, state, gradient.view_as(parameter), rate)
             parameter.grad = None
-    return total_loss, total_weight
+    return total
 
 
 def _padded(values: Tensor, n: int) -> Tensor:
@@ -394,6 +476,7 @@ def tower_shape(
     n_items: int,
     user_features: Sequence[Feature],
     item_features: Sequence[Feature],
+    second_outputs: int = 0,
 ) -> TowerShape:
     """The shape that the configuration and the night's indexes give.
 
@@ -408,6 +491,8 @@ def tower_shape(
         ("horizon_days", config.horizon_days >= 0, "0 or more"),
         ("n_sample", config.n_sample >= 0, "0 or more"),
         ("windows_days", all(days > 0 for days in config.windows_days), "above 0, each"),
+        ("second_weight", config.second_weight >= 0, "0 or more"),
+        ("debias", 0 <= config.debias <= 1, "from 0 to 1"),
         ("half_life_days", config.half_life_days is None or config.half_life_days > 0, "above 0, or null"),
     ]:
         if not good:
@@ -423,6 +508,8 @@ def tower_shape(
         history_length=config.history_length,
         temperature=config.temperature,
         normalize=config.normalize,
+        history_pooling=config.history_pooling,
+        second_outputs=second_outputs,
     )
 
 
@@ -455,7 +542,7 @@ def train(comm: Comm, task: TowerTask) -> list[dict[str, Any]]:
     from sparkrec.training.launch import pick_device
 
     config = task.config
-    shape = tower_shape(config, task.n_users, task.n_items, task.user_features, task.item_features)
+    shape = tower_shape(config, task.n_users, task.n_items, task.user_features, task.item_features, task.second_outputs)
     device = str(pick_device(comm, task.train))
     files, n_files = read_sequences(comm, task.snapshot_path, shape)
     data = prepare(
@@ -463,6 +550,10 @@ def train(comm: Comm, task: TowerTask) -> list[dict[str, Any]]:
         item_codes=task.item_codes, as_of=task.as_of, repeats=task.repeats or config.repeats, device=device,
     )  # fmt: skip
     towers = new_towers(shape, config.seed, device)
+    if task.warm_start_path:
+        if comm.rank == 0:
+            continue_with(towers, task.warm_start_path)
+        share_weights(comm, towers)
     done, history = _resume(comm, task, towers)
     for epoch in range(done, config.epochs):
         history.append(train_epoch(comm, towers, data, config, epoch))
@@ -470,7 +561,15 @@ def train(comm: Comm, task: TowerTask) -> list[dict[str, Any]]:
             log_event("two_tower_epoch", **history[-1])
             save_checkpoint(task.model_path, epoch + 1, towers.tensors(), {"history": history}, task.key)
     if comm.rank == 0:
-        described = {**task.meta, "config": dataclasses.asdict(config), "history": history, "as_of": task.as_of}
+        scale = {"label_mean": data.label_mean, "label_std": data.label_std} if task.second_outputs else {}
+        begun = {"warm_start": task.begun_with, "as_of": task.as_of}
+        described = {
+            **task.meta,
+            "config": dataclasses.asdict(config),
+            "history": history,
+            **begun,
+            **scale,
+        }
         save_towers(task.model_path, towers, task.item_codes, data.ticks.phi[-1], described)
         remove_checkpoints(task.model_path)
     comm.barrier()
@@ -484,135 +583,54 @@ def read_sequences(comm: Comm, path: str, shape: TowerShape) -> tuple[dict[int, 
     """
     manifest = read_manifest(path)
     codes = code_columns(shape.user_features)
-    wanted = [USER_IDX, ITEM_IDX, SECONDS, WEIGHT, *codes]
+    labels = [LABEL] if shape.second_outputs else []
+    wanted = [USER_IDX, ITEM_IDX, SECONDS, WEIGHT, *labels, *codes]
     found = read_files(manifest, comm.rank, comm.size, wanted)
     files = {}
     for number, columns in found.items():
         stacked = np.stack([columns[c] for c in codes], 1) if codes else np.zeros((len(columns[USER_IDX]), 0))
         head = (columns[USER_IDX], columns[ITEM_IDX], columns[SECONDS], columns[WEIGHT])
-        files[number] = sequences(*head, stacked)
+        files[number] = sequences(*head, stacked, columns.get(LABEL))
     check_total(manifest, sum(len(s) for s in files.values()), comm)
     return files, len(manifest.files)
 
 
-def feature_layout(features: DataFrame, key: str, max_width: int = MAX_WIDTH) -> tuple[Feature, ...]:
-    """The features of a table of code arrays, by name: number of codes and width, from one pass over it.
+def continue_with(towers: Towers, path: str) -> None:
+    """Takes over the weights of an earlier model, whose users, items and codes are the first of each segment.
 
-    A value with more than ``max_width`` codes keeps the first ones; how many do not is logged.
-    """
-    from pyspark.sql import functions as F
-
-    names = sorted(c for c in features.columns if c != key)
-    if not names:
-        return ()
-    measures = []
-    for n, name in enumerate(names):
-        measures += [
-            F.max(F.size(name)).alias(f"width_{n}"),
-            F.max(F.array_max(name)).alias(f"codes_{n}"),
-            F.count_if(F.size(name) > max_width).alias(f"cut_{n}"),
-        ]
-    row = features.agg(*measures).head()
-    found = row.asDict() if row is not None else {}
-    for n, name in enumerate(names):
-        if found.get(f"cut_{n}"):
-            warn_event("feature_codes_cut", feature=name, rows=found[f"cut_{n}"], kept=max_width)
-    return tuple(
-        Feature(name, found.get(f"codes_{n}") or 0, min(max_width, max(1, found.get(f"width_{n}") or 1)))
-        for n, name in enumerate(names)
-    )
-
-
-def code_columns(features: Sequence[Feature]) -> list[str]:
-    """Names of the flat code columns: ``code_0``, ``code_1``, … over all features and their widths."""
-    return [f"code_{n}" for n in range(sum(f.width for f in features))]
-
-
-def flat_codes(table: DataFrame, key: str, features: Sequence[Feature]) -> DataFrame:
-    """``key`` and the flat code columns; 0 where a value has fewer codes."""
-    from pyspark.sql import functions as F
-
-    places = [(f.name, n) for f in features for n in range(f.width)]
-    values = [F.coalesce(F.get(name, F.lit(n)), F.lit(0)).cast("int") for name, n in places]
-    named = [value.alias(c) for value, c in zip(values, code_columns(features), strict=True)]
-    return table.select(key, *named)
-
-
-def examples(
-    interactions: DataFrame,
-    user_features: DataFrame,
-    features: Sequence[Feature],
-    config: TwoTowerConfig,
-    event_weights: Mapping[str, float],
-    as_of: datetime,
-) -> DataFrame:
-    """One row for each interaction of a known user before ``as_of``: numbers only, no nulls.
-
-    Histories are no columns: a snapshot holds whole users (group by GROUP, ordered by ORDER), so that what a user did
-    before an event is the rows before it, and a user with a million events costs a million rows, not a million
-    histories.
-
-    Args:
-        interactions: Table ``interactions``. Anonymous events and those without weight are no examples.
-        user_features: Table ``user_features``.
-        features: Its layout, from ``feature_layout``.
-        config: Of the model.
-        event_weights: Event type to weight; 0 or absent: not an interaction.
-        as_of: UTC; the night's end, or the cutoff of a hold-out.
-
-    Returns:
-        user_idx int, item_idx int, ts_s bigint (seconds since 1970), weight float (the event's, halved with each
-        half-life of its age), code_0 int, ….
-    """
-    from pyspark.sql import functions as F
-
-    rows = counted_events(interactions, event_weights, as_of)
-    weight = F.col(WEIGHT)
-    if config.half_life_days:
-        age_days = (F.lit(seconds(as_of)) - F.col(SECONDS)) / DAY_S
-        weight = weight * F.pow(F.lit(0.5), age_days / config.half_life_days)
-    rows = rows.withColumn(WEIGHT, weight.cast("float"))
-    if not features:
-        return rows
-    joined = rows.join(flat_codes(user_features, USER_IDX, features), USER_IDX, how="left")
-    return joined.fillna(0, subset=code_columns(features))
-
-
-def counted_events(interactions: DataFrame, event_weights: Mapping[str, float], as_of: datetime) -> DataFrame:
-    """user_idx, item_idx, ts_s, weight of the events of known users that count, before ``as_of``."""
-    from pyspark.sql import functions as F
-
-    from sparkrec.prepare.cut import utc
-    from sparkrec.prepare.weights import counted
-
-    known = F.col(USER_IDX).isNotNull() & (F.col(TS) < utc(as_of))
-    weight = F.col(WEIGHT).cast("float").alias(WEIGHT)
-    rows = counted(interactions, event_weights).where(known)
-    return rows.select(USER_IDX, ITEM_IDX, F.unix_seconds(TS).alias(SECONDS), weight)
-
-
-def seconds(when: datetime) -> int:
-    """Seconds since 1970, rounded up, so that what came before is in an earlier second; without a zone it is UTC."""
-    from sparkrec.prepare.cut import micros
-
-    return -(-micros(when) // 1_000_000)
-
-
-def item_feature_matrix(item_features: DataFrame, features: Sequence[Feature], n_items: int) -> np.ndarray:
-    """int32 [n_items, sum of widths] of codes; 0 for an item without a row.
+    Rows that it does not have, or has not learnt, stay as new ones begin. Adagrad's accumulators are no part of a
+    model: they begin at 0 again.
 
     Raises:
-        InvariantError: An item lies outside of the index.
+        UserError: There is no such model, or its towers have another shape.
+        InvariantError: It has more rows of a segment than there are now.
     """
-    matrix = np.zeros((n_items, sum(f.width for f in features)), dtype=np.int32)
-    if not features:
-        return matrix
-    found = flat_codes(item_features, ITEM_IDX, features).toPandas()  # the catalogue, not the log
-    index = found[ITEM_IDX].to_numpy()
-    if len(index) and (index.min() < 0 or index.max() >= n_items):
-        raise InvariantError(f"item_features names item {index.max()}, the index ends at {n_items - 1}")
-    matrix[index] = found[code_columns(features)].to_numpy(dtype=np.int32)
-    return matrix
+    weights, _ = load_model(path)
+    own = {f"dense.{name}": parameter for name, parameter in towers.dense.named_parameters()}
+    theirs = {name: part for name, part in weights.items() if name.startswith("dense.")}
+    if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in theirs.items()}:
+        fix = "set two_tower.warm_start=false, or the dimensions, layers and features of that model"
+        raise UserError("the earlier model has another shape", where=path, fix=fix)
+    taken = 0
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(theirs[name])
+        for name, (first, size) in towers.shape.segments.items():
+            rows = weights.get(f"rows.{name}")
+            if rows is None:
+                continue
+            if len(rows) > size:
+                raise InvariantError(f"{path} has {len(rows)} rows of {name}, there are only {size} now")
+            learnt = rows.abs().sum(1) > 0
+            towers.table[first : first + len(rows)][learnt] = rows[learnt].to(towers.table.device)
+            taken += int(learnt.sum())
+    log_event("warm_start", path=path, rows=taken, new_rows=towers.shape.n_rows - taken)
+
+
+def share_weights(comm: Comm, towers: Towers) -> None:
+    """Gives all ranks the state of rank 0."""
+    for tensor in towers.tensors().values():
+        tensor.copy_(comm.broadcast(tensor))
 
 
 def _resume(comm: Comm, task: TowerTask, towers: Towers) -> tuple[int, list[dict[str, Any]]]:
@@ -622,6 +640,5 @@ def _resume(comm: Comm, task: TowerTask, towers: Towers) -> tuple[int, list[dict
         towers.load(found[1])
     done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
     if done:
-        for tensor in towers.tensors().values():
-            tensor.copy_(comm.broadcast(tensor))
+        share_weights(comm, towers)
     return done, list(found[2]["history"]) if found else []

@@ -8,16 +8,22 @@ depends on the seed, the epoch and the file alone: what it contains does not dep
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sparkrec.errors import InvariantError
-from sparkrec.models.two_tower import N_NUMERIC, PAD
+from sparkrec.models.two_tower import N_NUMERIC, PAD, Feature
 
 DAY_S = 86_400
+SECONDS, WEIGHT, LABEL = "ts_s", "weight", "label"  # columns of a snapshot of examples
 MAX_CLOCK_CELLS = 16_000_000  # (ticks, items) cells of the popularity clock; above it the ticks grow longer
+
+
+def code_columns(features: Sequence[Feature]) -> list[str]:
+    """Names of the flat code columns: ``code_0``, ``code_1``, … over all features and their widths."""
+    return [f"code_{n}" for n in range(sum(f.width for f in features))]
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Sequences:
     start: np.ndarray  # int64 [n], first row of the row's user
     key: np.ndarray  # int64 [n], ascending: user, then time
     first: np.ndarray  # bool [n], the user's first event with this item
+    label: np.ndarray  # float32 [n], of the second head; NaN where the event has none
 
     def __len__(self) -> int:
         return len(self.user)
@@ -55,7 +62,14 @@ class UserArrays:
     numeric: np.ndarray  # float32 [n, N_NUMERIC]
 
 
-def sequences(user: np.ndarray, item: np.ndarray, ts: np.ndarray, weight: np.ndarray, codes: np.ndarray) -> Sequences:
+def sequences(
+    user: np.ndarray,
+    item: np.ndarray,
+    ts: np.ndarray,
+    weight: np.ndarray,
+    codes: np.ndarray,
+    label: np.ndarray | None = None,
+) -> Sequences:
     """Orders the events of a file by user, time and item, whatever order they came in.
 
     Args:
@@ -64,7 +78,10 @@ def sequences(user: np.ndarray, item: np.ndarray, ts: np.ndarray, weight: np.nda
         ts: int [n], seconds since 1970.
         weight: float [n].
         codes: int [n, w].
+        label: float [n], of the second head; None: no event has one.
     """
+    if label is None:
+        label = np.full(len(user), np.nan, dtype=np.float32)
     order = np.lexsort((item, ts, user))
     user, item, ts = user[order].astype(np.int32), item[order].astype(np.int32), ts[order].astype(np.int64)
     new_user = np.ones(len(user), dtype=bool)
@@ -80,6 +97,7 @@ def sequences(user: np.ndarray, item: np.ndarray, ts: np.ndarray, weight: np.nda
         start=np.flatnonzero(new_user)[number] if len(ts) else number,
         key=number * span + ts,
         first=_first_of_pair(user, item),
+        label=label[order].astype(np.float32),
     )
 
 
@@ -201,6 +219,7 @@ class Batch:
     item: np.ndarray  # int64 [n]
     tick: np.ndarray  # int64 [n]
     weight: np.ndarray  # float32 [n]
+    label: np.ndarray  # float32 [n], of the second head; NaN where there is none
     keep: np.ndarray | None  # float32 [n, dim], dropout
 
 
@@ -233,6 +252,7 @@ def lane_batch(source: Lane, part: slice, ticks: Clock, length: int) -> Batch:
         item=source.seq.item[rows].astype(np.int64),
         tick=ticks.tick(cutoff),
         weight=source.seq.weight[rows],
+        label=source.seq.label[rows],
         keep=None,
     )
 
@@ -260,6 +280,7 @@ def join(parts: list[Batch]) -> Batch:
         item=np.concatenate([p.item for p in parts]),
         tick=np.concatenate([p.tick for p in parts]),
         weight=np.concatenate([p.weight for p in parts]),
+        label=np.concatenate([p.label for p in parts]),
         keep=np.concatenate(keeps) if keeps else None,
     )
 

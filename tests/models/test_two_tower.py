@@ -1,5 +1,6 @@
 """The two-tower model: hand-computed losses, padding, unknown users, the score as one dot product."""
 
+import dataclasses
 import math
 
 import pytest
@@ -15,6 +16,7 @@ from sparkrec.models.two_tower import (
     log_expected_count,
     new_table,
     sampled_softmax,
+    second_loss,
 )
 
 SHAPE = TowerShape(
@@ -131,6 +133,39 @@ def test_recent_items_weigh_more_with_decay():
     mixed = model.query(table, users([0], [[2, 1]], [[0.0, 1000.0]]))
     recent = model.query(table, users([0], [[2]], [[0.0]]))
     torch.testing.assert_close(mixed, recent, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_begins_as_the_mean_and_then_asks_for_what_fits():
+    shape = dataclasses.replace(SHAPE, history_pooling="attention")
+    table, model = table_and_model(shape)
+    _, plain = table_and_model()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "attention.weight"})
+    batch = users([0], [[2, 1, PAD]], [[3.0, 1.0, 999.0]])
+    torch.nn.init.zeros_(model.attention.weight)
+    torch.testing.assert_close(model.query(table, batch), plain.query(table, batch))
+    # By hand: softmax of <A z, h_j> / sqrt(dim) - decay * ln(1 + age), over the two that there are.
+    torch.nn.init.normal_(model.attention.weight)
+    with torch.no_grad():
+        recent = table[shape.id_rows("item", torch.tensor([2, 1]))]
+        asking = table[0] + model.user_bias
+        match = recent @ (model.attention.weight @ asking) / math.sqrt(8)
+        share = torch.softmax(match - model.decay * torch.tensor([4.0, 2.0]).log(), 0)
+        z = model.user_layers(asking + model.history.weight @ (share @ recent))
+        expected = torch.cat([z / (z.square().sum() + 1e-6).sqrt() / 0.5, model.momentum(z)])
+        torch.testing.assert_close(model.query(table, batch)[0], expected)
+        nobody = users([0], [[PAD, PAD, PAD]])
+        assert model.query(table, nobody).isfinite().all()
+
+
+def test_second_loss_by_hand_leaves_out_what_has_no_label():
+    rating = second_loss(torch.tensor([[1.0], [2.0]]), torch.tensor([0.5, math.nan]))
+    assert rating.tolist() == [0.25, 0.0]
+    scores = torch.tensor([[0.0, math.log(3.0)], [5.0, 5.0]], requires_grad=True)
+    kinds = second_loss(scores, torch.tensor([1.0, math.nan]))
+    torch.testing.assert_close(kinds.detach(), torch.tensor([math.log(4 / 3), 0.0]))
+    kinds.sum().backward()
+    assert scores.grad is not None
+    assert scores.grad[1].tolist() == [0.0, 0.0]
 
 
 def test_outputs_are_normalised_and_finite_at_zero():

@@ -1,4 +1,4 @@
-"""Which earlier model a night's GRU begins with, and that it is on record."""
+"""Which earlier model a night's training begins with, and that it is on record."""
 
 import dataclasses
 import json
@@ -20,6 +20,7 @@ from tests.published import a_night, publish, small_gru, train
 
 CONFIG = small_gru()
 TONIGHT = date(2024, 1, 9)
+MODELS = ("gru", "two_tower")
 
 
 def test_the_latest_earlier_published_model_of_these_settings_comes_first(spark, tmp_path):
@@ -27,7 +28,7 @@ def test_the_latest_earlier_published_model_of_these_settings_comes_first(spark,
         return a_night(spark, tmp_path, config, date(2024, 1, day))
 
     tonight = a_night(spark, tmp_path, CONFIG, TONIGHT)
-    assert earlier_models(tonight) == []
+    assert earlier_models(tonight, "gru") == []
     train(on(3))
     publish(on(3))
     train(on(4), dataclasses.replace(CONFIG, warm_start=False, epochs=9))  # how it began and ended may differ
@@ -43,11 +44,12 @@ def test_the_latest_earlier_published_model_of_these_settings_comes_first(spark,
     publish(on(9))
     train(on(10))  # a later night, when this one is run again after it
     publish(on(10))
-    found = earlier_models(tonight)
+    found = earlier_models(tonight, "gru")
     assert [m.run_date.day for m in found] == [4, 3]
     train(on(4))
-    assert earlier_models(tonight)[0].weights != found[0].weights  # so the stage's settings differ, and it runs again
-    assert earlier_models(on(9, dataclasses.replace(CONFIG, warm_start=False))) == []
+    # The stage's settings differ, and it runs again.
+    assert earlier_models(tonight, "gru")[0].weights != found[0].weights
+    assert earlier_models(on(9, dataclasses.replace(CONFIG, warm_start=False)), "gru") == []
 
 
 def test_a_holdout_model_begins_with_one_that_has_not_seen_its_truth():
@@ -70,33 +72,33 @@ def test_a_model_of_items_that_were_numbered_anew_is_not_begun_with(spark, tmp_p
     number("a", "b", "c")
     train(on(3))
     publish(on(3))
-    assert [model.run_date.day for model in earlier_models(on(4))] == [3]
+    assert [model.run_date.day for model in earlier_models(on(4), "gru")] == [3]
     shutil.rmtree(tmp_path / ITEM_INDEX.name)
-    assert earlier_models(on(4)) == []
+    assert earlier_models(on(4), "gru") == []
     number("c", "b", "a")  # the same version number as before
-    assert earlier_models(on(4)) == []
+    assert earlier_models(on(4), "gru") == []
     train(on(4))
     publish(on(4))
-    assert [model.run_date.day for model in earlier_models(on(5))] == [4]
+    assert [model.run_date.day for model in earlier_models(on(5), "gru")] == [4]
 
 
 def test_every_few_nights_training_begins_from_scratch(spark, tmp_path):
     def on(day, every):
         return a_night(spark, tmp_path, small_gru(full_retrain_nights=every), date(2024, 1, day))
 
-    assert beginning(on(1, 3)).warm_nights == 0
+    assert beginning(on(1, 3), "gru").warm_nights == 0
     decided = []
     for day in range(1, 8):
-        begin = beginning(on(day, 3))
+        begin = beginning(on(day, 3), "gru")
         decided.append((begin.warm_nights, begin.full_retrain))
         train(on(day, 3), warm_nights=begin.warm_nights)
         publish(on(day, 3))
     full = (0, "every 3 nights")
     assert decided == [(0, ""), (1, ""), (2, ""), full, (1, ""), (2, ""), full]
-    again = [beginning(on(day, 3)) for day in range(1, 8)]
+    again = [beginning(on(day, 3), "gru") for day in range(1, 8)]
     assert [(begin.warm_nights, begin.full_retrain) for begin in again] == decided
-    assert beginning(on(8, 1)).full_retrain == "every 1 nights"
-    assert beginning(on(4, 0)).warm_nights == 3  # never for their number
+    assert beginning(on(8, 1), "gru").full_retrain == "every 1 nights"
+    assert beginning(on(4, 0), "gru").warm_nights == 3  # never for their number
     assert again[1].settings(on(2, 3)) != again[3].settings(on(4, 3)) == (full[1], [])
 
 
@@ -113,15 +115,15 @@ def test_training_begins_from_scratch_when_the_gate_held_the_last_night_back(spa
     train(on(3))
     publish(on(3))
     judged(3, {"topk_gru": 1})
-    assert beginning(on(4)).full_retrain == ""
+    assert beginning(on(4), "gru").full_retrain == ""
     judged(4, {"topk_als": 1}, ("gru",))
-    begin = beginning(on(5))
+    begin = beginning(on(5), "gru")
     assert (begin.models, begin.full_retrain) == ((), "the gate held back the model of 2024-01-04")
     judged(5, {"topk_gru": 2}, ("als",))  # another model
-    assert [model.run_date.day for model in beginning(on(6)).models] == [3]
-    assert beginning(on(5)).full_retrain == begin.full_retrain  # when it is run again
+    assert [model.run_date.day for model in beginning(on(6), "gru").models] == [3]
+    assert beginning(on(5), "gru").full_retrain == begin.full_retrain  # when it is run again
     judged(4, {"topk_gru": 3}, hour=2)  # with a milder gate the night was published after all
-    assert beginning(on(5)).full_retrain == ""
+    assert beginning(on(5), "gru").full_retrain == ""
 
 
 def test_only_the_models_that_training_begins_with_decide_whether_it_runs_again(spark, tmp_path):
@@ -131,39 +133,57 @@ def test_only_the_models_that_training_begins_with_decide_whether_it_runs_again(
     for day in (1, 2, 9, 17):
         train(on(day))
         publish(on(day))
-    tonight, weights = on(18), {model.run_date.day: model.weights for model in earlier_models(on(18))}
-    assert beginning(tonight).settings(tonight) == ("", [weights[17], weights[9]])  # the hold-out begins on the 12th
+    tonight, weights = on(18), {model.run_date.day: model.weights for model in earlier_models(on(18), "gru")}
+    # The hold-out begins on the 12th.
+    assert beginning(tonight, "gru").settings(tonight) == ("", [weights[17], weights[9]])
 
 
 @pytest.mark.slow
 def test_nights_that_begin_with_the_night_before(spark, tmp_path):
     place = make_place(tmp_path)
     first, second = place.last - timedelta(days=4), place.last
-    config = load_config(None, place.settings("models=[gru]", "gru.warm_start=true"))
-    stages = Choice(only=("ingest", "index", "prepare", "train_gru", "topk"))  # a model is published by topk
+    warm = [f"{model}.warm_start=true" for model in MODELS]
+    config = load_config(None, place.settings(f"models=[{','.join(MODELS)}]", *warm))
+    training = [f"train_{model}" for model in MODELS]
+    stages = Choice(only=("ingest", "index", "prepare", *training, "topk"))  # a model is published by topk
     for night in (first, second):
         assert run_nightly(config, night.isoformat(), stages, spark=spark) == 0
     warehouse = Warehouse(str(place.warehouse))
-    cards = [read_card(warehouse, "gru", night) for night in (first, second)]
-    assert not [key for key in cards[0].inputs if key.startswith("models/")]
-    version = cards[0].model_version
-    assert {k: v for k, v in cards[1].inputs.items() if k.startswith("models/")} == {
-        "models/gru/full": version,
-        "models/gru/holdout": version,  # the cutoff is three days back, the first night four
-    }
-    told = {
-        (night, part): json.loads((place.warehouse / "models/gru" / str(night) / part / "model.json").read_text())
-        for night in (first, second)
-        for part in (FULL, HOLDOUT)
-    }
-    assert told[second, FULL]["warm_start"] == told[first, FULL]["weights_sha256"]
-    assert told[second, HOLDOUT]["warm_start"] == told[first, FULL]["weights_sha256"]
-    assert told[second, FULL]["history"][0]["loss"] < told[first, FULL]["history"][0]["loss"]
+    for model in MODELS:
+        cards = [read_card(warehouse, model, night) for night in (first, second)]
+        assert not [key for key in cards[0].inputs if key.startswith("models/")]
+        version = cards[0].model_version
+        assert {k: v for k, v in cards[1].inputs.items() if k.startswith("models/")} == {
+            f"models/{model}/full": version,
+            f"models/{model}/holdout": version,  # the cutoff is three days back, the first night four
+        }
+        folder = place.warehouse / "models" / model
+        told = {
+            (night, part): json.loads((folder / str(night) / part / "model.json").read_text())
+            for night in (first, second)
+            for part in (FULL, HOLDOUT)
+        }
+        assert told[second, FULL]["warm_start"] == told[first, FULL]["weights_sha256"]
+        assert told[second, HOLDOUT]["warm_start"] == told[first, FULL]["weights_sha256"]
+        assert told[second, FULL]["history"][0]["loss"] < told[first, FULL]["history"][0]["loss"]
+        assert [card.warm_nights for card in cards] == [0, 1]
     before = place.versions()
     run_nightly(config, second.isoformat(), stages, spark=spark)
-    runs = place.table("runs").sort("ended_at").tail(5)
+    runs = place.table("runs").sort("ended_at").tail(6)
     assert runs["status"].unique().to_list() == ["skipped"]
     assert {k: v for k, v in place.versions().items() if k != "runs"} == {
         k: v for k, v in before.items() if k != "runs"
     }
-    assert [card.warm_nights for card in cards] == [0, 1]
+
+    every = [f"{model}.full_retrain_nights=1" for model in MODELS]
+    config = load_config(None, place.settings(f"models=[{','.join(MODELS)}]", *warm, *every))
+    for status in ("done", "skipped"):
+        run_nightly(config, second.isoformat(), Choice(only=tuple(training)), spark=spark)
+        runs = place.table("runs").sort("ended_at").tail(2)
+        assert runs["status"].to_list() == [status, status]
+        if status == "done":
+            assert all("trained from scratch: every 1 nights" in message for message in runs["message"])
+    for model in MODELS:
+        card = read_card(warehouse, model, second)
+        assert (card.warm_nights, card.full_retrain) == (0, "every 1 nights")
+        assert not [key for key in card.inputs if key.startswith("models/")]

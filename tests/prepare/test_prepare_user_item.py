@@ -11,7 +11,7 @@ from prepare_cases import BASE, Event, frame, second
 
 from sparkrec.config import UserItemConfig
 from sparkrec.prepare.counts import Counts
-from sparkrec.prepare.user_item import user_item
+from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.tables import USER_ITEM
 
 DAY = 86_400
@@ -51,6 +51,19 @@ def test_rating_is_the_last_one_or_the_mean(spark):
     assert {pair: row[0] for pair, row in run(spark, events).items()} == {(0, 1): 3.0, (1, 1): -1.0}
     mean = run(spark, events, UserItemConfig(rating="mean"))
     assert {pair: row[0] for pair, row in mean.items()} == {(0, 1): pytest.approx(10 / 3), (1, 1): 1.5}
+
+
+def test_popular_items_weigh_less_and_the_mean_stays(spark):
+    schema = "user_idx int, item_idx int, rating float, confidence float, n_events int, last_ts timestamp"
+    rows = [(user, 7, None, 2.0, 1, None) for user in range(4)] + [(0, 8, 3.0, 1.0, 1, None)]
+    matrix = spark.createDataFrame(rows, schema)
+    assert debiased(matrix, 0.0) is matrix
+    found = debiased(matrix, 0.5)
+    assert found.columns == matrix.columns
+    by_item = {row["item_idx"]: row["confidence"] for row in found.collect()}
+    mean = (4 * 4**-0.5 + 1) / 5
+    assert by_item == {7: pytest.approx(2 * 4**-0.5 / mean), 8: pytest.approx(1 / mean)}
+    assert found.count() == 5
 
 
 def test_columns_and_types(spark):

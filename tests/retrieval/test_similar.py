@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from sparkrec.retrieval.similar import similar_items
+from sparkrec.retrieval.similar import nearest
 from sparkrec.retrieval.topk import ItemMatrix
 
 
@@ -11,7 +11,7 @@ def test_neighbours_are_the_smallest_angles_and_no_item_is_its_own(spark):
     vectors = np.array([[2.0, 0.0], [3.0, 3.0], [0.0, 5.0], [0.0, 0.0], [-1.0, 0.0], [1.0, 0.1]], dtype=np.float32)
     items = ItemMatrix(vectors, np.full(6, 9.0, dtype=np.float32), np.array([True, True, True, True, True, False]))
     found = {}
-    for row in similar_items(spark, items, k=2).orderBy("query_idx", "rank").collect():
+    for row in nearest(spark, items, k=2).orderBy("query_idx", "rank").collect():
         found.setdefault(row["query_idx"], []).append((row["rank"], row["item_idx"], row["score"]))
     half = math.sqrt(0.5)
     assert found == {

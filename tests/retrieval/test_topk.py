@@ -9,7 +9,7 @@ from pyspark.sql import Observation
 
 from sparkrec.errors import InvariantError
 from sparkrec.retrieval import topk
-from sparkrec.retrieval.topk import ItemMatrix, item_matrix, select, top_k
+from sparkrec.retrieval.topk import ItemMatrix, in_passes, item_matrix, select, top_k
 
 
 def naive(queries, items, seen, k):
@@ -176,6 +176,19 @@ def test_spark_equals_a_plain_sort_however_the_seen_items_come(spark):
         "rank:int",
         "score:float",
     ]
+
+
+def test_passes_over_more_items_than_memory_find_the_same_lists(spark):
+    items, queries, seen = random_case(12, 700, 30, 1000)
+    assert len(in_passes(items, 1)) == 3  # 262 vectors of 1,001 numbers to the MB
+    assert sum(len(part.positions()) for part in in_passes(items, 1)) == len(items.positions())
+    at_once = collected(top_k(queries_frame(spark, queries, seen), items, key="key", k=9, partitions=2))
+    counts = Observation()
+    in_parts = top_k(
+        queries_frame(spark, queries, seen), items, key="key", k=9, partitions=2, pass_mb=1, observation=counts
+    )
+    assert collected(in_parts) == at_once == naive(queries, items, seen, 9)
+    assert counts.get["rows"] == sum(map(len, at_once.values()))
 
 
 def test_two_key_columns_and_a_user_with_many_seen_items(spark):

@@ -1,6 +1,7 @@
 """Training of the two towers: the step against plain torch, ranks, resuming, learning, and the examples on Spark."""
 
 import dataclasses
+import math
 from datetime import datetime
 from functools import partial
 
@@ -10,22 +11,21 @@ import pytest
 import torch
 
 from sparkrec.config import TrainConfig, TwoTowerConfig
-from sparkrec.errors import UserError
+from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.two_tower import PAD, Feature, ItemBatch, UserBatch
 from sparkrec.training.comm import SingleProcess
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.snapshot import write_snapshot
 from sparkrec.training.two_tower import (
-    GROUP,
-    ORDER,
     TowerTask,
-    examples,
-    feature_layout,
-    item_feature_matrix,
+    continue_with,
+    draw_candidates,
     known_items,
     local_batch,
     new_towers,
+    popularity_factor,
     prepare,
+    save_towers,
     tower_shape,
     train,
     train_epoch,
@@ -33,6 +33,14 @@ from sparkrec.training.two_tower import (
     user_batch,
 )
 from sparkrec.training.two_tower_batches import lane, last_arrays, sequences
+from sparkrec.training.two_tower_examples import (
+    GROUP,
+    example_order,
+    examples,
+    feature_layout,
+    item_feature_matrix,
+    second_outputs,
+)
 
 AS_OF = 40 * 86_400
 CONFIG = TwoTowerConfig(
@@ -62,7 +70,8 @@ def split(user, item, ts, n_files=4):
     for number in range(n_files):
         mine = user % n_files == number
         codes = (user[mine] % 3)[:, None]  # 0: unknown
-        files[number] = sequences(user[mine], item[mine], ts[mine], 1.0 + (item[mine] % 2), codes)
+        label = np.where(item[mine] % 3 == 0, np.nan, user[mine] % 5)
+        files[number] = sequences(user[mine], item[mine], ts[mine], 1.0 + (item[mine] % 2), codes, label)
     return files
 
 
@@ -72,17 +81,26 @@ def item_codes(n_items):
 
 def material(config, user, item, ts, repeats=False):
     n_items = int(item.max()) + 1
-    shape = tower_shape(config, int(user.max()) + 1, n_items, USER_FEATURES, ITEM_FEATURES)
+    outputs = {"none": 0, "rating": 1, "event_type": 5}[config.second_head]
+    shape = tower_shape(config, int(user.max()) + 1, n_items, USER_FEATURES, ITEM_FEATURES, outputs)
     codes = item_codes(n_items)
     return shape, prepare(
         SingleProcess(), split(user, item, ts), 4, shape, config, item_codes=codes, as_of=AS_OF, repeats=repeats
     )
 
 
-def test_a_step_equals_plain_torch_on_dense_tables():
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"history_pooling": "attention", "second_head": "rating", "second_weight": 0.7, "debias": 0.5},
+        {"second_head": "event_type", "second_weight": 0.3},
+    ],
+)
+def test_a_step_equals_plain_torch_on_dense_tables(more):
     """The row-wise step against autograd through the whole table and torch's own Adagrad, one column for each draw."""
     user, item, ts = checkerboard(16, 10, 4)
-    config = dataclasses.replace(CONFIG, batch_size=20, hidden=[6], dropout=0.25)
+    config = dataclasses.replace(CONFIG, batch_size=20, hidden=[6], dropout=0.25, **more)
     shape, data = material(config, user, item, ts)
     ours, plain = new_towers(shape, 1), new_towers(shape, 1)
     table = plain.table.requires_grad_()
@@ -91,12 +109,14 @@ def test_a_step_equals_plain_torch_on_dense_tables():
     for step in range(data.plan.steps):
         batch = local_batch(lanes, data, config, 0, step)
         keep = _keep_of_candidates(config, len(np.unique(batch.item)), step)
-        loss, weight = train_step(SingleProcess(), ours, data, batch, config, 0, step)
-        expected = _plain_loss(plain, table, shape, data, batch, config, keep)
+        sums = train_step(SingleProcess(), ours, data, batch, config, 0, step)
+        expected, second = _plain_loss(plain, table, shape, data, batch, config, keep)
         optimizer.zero_grad()
-        expected.backward()
+        (expected + config.second_weight * second).backward()
         optimizer.step()
-        assert loss / weight == pytest.approx(expected.item(), rel=1e-4)
+        assert sums.loss / sums.weight == pytest.approx(expected.item(), rel=1e-4)
+        assert sums.second / sums.weight == pytest.approx(second.item(), rel=1e-4)
+    assert sums.labelled < sums.weight
     torch.testing.assert_close(ours.table, table.detach(), atol=1e-5, rtol=1e-4)
     for mine, theirs in zip(ours.dense.parameters(), plain.dense.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
@@ -116,7 +136,8 @@ def _plain_loss(towers, table, shape, data, batch, config, keep):
     _, place = item.unique(return_inverse=True)
     rows = ItemBatch(shape.id_rows("item", item), data.item_codes[item], keep[place])
     phi = torch.from_numpy(data.ticks.phi[batch.tick][:, batch.item])
-    scores = z @ towers.dense.items(table, rows).T / config.temperature + torch.einsum("nck,nk->nc", phi, a)
+    z_items = towers.dense.items(table, rows)
+    scores = z @ z_items.T / config.temperature + torch.einsum("nck,nk->nc", phi, a)
     n_examples = sum(data.plan.examples)
     share = torch.tensor([sum((data.files[f].item[r] == i).sum() for f, r in data.rows.items()) for i in batch.item])
     corrected = scores - (share / n_examples * len(item)).log()
@@ -125,8 +146,27 @@ def _plain_loss(towers, table, shape, data, batch, config, keep):
     known = (history[:, :, None] == item[None, None, :]).any(1)
     masked = ((item[:, None] == item[None, :]) | known) & ~own
     losses = -torch.log_softmax(corrected.masked_fill(masked, float("-inf")), dim=1).diagonal()
-    weight = torch.from_numpy(batch.weight)
-    return (losses * weight).sum() / weight.sum()
+    weight = 1.0 + item % 2
+    if config.debias:
+        factor = share[:, None].double() ** -config.debias
+        every = [(data.files[f].item[r] == i).sum() for f, r in data.rows.items() for i in data.files[f].item[r]]
+        total = torch.tensor([sum((data.files[f].item[r] == i).sum() for f, r in data.rows.items()) for i in range(10)])
+        assert len(every) == n_examples
+        factor = factor[:, 0] / ((total**-config.debias).nan_to_num(posinf=0.0) * total).sum() * n_examples
+        weight = weight * factor.float()
+    main = (losses * weight).sum() / weight.sum()
+    if config.second_head == "none":
+        return main, torch.zeros(())
+    everyone = np.concatenate([data.files[f].label[r] for f, r in data.rows.items()])
+    label = torch.from_numpy(batch.users.user % 5).float()
+    known = item % 3 != 0
+    out = towers.dense.second(torch.cat([z, z_items, z * z_items], 1))[known]
+    if config.second_head == "rating":
+        target = (label[known] - np.nanmean(everyone)) / np.nanstd(everyone)
+        second = (out[:, 0] - target) ** 2
+    else:
+        second = -torch.log_softmax(out, 1)[torch.arange(len(out)), label[known].long()]
+    return main, (second * weight[known]).sum() / weight.sum()
 
 
 def test_rows_that_no_step_touches_stay_and_are_not_served():
@@ -140,6 +180,14 @@ def test_rows_that_no_step_touches_stay_and_are_not_served():
     torch.testing.assert_close(towers.table[row], before[row])
     assert (towers.served_table()[row] == 0).all()
     assert (towers.served_table()[row + 1] != 0).any()
+
+
+def test_popular_items_weigh_less_by_hand():
+    count = np.array([4, 1, 0])
+    np.testing.assert_allclose(popularity_factor(count, 0.5), np.array([0.5, 1.0, 0.0]) / (3 / 5), rtol=1e-6)
+    whole = popularity_factor(count, 1.0)
+    assert whole[0] * 4 == pytest.approx(whole[1] * 1)  # all items weigh the same
+    assert (popularity_factor(count, 0.0)[:2] == 1.0).all()
 
 
 def test_items_in_the_history_are_hidden_but_not_the_target():
@@ -234,8 +282,9 @@ NIGHT = datetime(1970, 2, 10)
 def log(spark, user, item, ts):
     frame = pd.DataFrame({"user_idx": user.astype("int32"), "item_idx": item.astype("int32"), "s": ts.astype("int64")})
     return spark.createDataFrame(frame).selectExpr(
-        "user_idx", "item_idx", "'buy' AS event_type", "timestamp_seconds(s) AS ts"
-    )
+        "user_idx", "item_idx", "'buy' AS event_type", "timestamp_seconds(s) AS ts",
+        "IF(item_idx % 3 = 0, NULL, double(user_idx % 5)) AS value",
+    )  # fmt: skip
 
 
 def user_table(spark, n):
@@ -273,6 +322,27 @@ def test_examples_by_hand(spark):
     assert [g[3] for g in got] == pytest.approx([1.5, 0.5 * 2**-0.5, halved])
 
 
+def test_labels_are_the_ratings_or_the_event_types(spark):
+    rows = [
+        (1, 10, "buy", datetime(1970, 1, 2), 4.5, None),
+        (1, 11, "view", datetime(1970, 1, 3), None, None),
+        (1, 12, "ignored", datetime(1970, 1, 4), 1.0, None),
+    ]
+    weights = {"view": 1.0, "buy": 3.0, "ignored": 0.0}
+    features, interactions = spark.createDataFrame([(1,)], "user_idx int"), spark.createDataFrame(rows, SCHEMA)
+
+    def labels(head, weights=weights):
+        config = dataclasses.replace(CONFIG, second_head=head)
+        found = examples(interactions, features, (), config, weights, NIGHT).orderBy("ts_s").collect()
+        return second_outputs(config, weights), [row["label"] for row in found]
+
+    outputs, ratings = labels("rating")
+    assert (outputs, ratings[0], math.isnan(ratings[1]), len(ratings)) == (1, 4.5, True, 2)
+    assert labels("event_type") == (2, [0.0, 1.0])
+    with pytest.raises(UserError, match="only one event type counts: buy"):
+        labels("event_type", {"buy": 1.0})
+
+
 def test_item_feature_matrix_by_hand(spark):
     table = spark.createDataFrame([(2, [3, 1]), (0, [])], "item_idx int, genre array<int>")
     layout = feature_layout(table, "item_idx")
@@ -288,7 +358,8 @@ def make_task(spark, folder, config, n_files=4, train_config=None):
     features = user_table(spark, 60)
     layout = feature_layout(features, "user_idx")
     rows = examples(log(spark, user, item, ts), features, layout, config, {"buy": 1.0}, NIGHT)
-    write_snapshot(rows, f"{folder}/snapshot", group=GROUP, order=ORDER, n_files=n_files, inputs={"interactions": 1})
+    order = example_order(config)
+    write_snapshot(rows, f"{folder}/snapshot", group=GROUP, order=order, n_files=n_files, inputs={"interactions": 1})
     return TowerTask(
         snapshot_path=f"{folder}/snapshot",
         model_path=f"{folder}/model",
@@ -302,6 +373,7 @@ def make_task(spark, folder, config, n_files=4, train_config=None):
         as_of=AS_OF,
         repeats=False,
         meta={"model": "two_tower"},
+        second_outputs=second_outputs(config, {"buy": 1.0}),
     )
 
 
@@ -338,18 +410,87 @@ def test_resumed_training_equals_unbroken(spark, tmp_path, monkeypatch):
         torch.testing.assert_close(found[name], tensor)
 
 
+def test_a_warm_start_takes_over_what_was_learnt_of_users_items_and_codes(tmp_path):
+    user, item, ts = checkerboard(16, 10, 4)
+    shape, data = material(CONFIG, user, item, ts)
+    earlier = new_towers(shape, 1)
+    train_epoch(SingleProcess(), earlier, data, CONFIG, 0)
+    earlier.table_squares[shape.segments["item"][0] + 3] = 0.0  # an item that was never learnt
+    save_towers(str(tmp_path), earlier, item_codes(10), data.ticks.phi[-1], {})
+    # Two more users, three more items, a code more: every segment begins elsewhere.
+    more = tower_shape(CONFIG, 18, 13, (Feature("group", 3, 1),), (*ITEM_FEATURES, Feature("brand", 4, 1)))
+    towers, fresh = new_towers(more, 2), new_towers(more, 2)
+    continue_with(towers, str(tmp_path))
+    rows = towers.table, earlier.served_table(), fresh.table
+    for name, (first, size) in shape.segments.items():
+        begin = more.segments[name][0]
+        mine, theirs, new = (rows[0][begin : begin + size], rows[1][first : first + size], rows[2][begin:][:size])
+        learnt = theirs.abs().sum(1) > 0
+        torch.testing.assert_close(mine[learnt], theirs[learnt])
+        torch.testing.assert_close(mine[~learnt], new[~learnt])
+        after = begin + size, sum(more.segments[name])
+        torch.testing.assert_close(rows[0][slice(*after)], rows[2][slice(*after)])
+    begin = more.segments["item"][0] + 3
+    torch.testing.assert_close(towers.table[begin], fresh.table[begin])
+    assert towers.table[begin].abs().sum() > 0
+    for mine, theirs in zip(towers.dense.parameters(), earlier.dense.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    smaller = new_towers(tower_shape(CONFIG, 18, 9, USER_FEATURES, ITEM_FEATURES), 1)
+    with pytest.raises(InvariantError, match="10 rows of item, there are only 9 now"):
+        continue_with(smaller, str(tmp_path))
+    wider = new_towers(tower_shape(dataclasses.replace(CONFIG, hidden=[5]), 18, 13, USER_FEATURES, ITEM_FEATURES), 1)
+    with pytest.raises(UserError, match="another shape"):
+        continue_with(wider, str(tmp_path))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("n_sample", [16, 1000])
-def test_two_ranks_equal_one(spark, tmp_path, n_sample):
-    config = dataclasses.replace(CONFIG, n_sample=n_sample, dropout=0.2, horizon_days=1.0, hidden=[6], batch_size=50)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n_sample": 16, "history_pooling": "attention", "second_head": "rating", "second_weight": 1.0, "debias": 0.5},
+        {"n_sample": 1000},  # begun with another model
+    ],
+)
+def test_two_ranks_equal_one(spark, tmp_path, more):
+    config = dataclasses.replace(CONFIG, dropout=0.2, horizon_days=1.0, hidden=[6], batch_size=50, **more)
     one = make_task(spark, tmp_path, config)
+    if more == {"n_sample": 1000}:
+        earlier = dataclasses.replace(one, model_path=f"{tmp_path}/earlier", config=dataclasses.replace(config, seed=5))
+        train(SingleProcess(), earlier)
+        one = dataclasses.replace(one, warm_start_path=earlier.model_path)
     two = dataclasses.replace(one, model_path=f"{tmp_path}/two", train=dataclasses.replace(one.train, ranks=2))
     alone = train(SingleProcess(), one)
     first, second = run_ranks(spark, train, (two,), two.train)
     for mine, theirs, expected in zip(first, second, alone, strict=True):
         assert mine["loss"] == theirs["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert mine.get("second_loss", 0.0) == pytest.approx(expected.get("second_loss", 0.0), rel=1e-4)
         assert mine["examples"] == expected["examples"] == 720
     expected, _ = weights_of(one)
     found, _ = weights_of(two)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=2e-3, rtol=1e-2, msg=partial("{}: {}".format, name))
+
+
+def _candidates_of(comm, config):
+    """What a rank draws at one step: rank 0 has the items 0 and 1, rank 1 the items 2, 2 and 3."""
+    user = np.array([0, 0, 1, 1, 1])
+    item = np.array([0, 1, 2, 2, 3])
+    ts = np.arange(5) * 86_400
+    mine = user == comm.rank
+    files = {comm.rank: sequences(user[mine], item[mine], ts[mine], np.ones(mine.sum()), np.zeros((mine.sum(), 1)))}
+    shape = tower_shape(config, 2, 4, USER_FEATURES, ITEM_FEATURES)
+    data = prepare(comm, files, 2, shape, config, item_codes=item_codes(4), as_of=AS_OF, repeats=True)
+    drawn = torch.from_numpy(files[comm.rank].item.astype(np.int64))
+    candidates, count, log_q = draw_candidates(comm, data, drawn, 3, config, 0, 0)
+    return candidates.tolist(), count.tolist(), log_q.exp().tolist()
+
+
+@pytest.mark.slow
+def test_negatives_are_those_of_all_ranks_or_of_the_own_one(spark):
+    together = run_ranks(spark, _candidates_of, (CONFIG,), TrainConfig(ranks=2, threads_per_rank=1, device="cpu"))
+    expected = pytest.approx([1.0, 1.0, 2.0, 1.0])  # share of the examples times the five of the batch
+    assert together[0] == together[1] == ([0, 1, 2, 3], [1, 1, 2, 1], expected)
+    alone = dataclasses.replace(CONFIG, gather_negatives=False)
+    apart = run_ranks(spark, _candidates_of, (alone,), TrainConfig(ranks=2, threads_per_rank=1, device="cpu"))
+    assert apart[0] == ([0, 1, 2, 3], [1, 1, 0, 0], pytest.approx([0.4, 0.4, 0.8, 0.4]))  # two examples
+    assert apart[1] == ([0, 1, 2, 3], [0, 0, 2, 1], pytest.approx([0.6, 0.6, 1.2, 0.6]))

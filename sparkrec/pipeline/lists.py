@@ -1,0 +1,137 @@
+"""A model's lists for its users or sessions, before they are judged and named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyspark import StorageLevel
+from pyspark.sql import Window
+from pyspark.sql import functions as F
+
+from sparkrec.log import log_event, warn_event
+from sparkrec.pipeline.models import ModelCard, part_path
+from sparkrec.pipeline.night import Inputs, Night
+from sparkrec.pipeline.scorers import seen_pairs, user_scorer
+from sparkrec.retrieval.approximate import approximate_top_k, measured_recall
+from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
+from sparkrec.retrieval.topk import IntArray, ItemMatrix, top_k
+from sparkrec.tables import (
+    ID,
+    IDX,
+    ITEM_IDX,
+    ITEMS,
+    KEY_TYPE,
+    SESSION_ID,
+    SESSIONS,
+    START_DATE,
+    START_TS,
+    USER_ID,
+    USER_IDX,
+    USER_INDEX,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists of a model.
+
+    Attributes:
+        rows: ``(key…, item_idx, rank, score)``.
+        keys: ``(key…)``: the users or sessions that should have a list, a row each.
+        key: The columns that tell lists apart.
+        seen: ``(key columns or some of them, item_idx)`` of what no list may hold; None where it may hold all.
+        event_weights: Weight of each event type where items are counted.
+        note: How the search went, where there is something to say.
+    """
+
+    rows: DataFrame
+    keys: DataFrame
+    key: tuple[str, ...]
+    seen: DataFrame | None
+    event_weights: Mapping[str, float]
+    note: str = ""
+
+
+def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
+    """``(user_idx, user_id, item_idx, rank, score)`` for every user that the model knows."""
+    scorer = user_scorer(night, inputs, card, card.served_part, night.as_of)
+    users, key = _user_ids(inputs), (USER_IDX, USER_ID)
+    taken = seen_pairs(night, inputs, night.as_of)
+    seen = None if night.fmt.recommend_seen else taken
+    items = scorer.items.without(excluded)
+    rows, note = _best(night, card.model, scorer.queries.join(users, USER_IDX, "inner"), items, key, seen)
+    keys = taken.select(USER_IDX).distinct().join(users, USER_IDX, "inner")
+    return Lists(rows, keys, key, seen, night.fmt.event_weights, note)
+
+
+def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
+    """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
+    path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
+    walked = inputs.read(SESSIONS)
+    current = current_sessions(night, walked).persist(StorageLevel.MEMORY_AND_DISK)
+    states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
+    key = (USER_ID, KEY_TYPE)
+    seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
+    items = ItemMatrix(*output_items(path), trained_items(path)).without(excluded)
+    rows, note = _best(night, card.model, _named(inputs, states, "vector"), items, key, seen)
+    weights = dict.fromkeys(night.fmt.session_events, 1.0)
+    return Lists(rows, _named(inputs, current), key, seen, weights, note)
+
+
+def _best(
+    night: Night, model: str, queries: DataFrame, items: ItemMatrix, key: tuple[str, ...], seen: DataFrame | None
+) -> tuple[DataFrame, str]:
+    """The best items of each query: exactly, or by an index whose recall was measured and is high enough.
+
+    Returns:
+        The lists, and what there is to say about the index.
+    """
+    settings, note = night.config.topk, ""
+    if settings.index != "exact":
+        lists = approximate_top_k(queries, items, key=key, settings=settings, seen=seen)
+        recall = measured_recall(lists, queries, items, key=key, settings=settings, seen=seen)
+        note = f"recall of {settings.index} {recall:.4f}"
+        log_event("approximate_index", model=model, index=settings.index, recall=round(recall, 4), k=settings.k)
+        if recall >= settings.min_recall:
+            return lists, note
+        note = f"{note}, below topk.min_recall={settings.min_recall}: exact lists"
+        warn_event("approximate_index_refused", model=model, recall=round(recall, 4), min_recall=settings.min_recall)
+    lists = top_k(
+        queries, items, key=key, k=settings.k, seen=seen, block_mb=settings.block_mb, pass_mb=settings.pass_mb
+    )
+    return lists, note
+
+
+def _named(inputs: Inputs, sessions: DataFrame, *columns: str) -> DataFrame:
+    """``(user_id, key_type, columns…)`` of sessions: a user's id, or the session's own where it is anonymous."""
+    return sessions.join(_user_ids(inputs), USER_IDX, "left").select(
+        F.coalesce(USER_ID, SESSION_ID).alias(USER_ID),
+        F.when(F.col(USER_IDX).isNull(), "session").otherwise("user").alias(KEY_TYPE),
+        *columns,
+    )
+
+
+def current_sessions(night: Night, sessions: DataFrame) -> DataFrame:
+    """Every known user's last session, and the anonymous sessions that began on the night's day."""
+    newest = Window.partitionBy(USER_IDX).orderBy(F.col(START_TS).desc(), F.col(SESSION_ID).desc())
+    known = sessions.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
+    anonymous = sessions.where(F.col(USER_IDX).isNull() & (F.col(START_DATE) == F.lit(night.run_date)))
+    return known.where("n = 1").drop("n").unionByName(anonymous)
+
+
+def _seen_by(night: Night, inputs: Inputs, current: DataFrame) -> DataFrame:
+    """``(user_id, key_type, item_idx)``: all that a user has taken; of an anonymous session what is in it."""
+    users = seen_pairs(night, inputs, night.as_of).join(_user_ids(inputs), USER_IDX, "inner")
+    anonymous = current.where(F.col(USER_IDX).isNull()).withColumn(ITEM_IDX, F.explode(ITEMS))
+    of_users = users.select(USER_ID, F.lit("user").alias(KEY_TYPE), ITEM_IDX)
+    of_sessions = anonymous.select(F.col(SESSION_ID).alias(USER_ID), F.lit("session").alias(KEY_TYPE), ITEM_IDX)
+    return of_users.unionByName(of_sessions)
+
+
+def _user_ids(inputs: Inputs) -> DataFrame:
+    return inputs.read(USER_INDEX).select(F.col(IDX).alias(USER_IDX), F.col(ID).alias(USER_ID))
