@@ -19,6 +19,8 @@ from typing import Any, Dict, List, Optional
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sparkrec.config_checks import MODELS as MODELS
+from sparkrec.config_checks import check
 from sparkrec.errors import UserError
 
 
@@ -314,28 +316,8 @@ class Config:
     maintenance: MaintenanceConfig = field(default_factory=MaintenanceConfig)
 
 
-CHOICES: Dict[str, List[str]] = {
-    "ingest.on_changed_file": ["refuse", "replace"],
-    "prepare.sessions.by": ["gap", "session_id"],
-    "prepare.baskets.by": ["basket_id", "window"],
-    "prepare.user_item.rating": ["last", "mean"],
-    "prepare.text.method": ["none", "tfidf", "word2vec"],
-    "als.feedback": ["explicit", "implicit"],
-    "gate.metric": ["recall", "mrr"],
-    "two_tower.history_pooling": ["mean", "attention"],
-    "two_tower.second_head": ["none", "rating", "event_type"],
-    "topk.index": ["exact", "hnsw", "ivf"],
-    "gru.network": ["plain", "parallel", "hierarchical-init", "hierarchical-all"],
-    "gru.schedule": ["simultaneous", "alternating", "residual", "interleaving"],
-    "gru.embedding": ["constrained", "separate", "none"],
-    "gru.session_order": ["time", "random"],
-    "gru.loss": ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"],
-    "evaluation.ties": ["conservative", "standard", "median"],
-    "train.device": ["auto", "cpu", "cuda"],
-}
 _SECRET = re.compile(r"secret|password|passwd|token|credential|access[._]?key|account[._]?key", re.IGNORECASE)
 _LOGIN = re.compile(r"(\w://)[^/@\s]+@")  # user:password@ in an address
-MODELS = ["als", "gru", "two_tower"]
 
 
 def conf_dir() -> Traversable:
@@ -368,7 +350,7 @@ def load_config(path: Optional[str] = None, overrides: Optional[List[str]] = Non
     for layer, where in layers:
         merged = _merge(merged, layer, where)
     config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    _check(config)
+    check(config)
     return config
 
 
@@ -436,106 +418,3 @@ def _merge(base: Any, layer: DictConfig, where: str) -> Any:
             raise UserError("unknown configuration key", where=where, fix="see conf/base.yaml for the keys") from error
         reason = str(error).splitlines()[0]
         raise UserError("wrong configuration value", where=where, fix=reason) from error
-
-
-def _check(config: Config) -> None:
-    for dotted, allowed in CHOICES.items():
-        value: Any = config
-        for part in dotted.split("."):
-            value = getattr(value, part)
-        if value not in allowed:
-            raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"one of {', '.join(allowed)}")
-    unknown = [m for m in config.models if m not in MODELS]
-    if unknown:
-        raise UserError("unknown model", where=f"models={config.models}", fix=f"choose among {', '.join(MODELS)}")
-    for dotted, value, low in [
-        ("train.ranks", config.train.ranks, 1),
-        ("topk.k", config.topk.k, 1),
-        ("topk.block_mb", config.topk.block_mb, 1),
-        ("topk.pass_mb", config.topk.pass_mb, 1),
-        ("topk.hnsw_neighbours", config.topk.hnsw_neighbours, 2),
-        ("topk.hnsw_search", config.topk.hnsw_search, 1),
-        ("topk.ivf_cells", config.topk.ivf_cells, 0),
-        ("topk.ivf_probes", config.topk.ivf_probes, 1),
-        ("evaluation.cold_below", config.evaluation.cold_below, 0),
-        ("prior.days", config.prior.days, 0),
-        ("report.nights", config.report.nights, 1),
-        ("report.users", config.report.users, 0),
-        ("gru.lanes", config.gru.lanes, 1),
-        ("gru.embedding_dim", config.gru.embedding_dim, 1),
-        ("gru.user_units", config.gru.user_units, 1),
-        ("gru.bptt", config.gru.bptt, 1),
-        ("gru.bloom_rows", config.gru.bloom_rows, 0),
-        ("gru.bloom_hashes", config.gru.bloom_hashes, 1),
-        ("gru.epochs", config.gru.epochs, 1),
-        ("gru.full_retrain_nights", config.gru.full_retrain_nights, 0),
-        ("two_tower.full_retrain_nights", config.two_tower.full_retrain_nights, 0),
-        ("two_tower.epochs", config.two_tower.epochs, 1),
-        ("two_tower.batch_size", config.two_tower.batch_size, 1),
-        ("als.rank", config.als.rank, 1),
-        ("als.iterations", config.als.iterations, 1),
-        ("prepare.sessions.min_length", config.prepare.sessions.min_length, 1),
-        ("prepare.sessions.max_length", config.prepare.sessions.max_length, 2),
-        ("prepare.text.dim", config.prepare.text.dim, 1),
-        ("maintenance.compact_files", config.maintenance.compact_files, 0),
-        ("maintenance.file_mb", config.maintenance.file_mb, 1),
-        ("maintenance.retention_hours", config.maintenance.retention_hours, 0),
-        ("maintenance.margin_hours", config.maintenance.margin_hours, 0),
-        ("maintenance.log_retention_days", config.maintenance.log_retention_days, 1),
-        ("maintenance.keep_nights", config.maintenance.keep_nights, 0),
-        ("maintenance.keep_list_nights", config.maintenance.keep_list_nights, 0),
-    ]:
-        if value < low:
-            raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"at least {low}")
-    for text in config.topk.exclude:
-        if not all(text.partition("=")):
-            fix = "attribute=value, an attribute of the table items, e.g. [available=false]"
-            raise UserError("wrong configuration value", where=f"topk.exclude={config.topk.exclude}", fix=fix)
-    if not 0 <= config.als.debias <= 1 or (config.als.debias and config.als.feedback == "explicit"):
-        where = f"als.debias={config.als.debias}, als.feedback={config.als.feedback}"
-        raise UserError("wrong configuration value", where=where, fix="from 0 to 1, and 0 with explicit feedback")
-    if config.gate.enabled and config.gate.k not in config.evaluation.k:
-        fix = f"one of evaluation.k={config.evaluation.k}"
-        raise UserError("the gate looks at a list length that is not judged", where=f"gate.k={config.gate.k}", fix=fix)
-    if config.train.snapshot_files % config.train.ranks:
-        raise UserError(
-            "train.snapshot_files must be a multiple of train.ranks",
-            where=f"train.snapshot_files={config.train.snapshot_files}, train.ranks={config.train.ranks}",
-            fix=f"for example train.snapshot_files={config.train.ranks * 4}",
-        )
-    lists, models = config.maintenance.keep_list_nights, config.maintenance.keep_nights
-    if lists and (not models or lists < models):
-        raise UserError(  # a warm start takes published models alone
-            "lists must be kept as long as models",
-            where=f"maintenance.keep_list_nights={lists}, maintenance.keep_nights={models}",
-            fix="raise maintenance.keep_list_nights, or set it to 0",
-        )
-    _check_gru(config.gru)
-
-
-def _check_gru(config: GruConfig) -> None:
-    """Refuses settings of the GRU's network that do not go together."""
-    turns = len(config.features) + 1
-    in_turn = config.schedule in ("alternating", "residual")
-    alone = config.network != "plain" or config.bloom_rows > 0
-    for wrong, what, where, fix in [
-        (config.network == "parallel" and not config.features, "the parallel network needs features", "gru.features",
-         "name vectors of the table item_vectors, e.g. [text_tfidf]"),
-        (config.network != "parallel" and config.features, "only the parallel network has features",
-         f"gru.network={config.network}, gru.features={config.features}", "set gru.network=parallel"),
-        (config.warm_start and config.features, "vectors of texts differ from night to night",
-         f"gru.warm_start=true, gru.features={config.features}", "set gru.warm_start=false"),
-        (config.network == "parallel" and in_turn and config.epochs < turns, "fewer epochs than sub-networks",
-         f"gru.epochs={config.epochs}, gru.schedule={config.schedule}", f"set gru.epochs={turns} or more"),
-        (alone and config.embedding != "constrained", "only the plain network can do without constrained embedding",
-         f"gru.embedding={config.embedding}, gru.network={config.network}, gru.bloom_rows={config.bloom_rows}",
-         "set gru.embedding=constrained"),
-        (config.bloom_rows > 0 and config.network != "plain", "only the plain network has Bloom embeddings",
-         f"gru.network={config.network}, gru.bloom_rows={config.bloom_rows}", "set gru.bloom_rows=0"),
-        (alone and config.bptt > 1, "only the plain network's gradients go back over several events",
-         f"gru.bptt={config.bptt}, gru.network={config.network}, gru.bloom_rows={config.bloom_rows}", "set gru.bptt=1"),
-        (0 < config.bloom_rows < config.bloom_hashes, "more positions than rows",
-         f"gru.bloom_rows={config.bloom_rows}, gru.bloom_hashes={config.bloom_hashes}", "raise gru.bloom_rows"),
-    ]:  # fmt: skip
-        if wrong:
-            raise UserError(what, where=where, fix=fix)

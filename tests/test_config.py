@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import yaml
 
-from sparkrec.config import CHOICES, Config, conf_dir, config_dict, config_hash, load_config
+from sparkrec.config import Config, conf_dir, config_dict, config_hash, load_config
+from sparkrec.config_checks import CHOICES
 from sparkrec.errors import UserError
 
 

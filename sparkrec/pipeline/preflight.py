@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sparkrec.config import Config
+from sparkrec.config import Config, TopKConfig
+from sparkrec.config_checks import excluded_attributes
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.formats import LogFormat, load_format
@@ -33,7 +34,7 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     Warehouse(config.warehouse.path)  # refuses a path that not every reader takes for the same place
     _require(config.logs.format, "logs.format")
     fmt = load_format(config.logs.format)
-    _check_attributes(config.topk.exclude, fmt)
+    _check_attributes(config.topk, fmt)
     if config.topk.index != "exact" and "topk" in stages:
         require_faiss(config.topk.index)
     if "ingest" in stages:
@@ -44,10 +45,10 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
         _check_workers(spark, config)
 
 
-def _check_attributes(exclude: Sequence[str], fmt: LogFormat) -> None:
+def _check_attributes(topk: TopKConfig, fmt: LogFormat) -> None:
     """Refuses to leave out items by an attribute that they do not have."""
     declared = fmt.item_columns()
-    unknown = [text for text in exclude if text.partition("=")[0] not in declared]
+    unknown = [f"{name}={value}" for name, value in excluded_attributes(topk) if name not in declared]
     if unknown:
         known = ", ".join(declared) or "none"
         raise UserError("no such attribute of items", where=f"topk.exclude={unknown}", fix=f"{fmt.name} has: {known}")

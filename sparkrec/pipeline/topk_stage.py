@@ -14,6 +14,7 @@ from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
 from sparkrec import store
+from sparkrec.config_checks import excluded_attributes
 from sparkrec.errors import UserError
 from sparkrec.evaluation.gate import objections
 from sparkrec.evaluation.values import RECENT, MetricValue, split_of
@@ -147,11 +148,11 @@ def _publish_similar(night: Night, inputs: Inputs, card: ModelCard, excluded: In
 
 def excluded_items(night: Night, inputs: Inputs) -> IntArray:
     """``item_idx`` of the items that ``topk.exclude`` keeps off all lists."""
-    wanted = [text.partition("=") for text in night.config.topk.exclude]
+    wanted = excluded_attributes(night.config.topk)
     if not wanted or not inputs.has(ITEMS_TABLE):
         return np.zeros(0, dtype=np.int64)
     items = inputs.read(ITEMS_TABLE)
-    fits = reduce(or_, [items[name].cast("string") == F.lit(value) for name, _, value in wanted])
+    fits = reduce(or_, [items[name].cast("string") == F.lit(value) for name, value in wanted])
     numbered = items.where(fits).select(ID).join(inputs.read(ITEM_INDEX), ID, "inner")
     return numbered.select(IDX).toArrow().column(IDX).to_numpy().astype(np.int64)
 

@@ -1,0 +1,156 @@
+"""What settings may be: choices, smallest values, and what goes together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sparkrec.errors import UserError
+
+if TYPE_CHECKING:
+    from sparkrec.config import Config, GruConfig, TopKConfig
+
+MODELS = ["als", "gru", "two_tower"]
+CHOICES: dict[str, list[str]] = {
+    "ingest.on_changed_file": ["refuse", "replace"],
+    "prepare.sessions.by": ["gap", "session_id"],
+    "prepare.baskets.by": ["basket_id", "window"],
+    "prepare.user_item.rating": ["last", "mean"],
+    "prepare.text.method": ["none", "tfidf", "word2vec"],
+    "als.feedback": ["explicit", "implicit"],
+    "gate.metric": ["recall", "mrr"],
+    "two_tower.history_pooling": ["mean", "attention"],
+    "two_tower.second_head": ["none", "rating", "event_type"],
+    "topk.index": ["exact", "hnsw", "ivf"],
+    "gru.network": ["plain", "parallel", "hierarchical-init", "hierarchical-all"],
+    "gru.schedule": ["simultaneous", "alternating", "residual", "interleaving"],
+    "gru.embedding": ["constrained", "separate", "none"],
+    "gru.session_order": ["time", "random"],
+    "gru.loss": ["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"],
+    "evaluation.ties": ["conservative", "standard", "median"],
+    "train.device": ["auto", "cpu", "cuda"],
+}
+AT_LEAST: dict[str, float] = {
+    "train.ranks": 1,
+    "topk.k": 1,
+    "topk.block_mb": 1,
+    "topk.pass_mb": 1,
+    "topk.hnsw_neighbours": 2,
+    "topk.hnsw_search": 1,
+    "topk.ivf_cells": 0,
+    "topk.ivf_probes": 1,
+    "evaluation.cold_below": 0,
+    "prior.days": 0,
+    "report.nights": 1,
+    "report.users": 0,
+    "gru.lanes": 1,
+    "gru.embedding_dim": 1,
+    "gru.user_units": 1,
+    "gru.bptt": 1,
+    "gru.bloom_rows": 0,
+    "gru.bloom_hashes": 1,
+    "gru.epochs": 1,
+    "gru.full_retrain_nights": 0,
+    "two_tower.full_retrain_nights": 0,
+    "two_tower.epochs": 1,
+    "two_tower.batch_size": 1,
+    "als.rank": 1,
+    "als.iterations": 1,
+    "prepare.sessions.min_length": 1,
+    "prepare.sessions.max_length": 2,
+    "prepare.text.dim": 1,
+    "maintenance.compact_files": 0,
+    "maintenance.file_mb": 1,
+    "maintenance.retention_hours": 0,
+    "maintenance.margin_hours": 0,
+    "maintenance.log_retention_days": 1,
+    "maintenance.keep_nights": 0,
+    "maintenance.keep_list_nights": 0,
+}
+
+
+def check(config: Config) -> None:
+    """Refuses settings outside of their range, and settings that do not go together.
+
+    Raises:
+        UserError: The first of them.
+    """
+    for dotted, allowed in CHOICES.items():
+        value = _value(config, dotted)
+        if value not in allowed:
+            raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"one of {', '.join(allowed)}")
+    unknown = [m for m in config.models if m not in MODELS]
+    if unknown:
+        raise UserError("unknown model", where=f"models={config.models}", fix=f"choose among {', '.join(MODELS)}")
+    for dotted, low in AT_LEAST.items():
+        if _value(config, dotted) < low:
+            raise UserError(
+                "wrong configuration value", where=f"{dotted}={_value(config, dotted)}", fix=f"at least {low}"
+            )
+    excluded_attributes(config.topk)
+    if not 0 <= config.als.debias <= 1 or (config.als.debias and config.als.feedback == "explicit"):
+        where = f"als.debias={config.als.debias}, als.feedback={config.als.feedback}"
+        raise UserError("wrong configuration value", where=where, fix="from 0 to 1, and 0 with explicit feedback")
+    if config.gate.enabled and config.gate.k not in config.evaluation.k:
+        fix = f"one of evaluation.k={config.evaluation.k}"
+        raise UserError("the gate looks at a list length that is not judged", where=f"gate.k={config.gate.k}", fix=fix)
+    if config.train.snapshot_files % config.train.ranks:
+        raise UserError(
+            "train.snapshot_files must be a multiple of train.ranks",
+            where=f"train.snapshot_files={config.train.snapshot_files}, train.ranks={config.train.ranks}",
+            fix=f"for example train.snapshot_files={config.train.ranks * 4}",
+        )
+    lists, models = config.maintenance.keep_list_nights, config.maintenance.keep_nights
+    if lists and (not models or lists < models):
+        raise UserError(  # a warm start takes published models alone
+            "lists must be kept as long as models",
+            where=f"maintenance.keep_list_nights={lists}, maintenance.keep_nights={models}",
+            fix="raise maintenance.keep_list_nights, or set it to 0",
+        )
+    _check_gru(config.gru)
+
+
+def excluded_attributes(topk: TopKConfig) -> list[tuple[str, str]]:
+    """What ``topk.exclude`` says: attribute and value of the items that no list may hold.
+
+    Raises:
+        UserError: A text is not attribute=value.
+    """
+    parts = [text.partition("=") for text in topk.exclude]
+    if not all(name and equals and value for name, equals, value in parts):
+        fix = "attribute=value, an attribute of the table items, e.g. [available=false]"
+        raise UserError("wrong configuration value", where=f"topk.exclude={topk.exclude}", fix=fix)
+    return [(name, value) for name, _, value in parts]
+
+
+def _value(config: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _check_gru(config: GruConfig) -> None:
+    """Refuses settings of the GRU's network that do not go together."""
+    turns = len(config.features) + 1
+    in_turn = config.schedule in ("alternating", "residual")
+    alone = config.network != "plain" or config.bloom_rows > 0
+    for wrong, what, where, fix in [
+        (config.network == "parallel" and not config.features, "the parallel network needs features", "gru.features",
+         "name vectors of the table item_vectors, e.g. [text_tfidf]"),
+        (config.network != "parallel" and config.features, "only the parallel network has features",
+         f"gru.network={config.network}, gru.features={config.features}", "set gru.network=parallel"),
+        (config.warm_start and config.features, "vectors of texts differ from night to night",
+         f"gru.warm_start=true, gru.features={config.features}", "set gru.warm_start=false"),
+        (config.network == "parallel" and in_turn and config.epochs < turns, "fewer epochs than sub-networks",
+         f"gru.epochs={config.epochs}, gru.schedule={config.schedule}", f"set gru.epochs={turns} or more"),
+        (alone and config.embedding != "constrained", "only the plain network can do without constrained embedding",
+         f"gru.embedding={config.embedding}, gru.network={config.network}, gru.bloom_rows={config.bloom_rows}",
+         "set gru.embedding=constrained"),
+        (config.bloom_rows > 0 and config.network != "plain", "only the plain network has Bloom embeddings",
+         f"gru.network={config.network}, gru.bloom_rows={config.bloom_rows}", "set gru.bloom_rows=0"),
+        (alone and config.bptt > 1, "only the plain network's gradients go back over several events",
+         f"gru.bptt={config.bptt}, gru.network={config.network}, gru.bloom_rows={config.bloom_rows}", "set gru.bptt=1"),
+        (0 < config.bloom_rows < config.bloom_hashes, "more positions than rows",
+         f"gru.bloom_rows={config.bloom_rows}, gru.bloom_hashes={config.bloom_hashes}", "raise gru.bloom_rows"),
+    ]:  # fmt: skip
+        if wrong:
+            raise UserError(what, where=where, fix=fix)
