@@ -1,6 +1,6 @@
 """Training speed of the two towers beside a plain PyTorch loop on the same model: examples a second.
 
-    python bench/two_tower.py [--events 300000] [--items 10000] [--users 20000] [--ranks 1 2] [--runs 3] [key=value …]
+    python bench/two_tower.py [key=value …] [--events 300000] [--items 10000] [--users 20000] [--runs 3] [--ranks 1 2]
 
 The plain loop is what one would write for a single process: all examples as tensors in memory, made beforehand and
 not timed; the tables in one sparse ``nn.Embedding``; one column of scores for each draw, accidental hits masked; log Q
