@@ -87,9 +87,12 @@ def check(config: Config) -> None:
                 "wrong configuration value", where=f"{dotted}={_value(config, dotted)}", fix=f"at least {low}"
             )
     excluded_attributes(config.topk)
-    if not 0 <= config.als.debias <= 1 or (config.als.debias and config.als.feedback == "explicit"):
-        where = f"als.debias={config.als.debias}, als.feedback={config.als.feedback}"
-        raise UserError("wrong configuration value", where=where, fix="from 0 to 1, and 0 with explicit feedback")
+    for dotted in ("als.debias", "two_tower.debias"):
+        if not 0 <= _value(config, dotted) <= 1:
+            raise UserError("wrong configuration value", where=f"{dotted}={_value(config, dotted)}", fix="from 0 to 1")
+    if config.als.debias and config.als.feedback == "explicit":
+        where = f"als.debias={config.als.debias}, als.feedback=explicit"
+        raise UserError("ratings cannot be weighted", where=where, fix="set als.debias=0, or als.feedback=implicit")
     if config.gate.enabled and config.gate.k not in config.evaluation.k:
         fix = f"one of evaluation.k={config.evaluation.k}"
         raise UserError("the gate looks at a list length that is not judged", where=f"gate.k={config.gate.k}", fix=fix)

@@ -1,6 +1,7 @@
 """Configuration: what is shipped, which layer wins, what a mistake says."""
 
 import dataclasses
+import re
 
 import pytest
 import yaml
@@ -16,6 +17,21 @@ def leaves(node, prefix=""):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["two_tower.debias=1.5"], "two_tower.debias=1.5"),
+        (["als.debias=0.5", "als.feedback=explicit"], "ratings cannot be weighted"),
+        (["topk.index=faiss"], "topk.index=faiss"),
+        (["topk.pass_mb=0"], "topk.pass_mb=0"),
+        (["topk.exclude=[available]"], "topk.exclude"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(settings, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_config(None, settings)
 
 
 def test_base_yaml_has_every_key_with_its_default():

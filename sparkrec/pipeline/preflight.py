@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sparkrec.config import Config, TopKConfig
+from sparkrec.config import Config, TopKConfig, TwoTowerConfig
 from sparkrec.config_checks import excluded_attributes
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.formats import LogFormat, load_format
 from sparkrec.retrieval.approximate import require_faiss
 from sparkrec.store import Warehouse
+from sparkrec.training.two_tower_examples import second_outputs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -35,6 +36,8 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     _require(config.logs.format, "logs.format")
     fmt = load_format(config.logs.format)
     _check_attributes(config.topk, fmt)
+    if "two_tower" in config.models:
+        _check_second_head(config.two_tower, fmt)
     if config.topk.index != "exact" and "topk" in stages:
         require_faiss(config.topk.index)
     if "ingest" in stages:
@@ -52,6 +55,14 @@ def _check_attributes(topk: TopKConfig, fmt: LogFormat) -> None:
     if unknown:
         known = ", ".join(declared) or "none"
         raise UserError("no such attribute of items", where=f"topk.exclude={unknown}", fix=f"{fmt.name} has: {known}")
+
+
+def _check_second_head(two_tower: TwoTowerConfig, fmt: LogFormat) -> None:
+    """Refuses a second head that would have nothing to learn."""
+    second_outputs(two_tower, fmt.event_weights)
+    if two_tower.second_head == "rating" and fmt.value is None:
+        fix = f"declare value in the format {fmt.name}, or set it to none"
+        raise UserError("the log has no ratings to learn", where="two_tower.second_head=rating", fix=fix)
 
 
 def _require(value: str, key: str) -> None:

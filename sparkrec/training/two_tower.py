@@ -492,7 +492,6 @@ def tower_shape(
         ("n_sample", config.n_sample >= 0, "0 or more"),
         ("windows_days", all(days > 0 for days in config.windows_days), "above 0, each"),
         ("second_weight", config.second_weight >= 0, "0 or more"),
-        ("debias", 0 <= config.debias <= 1, "from 0 to 1"),
         ("half_life_days", config.half_life_days is None or config.half_life_days > 0, "above 0, or null"),
     ]:
         if not good:
