@@ -218,9 +218,20 @@ def _write(df: DataFrame, warehouse: Warehouse, table: Table, mode: str, options
         df = df.select(*table.column_names)
     elif mode == "append":
         options = {**options, "mergeSchema": "true"}
-    writer = df.write.format("delta").mode(mode).options(**options)
+    writer = _by_day(df, table).write.format("delta").mode(mode).options(**options)
     writer.save(warehouse.table_path(table))
     return _require_version(spark, warehouse, table)
+
+
+def _by_day(df: DataFrame, table: Table) -> DataFrame:
+    """The rows of a table partitioned by day brought together by day, so that no task writes a file of its own for it.
+
+    Spark splits a day that is too much for one task. The tables partitioned by night are written one night at a time.
+    """
+    import pyspark.sql.functions as F
+
+    days = [name for name in table.partition if name != RUN_DATE]
+    return df.hint("rebalance", *(F.col(name) for name in days)) if days else df
 
 
 def _require_version(spark: SparkSession, warehouse: Warehouse, table: Table) -> int:

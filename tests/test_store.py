@@ -82,6 +82,23 @@ def test_replace_night_replaces_that_night_alone(spark, warehouse):
     assert rows(store.read(spark, warehouse, table)) == expected
 
 
+def test_a_day_is_a_file_however_many_tasks_hold_its_rows(spark, warehouse):
+    ids = spark.range(0, 60, numPartitions=6)
+    events = ids.selectExpr(
+        "'u' AS user_id", "string(id) AS item_id", "'buy' AS event_type",
+        "timestamp_seconds(id % 5 * 86400) AS ts",
+        "double(NULL) AS value", "double(NULL) AS quantity", "double(NULL) AS price",
+        "string(NULL) AS text",
+        "string(NULL) AS log_session_id", "string(NULL) AS basket_id", "'f' AS source",
+        "date_from_unix_date(int(id % 5)) AS event_date",
+    )  # fmt: skip
+    for n in (1, 2):
+        store.append(events, warehouse, tables.EVENTS)
+        written = list(Path(warehouse.table_path(tables.EVENTS)).glob("event_date=*/*.parquet"))
+        assert len(written) == 5 * n
+    assert store.read(spark, warehouse, tables.EVENTS).count() == 120
+
+
 def test_a_night_is_as_a_version_held_it_until_it_is_written_again(spark, warehouse):
     table, first, second = TABLES["topk_als"], date(2024, 1, 1), date(2024, 1, 2)
     made = store.replace_night(lists(spark, first, ("u", 1, "a", 3)), warehouse, table, first)
