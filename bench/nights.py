@@ -65,7 +65,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--spoil", type=date.fromisoformat, help="the night whose model is made bad")
     parser.add_argument("--spoil-with", action="append", default=[], metavar="key=value")
     parser.add_argument("--conf", default=str(Path(__file__).parent.parent / "conf" / "local.yaml"))
-    parser.add_argument("--warehouse", help="keep the tables here; else a temporary folder")
+    parser.add_argument(
+        "--warehouse", help="keep the tables here, or go on with those that are; else a temporary folder"
+    )
     parser.add_argument("settings", nargs="*", metavar="key=value")
     return parser.parse_intermixed_args(argv)
 
@@ -75,7 +77,8 @@ def bench(options: argparse.Namespace, warehouse: Path) -> int:
     say(machine())
     say("| night | new files | rows read | seconds | peak GiB | data files | files stored | lists |")
     say("|---|---|---|---|---|---|---|---|")
-    seconds, before = [], None
+    seconds: list[float] = []
+    before = look(warehouse) if (warehouse / "runs" / "_delta_log").exists() else None  # it is gone on with
     for offset in range((options.last - options.first).days + 1):
         night = options.first + timedelta(days=offset)
         spoiled = night == options.spoil
