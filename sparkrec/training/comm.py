@@ -92,8 +92,13 @@ class HorovodComm:
         return message[: flat.numel()].view(tensor.shape)
 
     def allgather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """See ``Comm``."""
-        gathered = self._hvd.allgather(tensor.detach().contiguous())
+        """See ``Comm``.
+
+        Messages of one kind have one name, for Horovod's response cache. The number of rows is no part of it, so that
+        ranks which disagree on it meet, and see it.
+        """
+        mine = tensor.detach().contiguous()
+        gathered = self._hvd.allgather(mine, name=f"gather.{mine.dtype}.{list(mine.shape[1:])}")
         # Where shapes differ, at least one rank has another size than the mean: it raises, which ends the job.
         if gathered.shape[0] != self.size * tensor.shape[0]:
             raise InvariantError(f"allgather of unequal shapes: {tuple(tensor.shape)} here, {gathered.shape[0]} in all")

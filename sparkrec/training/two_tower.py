@@ -150,7 +150,7 @@ class Material:
     rows: dict[int, np.ndarray]  # the examples among them
     plan: Plan
     ticks: Clock
-    phi: Tensor  # the clock's momentum on the device
+    phi: Tensor  # float32 [ticks + 1, windows + 1, n_items], the clock's momentum on the device
     item_codes: Tensor  # int64 [n_items, widths], table rows
     share: Tensor  # float32 [n_items], each item's share of the examples
     trained_items: Tensor  # int64, items with a positive share, ascending
@@ -204,7 +204,7 @@ def prepare(
         rows=rows,
         plan=Plan.of(tally[:n_files].tolist(), config.batch_size),
         ticks=ticks,
-        phi=torch.from_numpy(ticks.phi).to(device),
+        phi=torch.from_numpy(ticks.phi).transpose(1, 2).contiguous().to(device),
         item_codes=shape.code_rows("item", torch.from_numpy(item_codes)).to(device),
         share=(of_items / of_items.sum().clamp(min=1)).float().to(device),
         trained_items=of_items.nonzero()[:, 0].to(device),
@@ -316,9 +316,13 @@ def train_step(
     width = data.plan.width(comm.size, step)
     users = user_batch(towers.shape, batch.users, batch.keep, device)
     item = torch.from_numpy(batch.item).to(device)
-    candidates, count, log_q = draw_candidates(comm, data, item, width, config, epoch, step)
+    # One message for all that the ranks must know of each other's examples: items, and table rows of the users.
+    mine = torch.cat([item[:, None], users.user[:, None], users.history, users.codes], dim=1)
+    examples = comm.allgather(_padded(mine, width))
+    drawn = examples[:, 0][examples[:, 0] != PAD]
+    candidates, count, log_q = draw_candidates(data, drawn, item, config, epoch, step)
     shard = _item_shard(comm, towers.shape, data, candidates, config, epoch, step)
-    touched = _touched_rows(comm, users, candidates, data, towers.shape, width)
+    touched = _touched_rows(examples[:, 1:], candidates, data, towers.shape)
     block = towers.table[touched].requires_grad_()
     z, a = towers.dense.users(block, _in_block_users(users, touched))
     z_items = gather_rows(towers.dense.items(block, _in_block_items(shard, touched)), comm)[: len(candidates)]
@@ -347,18 +351,24 @@ def _second(
 
 
 def draw_candidates(
-    comm: Comm, data: Material, item: Tensor, width: int, config: TwoTowerConfig, epoch: int, step: int
+    data: Material, drawn: Tensor, item: Tensor, config: TwoTowerConfig, epoch: int, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The candidates of a step, the same on all ranks: ids ascending, times drawn, weighted log Q.
 
-    They are the items of all ranks' examples and ``n_sample`` uniform ones; where ``n_sample`` reaches the number of
-    trained items, all of those, once each and with nothing to correct.
+    Where ``n_sample`` reaches the number of trained items they are all of those, once each and with nothing to correct;
+    otherwise the items of all ranks' examples and ``n_sample`` uniform ones.
+
+    Args:
+        data: What the rank trains on.
+        drawn: int64, items of all ranks' examples.
+        item: int64, items of this rank's examples.
+        config: Of the model.
+        epoch: For the seed.
+        step: For the seed.
     """
     pool = data.trained_items
     if config.n_sample >= len(pool):
         return pool, torch.ones(len(pool), device=pool.device), torch.zeros(len(pool), device=pool.device)
-    drawn = comm.allgather(_padded(item, width))
-    drawn = drawn[drawn != PAD]
     n_batch = len(drawn)
     seed = (config.seed, _NEGATIVES, epoch, step)
     chosen = np.random.default_rng(seed).integers(0, len(pool), config.n_sample)
@@ -372,11 +382,18 @@ def draw_candidates(
 
 
 def momentum_scores(phi: Tensor, tick: Tensor, candidates: Tensor, a: Tensor) -> Tensor:
-    """<a_u, phi(i, t)> for each row's time [n, candidates]."""
+    """<a_u, phi(i, t)> for each row's time [n, candidates].
+
+    Args:
+        phi: float32 [ticks, momentum, items]: items last, as each time's are gathered.
+        tick: int64 [n].
+        candidates: int64 [candidates].
+        a: float32 [n, momentum].
+    """
     order = tick.argsort(stable=True)
     times, count = tick[order].unique_consecutive(return_counts=True)
     groups = a[order].split(count.tolist())
-    parts = [group @ phi[time][candidates].T for time, group in zip(times.tolist(), groups, strict=True)]
+    parts = [group @ phi[time].index_select(1, candidates) for time, group in zip(times.tolist(), groups, strict=True)]
     return torch.cat(parts)[order.argsort()] if parts else a.new_zeros(0, len(candidates))
 
 
@@ -422,14 +439,10 @@ def _item_shard(
     return ItemBatch(shape.id_rows("item", padded), codes, kept)
 
 
-def _touched_rows(
-    comm: Comm, users: UserBatch, candidates: Tensor, data: Material, shape: TowerShape, width: int
-) -> Tensor:
+def _touched_rows(of_users: Tensor, candidates: Tensor, data: Material, shape: TowerShape) -> Tensor:
     """Table rows that the step touches on any rank, ascending: the same on all ranks."""
-    mine = torch.cat([users.user[:, None], users.history, users.codes], dim=1)
-    of_users = comm.allgather(_padded(mine.flatten(), width * mine.shape[1]))
     of_items = torch.cat([shape.id_rows("item", candidates), data.item_codes[candidates].flatten()])
-    rows = torch.cat([of_users, of_items]).unique()
+    rows = torch.cat([of_users.flatten(), of_items]).unique()
     return rows[rows != PAD]
 
 
@@ -452,8 +465,9 @@ def _update(comm: Comm, towers: Towers, block: Tensor, touched: Tensor, step_sum
     return total
 
 
-def _padded(values: Tensor, n: int) -> Tensor:
-    return torch.nn.functional.pad(values, (0, n - len(values)), value=PAD)
+def _padded(rows: Tensor, n: int) -> Tensor:
+    """The rows [m, …] with rows of PAD up to n."""
+    return torch.cat([rows, rows.new_full((n - len(rows), *rows.shape[1:]), PAD)])
 
 
 def _place(rows: Tensor, touched: Tensor) -> Tensor:

@@ -480,8 +480,9 @@ def _candidates_of(comm, config):
     files = {comm.rank: sequences(user[mine], item[mine], ts[mine], np.ones(mine.sum()), np.zeros((mine.sum(), 1)))}
     shape = tower_shape(config, 2, 4, USER_FEATURES, ITEM_FEATURES)
     data = prepare(comm, files, 2, shape, config, item_codes=item_codes(4), as_of=AS_OF, repeats=True)
-    drawn = torch.from_numpy(files[comm.rank].item.astype(np.int64))
-    candidates, count, log_q = draw_candidates(comm, data, drawn, 3, config, 0, 0)
+    own = torch.from_numpy(files[comm.rank].item.astype(np.int64))
+    drawn = comm.allgather(torch.cat([own, torch.full((3 - len(own),), PAD)]))
+    candidates, count, log_q = draw_candidates(data, drawn[drawn != PAD], own, config, 0, 0)
     return candidates.tolist(), count.tolist(), log_q.exp().tolist()
 
 
