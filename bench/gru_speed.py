@@ -17,24 +17,21 @@ import argparse
 import contextlib
 import importlib
 import io
-import json
 import re
 import statistics
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from _gru_peer import CPU, load_peer
 from _measure import last_line, machine, say
+from _training import spark_session, write_parts
 from gru_quality import SETTINGS as QUALITY_SETTINGS
 
-from sparkrec.config import Config, SparkConfig, TrainConfig, load_config
+from sparkrec.config import Config, TrainConfig, load_config
 from sparkrec.training import gru
 from sparkrec.training.launch import run_ranks
 
@@ -68,13 +65,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("settings", nargs="*")
     return parser.parse_args()
-
-
-def spark_session(ranks: int) -> Any:
-    """Spark with a task slot for each rank."""
-    from sparkrec.spark import build_session
-
-    return build_session(SparkConfig(master=f"local[{ranks}]", conf={"spark.driver.memory": "1g"}))
 
 
 def measure(args: argparse.Namespace, peer: Any, config: Config, spark: Any, n_events: int, n_items: int) -> dict:
@@ -111,19 +101,11 @@ def made_up(n_events: int, n_items: int) -> pd.DataFrame:
 
 def write_snapshot(events: pd.DataFrame, path: str, config: Config) -> None:
     """The events in the layout of ``training.snapshot``, whose Spark job is no part of this."""
-    n_files, files = config.train.snapshot_files, []
+    n_files = config.train.snapshot_files
     number = events["SessionId"].to_numpy() % config.gru.lanes % n_files  # so that each lane gets its share
-    Path(path, "data").mkdir(parents=True)
-    for f in range(n_files):
-        mine = events[number == f]
-        columns = {"session": mine["SessionId"], "item": mine["ItemId"].astype("int32"), "file_no": np.int32(f)}
-        table = pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False)
-        name = f"data/part-{f:05d}.parquet"
-        pq.write_table(table, f"{path}/{name}", row_group_size=len(mine))
-        files.append({"name": name, "rows": len(mine), "groups": int(mine["SessionId"].nunique())})
-    manifest = {"files": files, "columns": ["session", "item", "file_no"], "group": "session", "order": [],
-                "n_slots": config.gru.lanes, "inputs": {"made up": 1}, "format": 1}  # fmt: skip
-    Path(path, "manifest.json").write_text(json.dumps(manifest))
+    session, item = events["SessionId"].to_numpy(), events["ItemId"].to_numpy().astype("int32")
+    parts = {f: {"session": session[number == f], "item": item[number == f]} for f in range(n_files)}
+    write_parts(parts, path, "session", config.gru.lanes)
 
 
 def our_seconds(spark: Any, folder: str, config: Config, n_items: int) -> float:

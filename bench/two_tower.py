@@ -14,21 +14,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from _measure import last_line, machine, say
+from _training import spark_session, write_parts
 from torch import Tensor, nn
 
-from sparkrec.config import Config, SparkConfig, load_config
+from sparkrec.config import Config, load_config
 from sparkrec.models.two_tower import N_NUMERIC, PAD, TowerShape, new_table
 from sparkrec.training.comm import Comm, SingleProcess
 from sparkrec.training.launch import run_ranks
@@ -77,13 +74,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def spark_session(ranks: int) -> Any:
-    """Spark with a task slot for each rank."""
-    from sparkrec.spark import build_session
-
-    return build_session(SparkConfig(master=f"local[{ranks}]", conf={"spark.driver.memory": "1g"}))
-
-
 def made_up(args: argparse.Namespace, n_files: int) -> dict[int, Sequences]:
     """Events of users and items whose popularity falls as a power of their rank, whole users to a file."""
     rng = np.random.default_rng(1)
@@ -99,17 +89,12 @@ def made_up(args: argparse.Namespace, n_files: int) -> dict[int, Sequences]:
 
 
 def write_snapshot(files: dict[int, Sequences], path: str) -> None:
-    """The events in the layout of ``training.snapshot``, whose Spark job is no part of this."""
-    Path(path, "data").mkdir(parents=True)
-    entries, names = [], ["user_idx", "item_idx", "ts_s", "weight", "file_no"]
-    for number, seq in files.items():
-        columns = [seq.user, seq.item, seq.ts, seq.weight, np.full(len(seq), number, dtype=np.int32)]
-        name = f"data/part-{number:05d}.parquet"
-        pq.write_table(pa.table(dict(zip(names, columns, strict=True))), f"{path}/{name}", row_group_size=len(seq))
-        entries.append({"name": name, "rows": len(seq), "groups": len(np.unique(seq.user))})
-    manifest = {"files": entries, "columns": names, "group": "user_idx", "order": [], "n_slots": len(files),
-                "inputs": {"made up": 1}, "format": 1}  # fmt: skip
-    Path(path, "manifest.json").write_text(json.dumps(manifest))
+    """The events in the layout of ``training.snapshot``."""
+    parts = {
+        number: {"user_idx": seq.user, "item_idx": seq.item, "ts_s": seq.ts, "weight": seq.weight}
+        for number, seq in files.items()
+    }
+    write_parts(parts, path, "user_idx", len(files))
 
 
 def our_rate(spark: Any, folder: str, config: Config, args: argparse.Namespace, ranks: int) -> float:
