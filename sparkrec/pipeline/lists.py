@@ -14,7 +14,7 @@ from sparkrec.log import log_event, warn_event
 from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.scorers import seen_pairs, user_scorer
-from sparkrec.retrieval.approximate import approximate_top_k, measured_recall
+from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
 from sparkrec.retrieval.topk import IntArray, ItemMatrix, top_k
 from sparkrec.tables import (
@@ -93,12 +93,12 @@ def _best(
     """
     settings, note = night.config.topk, ""
     if settings.index != "exact":
-        lists = approximate_top_k(queries, items, key=key, settings=settings, seen=seen)
-        recall = measured_recall(lists, queries, items, key=key, settings=settings, seen=seen)
+        index = approximate_index(night.spark, items, settings)
+        recall = measured_recall(queries, items, index, key=key, settings=settings, seen=seen)
         note = f"recall of {settings.index} {recall:.4f}"
         log_event("approximate_index", model=model, index=settings.index, recall=round(recall, 4), k=settings.k)
         if recall >= settings.min_recall:
-            return lists, note
+            return approximate_top_k(queries, index, key=key, k=settings.k, seen=seen), note
         note = f"{note}, below topk.min_recall={settings.min_recall}: exact lists"
         warn_event("approximate_index_refused", model=model, recall=round(recall, 4), min_recall=settings.min_recall)
     lists = top_k(

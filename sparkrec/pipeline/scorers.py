@@ -20,7 +20,7 @@ from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval import towers
 from sparkrec.retrieval.topk import VECTOR, ItemMatrix, item_matrix
-from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, TS, USER_FEATURES, USER_IDX, USER_INDEX
+from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, TS, USER_FEATURES, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -50,24 +50,14 @@ def user_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of:
     return replace(scorer, items=blended(scorer.items, users, strength))
 
 
-def item_vectors(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> ItemMatrix:
-    """A user model's items as they lie beside each other: what depends on the time is left out."""
+def timeless_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> Scorer:
+    """A user model's users and items as they lie beside each other: what depends on the time is left out."""
     if card.model == "als":
-        return _als(night, inputs, card, part, as_of).items
+        return _als(night, inputs, card, part, as_of)
     path = part_path(night.warehouse, card.model, night.run_date, part)
-    whole = _two_tower(night, inputs, path, as_of).items
-    return replace(whole, vectors=whole.vectors[:, : towers.load_served(path).shape.dim])
-
-
-def user_matrix(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> ItemMatrix:
-    """A user model's users as they lie beside each other: the row number is the ``user_idx``."""
-    if card.model == "als":
-        queries, dim = _als(night, inputs, card, part, as_of).queries, None
-    else:
-        path = part_path(night.warehouse, card.model, night.run_date, part)
-        queries, dim = _two_tower(night, inputs, path, as_of).queries, towers.load_served(path).shape.dim
-    vectors = item_matrix(queries.select(F.col(USER_IDX).alias(IDX), VECTOR), inputs.read(USER_INDEX).count())
-    return replace(vectors, vectors=vectors.vectors[:, :dim])
+    whole, dim = _two_tower(night, inputs, path, as_of), towers.load_served(path).shape.dim
+    queries = whole.queries.withColumn(VECTOR, F.slice(VECTOR, 1, dim))
+    return Scorer(queries, replace(whole.items, vectors=whole.items.vectors[:, :dim]))
 
 
 def seen_pairs(night: Night, inputs: Inputs, before: datetime) -> DataFrame:

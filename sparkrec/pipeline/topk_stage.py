@@ -25,11 +25,12 @@ from sparkrec.pipeline.lists import Lists, session_lists, user_lists
 from sparkrec.pipeline.models import ModelCard, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import last_published, make_current
-from sparkrec.pipeline.scorers import USER_MODELS, item_vectors, user_matrix
+from sparkrec.pipeline.scorers import USER_MODELS, timeless_scorer
+from sparkrec.pipeline.train_stages import index_size
 from sparkrec.retrieval.fallback import FROM_MODEL, Counts, count_lists, filled_up
 from sparkrec.retrieval.publish import published, published_similar
 from sparkrec.retrieval.similar import nearest
-from sparkrec.retrieval.topk import IntArray, ItemMatrix
+from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, item_matrix
 from sparkrec.tables import (
     ID,
     IDX,
@@ -40,6 +41,7 @@ from sparkrec.tables import (
     MODEL_VERSION,
     RUN_DATE,
     SOURCE,
+    USER_IDX,
     USER_INDEX,
     VALUE,
     Table,
@@ -129,7 +131,9 @@ def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: Lists, exclude
 def _publish_similar(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Versions:
     """What lies beside each item and each user, by the vectors that the users' lists were made with."""
     settings, outputs = night.config.topk, Versions()
-    part, as_of = card.served_part, night.as_of
+    if not (settings.similar_items or settings.similar_users):
+        return outputs
+    scorer = timeless_scorer(night, inputs, card, card.served_part, night.as_of)
 
     def publish(table: Table, index: Table, rows: ItemMatrix, without: IntArray | None) -> None:
         lists = nearest(
@@ -139,10 +143,10 @@ def _publish_similar(night: Night, inputs: Inputs, card: ModelCard, excluded: In
         outputs[table.name] = store.replace_night(named, night.warehouse, table, night.run_date)
 
     if settings.similar_items:
-        rows = item_vectors(night, inputs, card, part, as_of)
-        publish(similar_items_table(card.model), ITEM_INDEX, rows, excluded)
+        publish(similar_items_table(card.model), ITEM_INDEX, scorer.items, excluded)
     if settings.similar_users:
-        publish(similar_users_table(card.model), USER_INDEX, user_matrix(night, inputs, card, part, as_of), None)
+        users = scorer.queries.select(F.col(USER_IDX).alias(IDX), VECTOR)
+        publish(similar_users_table(card.model), USER_INDEX, item_matrix(users, index_size(inputs, USER_INDEX)), None)
     return outputs
 
 

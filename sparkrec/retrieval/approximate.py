@@ -25,23 +25,21 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.topk import (
     MARGIN,
-    PARTITIONS_PER_CORE,
-    SEEN,
-    VECTOR,
     FloatArray,
     IntArray,
     ItemMatrix,
     list_batch,
+    prepared_queries,
     query_vectors,
     seen_positions,
     top_k,
-    with_seen,
 )
-from sparkrec.tables import ITEM_IDX, RANK, SCORE
+from sparkrec.tables import ITEM_IDX
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
+    from pyspark import Broadcast
+    from pyspark.sql import DataFrame, SparkSession
 
 BLOCK = 4096  # queries of a block
 AT_ONCE = 64  # queries that are searched at once, with the same number of candidates
@@ -61,54 +59,53 @@ class _Index:
     biased: bool
 
 
-def approximate_top_k(
-    queries: DataFrame,
-    items: ItemMatrix,
-    *,
-    key: str | Sequence[str],
-    settings: TopKConfig,
-    seen: DataFrame | None = None,
-) -> DataFrame:
-    """As ``topk.top_k``, by the index that ``settings.index`` names: the lists may lack items of the exact ones.
-
-    Args:
-        queries: As for ``top_k``.
-        items: What is searched; indexed on the driver, the index is broadcast.
-        key: The column or columns that identify a query.
-        settings: k, index and its parameters.
-        seen: As for ``top_k``.
+def approximate_index(spark: SparkSession, items: ItemMatrix, settings: TopKConfig) -> Broadcast[_Index]:
+    """The index that ``settings.index`` names, built on the driver and sent to the executors.
 
     Raises:
         UserError: faiss is not installed.
     """
-    from pyspark.sql.types import FloatType, IntegerType, StructType
+    return broadcast(spark, _build(items, settings))
 
+
+def approximate_top_k(
+    queries: DataFrame,
+    index: Broadcast[_Index],
+    *,
+    key: str | Sequence[str],
+    k: int,
+    seen: DataFrame | None = None,
+) -> DataFrame:
+    """As ``topk.top_k``, by an index: the lists may lack items of the exact ones.
+
+    Args:
+        queries: As for ``top_k``.
+        index: Of ``approximate_index``.
+        key: The column or columns that identify a query.
+        k: Length of the lists.
+        seen: As for ``top_k``.
+    """
     keys = [key] if isinstance(key, str) else list(key)
-    spark = queries.sparkSession
-    parts = PARTITIONS_PER_CORE * spark.sparkContext.defaultParallelism
-    prepared = with_seen(queries, seen, keys, parts).select(*keys, VECTOR, SEEN).sortWithinPartitions(*keys)
-    index = broadcast(spark, _build(items, settings))
-    schema = StructType([queries.schema[name] for name in keys])
-    schema = schema.add(ITEM_IDX, IntegerType()).add(RANK, IntegerType()).add(SCORE, FloatType())
-    return prepared.mapInArrow(_searcher(index, keys, settings.k), schema)
+    prepared, schema = prepared_queries(queries, seen, keys)
+    return prepared.mapInArrow(_searcher(index, keys, k), schema)
 
 
 def measured_recall(
-    lists: DataFrame,
     queries: DataFrame,
     items: ItemMatrix,
+    index: Broadcast[_Index],
     *,
     key: str | Sequence[str],
     settings: TopKConfig,
     seen: DataFrame | None = None,
     sample: int = SAMPLE,
 ) -> float:
-    """The share of the exact lists' items that are in ``lists``, over a sample of the queries.
+    """The share of the exact lists' items that the index finds, over a sample of the queries.
 
     Args:
-        lists: Of ``approximate_top_k`` with the other arguments.
         queries: As for ``top_k``.
         items: As for ``top_k``.
+        index: Of these items.
         key: The column or columns that identify a query.
         settings: k and the memory of the exact search.
         seen: As for ``top_k``.
@@ -117,14 +114,16 @@ def measured_recall(
     import pyspark.sql.functions as F
 
     keys = [key] if isinstance(key, str) else list(key)
-    chosen = queries.orderBy(F.xxhash64(*keys), *keys).limit(sample)
+    chosen = queries.orderBy(F.xxhash64(*keys), *keys).limit(sample).persist()
     few = None
     if seen is not None:
         on = [name for name in keys if name in seen.columns]
         few = seen.join(chosen.select(*on).distinct(), on, "left_semi")
     exact = top_k(chosen, items, key=keys, k=settings.k, seen=few, block_mb=settings.block_mb, pass_mb=settings.pass_mb)
+    lists = approximate_top_k(chosen, index, key=keys, k=settings.k, seen=few)
     found = exact.join(lists.select(*keys, ITEM_IDX, F.lit(1).alias("_hit")), [*keys, ITEM_IDX], "left")
     row = found.agg(F.count("*").alias("n"), F.count("_hit").alias("hits")).head()
+    chosen.unpersist()
     assert row is not None  # an aggregate without groups has one row
     return float(row["hits"] / row["n"]) if row["n"] else 1.0
 
@@ -164,10 +163,8 @@ def _build(items: ItemMatrix, settings: TopKConfig) -> _Index:
             index.train(matrix)
     if n:
         index.add(matrix)
-    position_of = np.full(len(items.vectors), -1, dtype=np.int64)
-    position_of[item_of] = np.arange(n)
-    biased = items.bias is not None
-    return _Index(faiss.serialize_index(index), matrix, item_of, position_of, items.vectors.shape[1], biased)
+    dim, biased = items.vectors.shape[1], items.bias is not None
+    return _Index(faiss.serialize_index(index), matrix, item_of, items.position_of(), dim, biased)
 
 
 def _searcher(index: Any, keys: list[str], k: int) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:

@@ -34,6 +34,7 @@ from sparkrec.tables import IDX, ITEM_IDX, RANK, SCORE
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, Observation
+    from pyspark.sql.types import StructType
 
 VECTOR, SEEN = "vector", "seen"
 MIN_ROWS = 256  # queries in a block, at least: fewer make the matrix product slow, so items are cut into tiles
@@ -88,6 +89,13 @@ class ItemMatrix:
     def positions(self) -> IntArray:
         """The eligible ``item_idx``, ascending."""
         return np.arange(len(self.vectors)) if self.eligible is None else np.flatnonzero(self.eligible)
+
+    def position_of(self) -> IntArray:
+        """For each ``item_idx`` its place in ``positions()``, -1 where it is not eligible."""
+        item_of = self.positions()
+        places = np.full(len(self.vectors), -1, dtype=np.int64)
+        places[item_of] = np.arange(len(item_of))
+        return places
 
 
 def item_matrix(factors: DataFrame, n_items: int) -> ItemMatrix:
@@ -145,17 +153,10 @@ def top_k(
     """
     import pyspark.sql.functions as F
     from pyspark.sql import DataFrame, Window
-    from pyspark.sql.types import FloatType, IntegerType, StructType
 
     keys = [key] if isinstance(key, str) else list(key)
-    spark = queries.sparkSession
-    parts = partitions or PARTITIONS_PER_CORE * spark.sparkContext.defaultParallelism
-    prepared = with_seen(queries, seen, keys, parts)
-    # The same rows in the same order make the same blocks, so that reruns agree to the last bit.
-    prepared = prepared.select(*keys, VECTOR, SEEN).sortWithinPartitions(*keys)
-    schema = StructType([queries.schema[name] for name in keys])
-    schema = schema.add(ITEM_IDX, IntegerType()).add(RANK, IntegerType()).add(SCORE, FloatType())
-    indexes = [broadcast(spark, _Index.build(part, k, block_mb)) for part in in_passes(items, pass_mb)]
+    prepared, schema = prepared_queries(queries, seen, keys, partitions)
+    indexes = [broadcast(queries.sparkSession, _Index.build(part, k, block_mb)) for part in in_passes(items, pass_mb)]
     lists = reduce(DataFrame.union, [prepared.mapInArrow(_searcher(index, keys), schema) for index in indexes])
     if len(indexes) > 1:
         best = Window.partitionBy(*keys).orderBy(F.desc(SCORE), ITEM_IDX)
@@ -181,7 +182,23 @@ def in_passes(items: ItemMatrix, pass_mb: int) -> list[ItemMatrix]:
     return parts
 
 
-def with_seen(queries: DataFrame, seen: DataFrame | None, keys: list[str], parts: int) -> DataFrame:
+def prepared_queries(
+    queries: DataFrame, seen: DataFrame | None, keys: list[str], partitions: int | None = None
+) -> tuple[DataFrame, StructType]:
+    """What a search walks, ``(key…, vector, seen array<int>)``, and the schema of the lists that it makes.
+
+    Arguments as for ``top_k``.
+    """
+    from pyspark.sql.types import FloatType, IntegerType, StructType
+
+    parts = partitions or PARTITIONS_PER_CORE * queries.sparkSession.sparkContext.defaultParallelism
+    # The same rows in the same order make the same blocks, so that reruns agree to the last bit.
+    prepared = _with_seen(queries, seen, keys, parts).select(*keys, VECTOR, SEEN).sortWithinPartitions(*keys)
+    schema = StructType([queries.schema[name] for name in keys])
+    return prepared, schema.add(ITEM_IDX, IntegerType()).add(RANK, IntegerType()).add(SCORE, FloatType())
+
+
+def _with_seen(queries: DataFrame, seen: DataFrame | None, keys: list[str], parts: int) -> DataFrame:
     """Queries in ``parts`` partitions by key, with the items that each has seen as an array."""
     import pyspark.sql.functions as F
 
@@ -251,8 +268,6 @@ class _Index:
     def of_tiles(items: ItemMatrix, k: int, rows: int, tile: int) -> _Index:
         """Leaves out what is not eligible, appends the bias as a column and lays out tiles of so many items."""
         item_of = items.positions()
-        position_of = np.full(len(items.vectors), -1, dtype=np.int64)
-        position_of[item_of] = np.arange(len(item_of))
         tiles, first = [], 0
         for start in range(0, len(item_of), tile):
             tiles.append(_tile(start, min(start + tile, len(item_of)), first, k + MARGIN))
@@ -267,7 +282,7 @@ class _Index:
         if items.bias is not None:
             matrix[row_of, dim] = items.bias[item_of]
         norm = float(np.sqrt(np.einsum("rd,rd->r", matrix, matrix, dtype=np.float64).max(initial=0.0)))
-        return _Index(k, rows, biased, dim, item_of, position_of, matrix, row_of, norm, tuple(tiles))
+        return _Index(k, rows, biased, dim, item_of, items.position_of(), matrix, row_of, norm, tuple(tiles))
 
     def scratch(self) -> FloatArray:
         """Memory for a block of scores, to be used again: fresh pages would cost a quarter of the product."""

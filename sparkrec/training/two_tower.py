@@ -563,16 +563,13 @@ def train(comm: Comm, task: TowerTask) -> list[dict[str, Any]]:
         item_codes=task.item_codes, as_of=task.as_of, repeats=task.repeats or config.repeats, device=device,
     )  # fmt: skip
     towers = new_towers(shape, config.seed, device)
-    if task.warm_start_path:
-        if comm.rank == 0:
-            continue_with(towers, task.warm_start_path)
-        share_weights(comm, towers)
-    done, history = _resume(comm, task, towers)
+    key = task.key if comm.rank == 0 else ""  # rank 0 alone keeps checkpoints
+    done, history = _start(comm, task, towers, key)
     for epoch in range(done, config.epochs):
         history.append(train_epoch(comm, towers, data, config, epoch))
         if comm.rank == 0:
             log_event("two_tower_epoch", **history[-1])
-            save_checkpoint(task.model_path, epoch + 1, towers.tensors(), {"history": history}, task.key)
+            save_checkpoint(task.model_path, epoch + 1, towers.tensors(), {"history": history}, key)
     if comm.rank == 0:
         scale = {"label_mean": data.label_mean, "label_std": data.label_std} if task.second_outputs else {}
         begun = {"warm_start": task.begun_with, "as_of": task.as_of}
@@ -640,18 +637,15 @@ def continue_with(towers: Towers, path: str) -> None:
     log_event("warm_start", path=path, rows=taken, new_rows=towers.shape.n_rows - taken)
 
 
-def share_weights(comm: Comm, towers: Towers) -> None:
-    """Gives all ranks the state of rank 0."""
-    for tensor in towers.tensors().values():
-        tensor.copy_(comm.broadcast(tensor))
-
-
-def _resume(comm: Comm, task: TowerTask, towers: Towers) -> tuple[int, list[dict[str, Any]]]:
-    """Epochs done and their statistics; rank 0 looks, and hands the weights on."""
-    found = load_checkpoint(task.model_path, task.key) if comm.rank == 0 else None
+def _start(comm: Comm, task: TowerTask, towers: Towers, key: str) -> tuple[int, list[dict[str, Any]]]:
+    """Epochs done and their statistics, of a checkpoint or a beginning; rank 0 reads, and hands the weights on."""
+    found = load_checkpoint(task.model_path, key) if comm.rank == 0 else None
     if found is not None:
         towers.load(found[1])
+    elif task.warm_start_path and comm.rank == 0:
+        continue_with(towers, task.warm_start_path)
     done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
-    if done:
-        share_weights(comm, towers)
+    if done or task.warm_start_path:
+        for tensor in towers.tensors().values():
+            tensor.copy_(comm.broadcast(tensor))
     return done, list(found[2]["history"]) if found else []

@@ -5,7 +5,7 @@ import pytest
 
 from sparkrec.config import TopKConfig
 from sparkrec.errors import InvariantError
-from sparkrec.retrieval.approximate import _build, approximate_top_k, measured_recall, search_block
+from sparkrec.retrieval.approximate import _build, approximate_index, approximate_top_k, measured_recall, search_block
 from sparkrec.retrieval.topk import ItemMatrix, top_k
 
 K = 7
@@ -44,28 +44,29 @@ def lists_of(frame):
 def test_a_thorough_search_finds_the_exact_lists(spark, settings):
     items, queries = case()
     table, seen = frames(spark, queries)
-    found = approximate_top_k(table, items, key="key", settings=settings, seen=seen)
+    index = approximate_index(spark, items, settings)
+    found = approximate_top_k(table, index, key="key", k=K, seen=seen)
     exact = top_k(table, items, key="key", k=K, seen=seen)
     assert found.schema == exact.schema
     assert lists_of(found) == lists_of(exact)
-    assert measured_recall(found, table, items, key="key", settings=settings, seen=seen) == 1.0
+    assert measured_recall(table, items, index, key="key", settings=settings, seen=seen) == 1.0
 
 
 def test_recall_is_the_share_of_the_exact_lists_and_lists_are_whole(spark):
     items, queries = case()
     table, seen = frames(spark, queries)
     hasty = TopKConfig(k=K, index="ivf", ivf_cells=80, ivf_probes=1)  # a cell has five items: fewer than a list
-    found = lists_of(approximate_top_k(table, items, key="key", settings=hasty, seen=seen))
+    found = lists_of(approximate_top_k(table, approximate_index(spark, items, hasty), key="key", k=K, seen=seen))
     exact = lists_of(top_k(table, items, key="key", k=K, seen=seen))
     assert {len(rows) for rows in found.values()} == {K}
     better = TopKConfig(k=K, index="ivf", ivf_cells=20, ivf_probes=3)
-    lists = approximate_top_k(table, items, key="key", settings=better, seen=seen)
-    found = lists_of(lists)
+    index = approximate_index(spark, items, better)
+    found = lists_of(approximate_top_k(table, index, key="key", k=K, seen=seen))
     hits = sum(len({i for i, _ in exact[key]} & {i for i, _ in found[key]}) for key in exact)
     assert K * len(exact) / 2 < hits < K * len(exact)
-    recall = measured_recall(lists, table, items, key="key", settings=better, seen=seen)
+    recall = measured_recall(table, items, index, key="key", settings=better, seen=seen)
     assert recall == pytest.approx(hits / (K * len(exact)))
-    of_some = measured_recall(lists, table, items, key="key", settings=better, seen=seen, sample=5)
+    of_some = measured_recall(table, items, index, key="key", settings=better, seen=seen, sample=5)
     assert (of_some * 5 * K) == pytest.approx(round(of_some * 5 * K))
 
 
@@ -90,5 +91,6 @@ def test_no_items_no_lists(spark):
     items, queries = case(n_items=0)
     table, _ = frames(spark, queries)
     for kind in ("hnsw", "ivf"):
-        found = approximate_top_k(table, items, key="key", settings=TopKConfig(k=K, index=kind))
+        index = approximate_index(spark, items, TopKConfig(k=K, index=kind))
+        found = approximate_top_k(table, index, key="key", k=K)
         assert found.count() == 0

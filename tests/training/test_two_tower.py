@@ -445,16 +445,25 @@ def test_a_warm_start_takes_over_what_was_learnt_of_users_items_and_codes(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "more",
+    ("more", "warm"),
     [
-        {"n_sample": 16, "history_pooling": "attention", "second_head": "rating", "second_weight": 1.0, "debias": 0.5},
-        {"n_sample": 1000},  # begun with another model
+        (
+            {
+                "n_sample": 16,
+                "history_pooling": "attention",
+                "second_head": "rating",
+                "second_weight": 1.0,
+                "debias": 0.5,
+            },
+            False,
+        ),
+        ({"n_sample": 1000}, True),
     ],
 )
-def test_two_ranks_equal_one(spark, tmp_path, more):
+def test_two_ranks_equal_one(spark, tmp_path, more, warm):
     config = dataclasses.replace(CONFIG, dropout=0.2, horizon_days=1.0, hidden=[6], batch_size=50, **more)
     one = make_task(spark, tmp_path, config)
-    if more == {"n_sample": 1000}:
+    if warm:
         earlier = dataclasses.replace(one, model_path=f"{tmp_path}/earlier", config=dataclasses.replace(config, seed=5))
         train(SingleProcess(), earlier)
         one = dataclasses.replace(one, warm_start_path=earlier.model_path)
