@@ -22,6 +22,19 @@ from omegaconf.errors import OmegaConfBaseException
 from sparkrec.config_checks import MODELS as MODELS
 from sparkrec.config_checks import check
 from sparkrec.errors import UserError
+from sparkrec.model_configs import AlsConfig as AlsConfig
+from sparkrec.model_configs import Content2VecConfig as Content2VecConfig
+from sparkrec.model_configs import ContentConfig as ContentConfig
+from sparkrec.model_configs import GruConfig as GruConfig
+from sparkrec.model_configs import HybridConfig as HybridConfig
+from sparkrec.model_configs import ItemNeighboursConfig as ItemNeighboursConfig
+from sparkrec.model_configs import MetaProd2VecConfig as MetaProd2VecConfig
+from sparkrec.model_configs import Prod2VecConfig as Prod2VecConfig
+from sparkrec.model_configs import RulesConfig as RulesConfig
+from sparkrec.model_configs import SessionNeighboursConfig as SessionNeighboursConfig
+from sparkrec.model_configs import TwoTowerConfig as TwoTowerConfig
+from sparkrec.model_configs import UserGroupsConfig as UserGroupsConfig
+from sparkrec.model_configs import UserNeighboursConfig as UserNeighboursConfig
 
 
 @dataclass(frozen=True)
@@ -120,85 +133,6 @@ class PrepareConfig:
     user_item: UserItemConfig = field(default_factory=UserItemConfig)
     support: SupportConfig = field(default_factory=SupportConfig)
     text: TextConfig = field(default_factory=TextConfig)
-
-
-@dataclass(frozen=True)
-class AlsConfig:
-    """MLlib ALS-WR."""
-
-    feedback: str = "implicit"  # implicit (confidence) | explicit (rating)
-    rank: int = 64
-    iterations: int = 10
-    reg: float = 0.1
-    alpha: float = 1.0  # implicit: confidence = 1 + alpha * weight
-    nonnegative: bool = False
-    debias: float = 0.0  # implicit: the confidence is multiplied by the item's popularity ** -debias; 0 to 1
-    user_blocks: int = 10
-    item_blocks: int = 10
-    checkpoint_interval: int = 5
-    seed: int = 1
-
-
-@dataclass(frozen=True)
-class GruConfig:
-    """Session-parallel GRU (GRU4Rec)."""
-
-    layers: List[int] = field(default_factory=lambda: [100])
-    embedding: str = "constrained"  # constrained | separate | none
-    embedding_dim: int = 100  # separate: dimensions of the input embedding
-    network: str = "plain"  # plain | parallel | hierarchical-init | hierarchical-all
-    features: List[str] = field(default_factory=list)  # parallel: names of item_vectors, a sub-network each
-    feature_layers: List[int] = field(default_factory=lambda: [100])  # parallel: hidden units of these
-    schedule: str = "simultaneous"  # parallel: simultaneous | alternating | residual | interleaving
-    bptt: int = 1  # plain: events that a gradient goes back over, in the lane's session
-    user_units: int = 100  # hierarchical: hidden units of the user-level GRU
-    bloom_rows: int = 0  # rows that all items share (Bloom embeddings); 0: each item has its own
-    bloom_hashes: int = 4  # rows of each item then
-    lanes: int = 80  # sessions walked in parallel, over all ranks together
-    loss: str = "bpr-max"  # cross-entropy | bpr | top1 | bpr-max | top1-max
-    logq: float = 1.0  # cross-entropy: weight of the log-popularity correction
-    bpreg: float = 1.95  # bpr-max: weight of the score regularisation
-    elu: float = 0.5  # bpr-max: alpha of the ELU on the scores; 0: linear
-    n_sample: int = 2048  # additional negatives a step
-    sample_alpha: float = 0.4  # they are drawn by popularity ** sample_alpha
-    dropout_embedding: float = 0.3  # share that is dropped
-    dropout_hidden: float = 0.05
-    learning_rate: float = 0.05
-    momentum: float = 0.4
-    epochs: int = 5
-    session_order: str = "time"  # time | random
-    warm_start: bool = False  # begin with the weights of the latest earlier night's model of the same settings
-    full_retrain_nights: int = 0  # warm_start: every so many nights train from scratch; 0: never for their number
-    seed: int = 1
-
-
-@dataclass(frozen=True)
-class TwoTowerConfig:
-    """Two-tower retrieval."""
-
-    dim: int = 64
-    hidden: List[int] = field(default_factory=list)  # widths of hidden layers in each tower
-    history_length: int = 20
-    history_pooling: str = "mean"  # mean (by age) | attention (by age and by what else is known of the user)
-    batch_size: int = 1024  # over all ranks together
-    epochs: int = 5
-    learning_rate: float = 0.03  # of Adagrad
-    temperature: float = 0.2  # divides the dot product
-    normalize: bool = True
-    dropout: float = 0.0
-    logq: float = 1.0  # weight of the log Q correction
-    n_sample: int = 1000  # additional uniform negatives a step; from the number of items on: all items, exactly
-    gather_negatives: bool = True  # the items of all ranks' examples are negatives, not only those of the own rank
-    windows_days: List[float] = field(default_factory=lambda: [1.0, 7.0, 30.0, 365.0])  # of the items' momentum
-    horizon_days: float = 1.0  # how long a list is used: examples are looked at up to this long before their event
-    half_life_days: Optional[float] = None  # the weight of an example halves with each
-    repeats: bool = True  # every event is an example, not only a user's first one with an item
-    debias: float = 0.0  # an example weighs the item's popularity ** -debias; 0 to 1
-    second_head: str = "none"  # none | rating | event_type: what the towers learn beside the next item
-    second_weight: float = 0.1  # of its loss
-    warm_start: bool = False  # begin with the weights of the latest earlier night's model of the same settings
-    full_retrain_nights: int = 0  # warm_start: every so many nights train from scratch; 0: never for their number
-    seed: int = 1
 
 
 @dataclass(frozen=True)
@@ -307,6 +241,16 @@ class Config:
     als: AlsConfig = field(default_factory=AlsConfig)
     gru: GruConfig = field(default_factory=GruConfig)
     two_tower: TwoTowerConfig = field(default_factory=TwoTowerConfig)
+    prod2vec: Prod2VecConfig = field(default_factory=Prod2VecConfig)
+    meta_prod2vec: MetaProd2VecConfig = field(default_factory=MetaProd2VecConfig)
+    content2vec: Content2VecConfig = field(default_factory=Content2VecConfig)
+    rules: RulesConfig = field(default_factory=RulesConfig)
+    item_neighbours: ItemNeighboursConfig = field(default_factory=ItemNeighboursConfig)
+    user_neighbours: UserNeighboursConfig = field(default_factory=UserNeighboursConfig)
+    session_neighbours: SessionNeighboursConfig = field(default_factory=SessionNeighboursConfig)
+    content: ContentConfig = field(default_factory=ContentConfig)
+    hybrid: HybridConfig = field(default_factory=HybridConfig)
+    user_groups: UserGroupsConfig = field(default_factory=UserGroupsConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
