@@ -125,7 +125,7 @@ def stage(
 @app.command()
 def search(
     run_date: RunDate,
-    model: Annotated[str, typer.Option(help="als, gru or two_tower")],
+    model: Annotated[str, typer.Option(help="a model that is trained by itself: als, gru, …")],
     grid: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--try", metavar="key=[value, …]", help="values of a setting (may be repeated: all combinations)"),
@@ -226,8 +226,8 @@ def jars() -> int:
 
 @query_app.command("topk")
 def query_topk(
-    model: Annotated[str, typer.Option(help="als, gru or two_tower")],
-    user: Annotated[str, typer.Option(help="the user's id as in the log, or a session's id")],
+    model: Annotated[str, typer.Option(help="a model whose lists are for users, sessions or baskets: als, gru, …")],
+    user: Annotated[str, typer.Option(help="the user's id as in the log, or a session's or basket's")],
     run_date: ListNight = "latest",
     k: AtMost = None,
     form: Form = "table",
@@ -242,7 +242,7 @@ def query_topk(
 
 @query_app.command("similar")
 def query_similar(
-    model: Annotated[str, typer.Option(help="als or two_tower")],
+    model: Annotated[str, typer.Option(help="a model with similar items or users: als, prod2vec, …")],
     item: Annotated[Optional[str], typer.Option(help="the item's id as in the log")] = None,  # noqa: UP045
     user: Annotated[Optional[str], typer.Option(help="the user's id as in the log")] = None,  # noqa: UP045
     run_date: ListNight = "latest",

@@ -19,7 +19,6 @@ from typing import Any, Dict, List, Optional
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparkrec.config_checks import MODELS as MODELS
 from sparkrec.config_checks import check
 from sparkrec.errors import UserError
 from sparkrec.model_configs import AlsConfig as AlsConfig

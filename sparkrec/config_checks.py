@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
+from sparkrec.model_kinds import KINDS, MODELS, Lists, models_for
 
 if TYPE_CHECKING:
     from sparkrec.config import Config, GruConfig, TopKConfig
 
-MODELS = ["als", "gru", "two_tower"]
 CHOICES: dict[str, list[str]] = {
     "ingest.on_changed_file": ["refuse", "replace"],
     "prepare.sessions.by": ["gap", "session_id"],
@@ -133,7 +133,7 @@ def check(config: Config) -> None:
                 "wrong configuration value", where=f"{dotted}={_value(config, dotted)}", fix=f"at least {low}"
             )
     excluded_attributes(config.topk)
-    for dotted in ("als.debias", "two_tower.debias"):
+    for dotted in ("als.debias", "two_tower.debias", "item_neighbours.bm25_b", "user_neighbours.bm25_b"):
         if not 0 <= _value(config, dotted) <= 1:
             raise UserError("wrong configuration value", where=f"{dotted}={_value(config, dotted)}", fix="from 0 to 1")
     if config.als.debias and config.als.feedback == "explicit":
@@ -156,6 +156,29 @@ def check(config: Config) -> None:
             fix="raise maintenance.keep_list_nights, or set it to 0",
         )
     _check_gru(config.gru)
+    _check_models(config)
+
+
+def _check_models(config: Config) -> None:
+    """Refuses models without the models that they build on."""
+    for model in config.models:
+        missing = [needed for needed in KINDS[model].needs if needed not in config.models]
+        if missing:
+            fix = f"add {', '.join(missing)} to models"
+            raise UserError(f"{model} builds on {', '.join(missing)}", where=f"models={config.models}", fix=fix)
+    if config.user_groups.enabled and config.user_groups.vectors not in ("rfm", *config.models):
+        where = f"user_groups.vectors={config.user_groups.vectors}, models={config.models}"
+        raise UserError("groups of users need a model's vectors", where=where, fix="train that model, or say rfm")
+    if "hybrid" not in config.models:
+        return
+    able = [name for name in models_for(Lists.USERS) if name != "hybrid" and name in config.models]
+    strange = [name for name in config.hybrid.models if name not in able]
+    if strange or not able:
+        where = f"hybrid.models={config.hybrid.models}, models={config.models}"
+        raise UserError(
+            "the hybrid blends user models of the night", where=where,
+            fix=f"choose among {', '.join(able) or ', '.join(models_for(Lists.USERS)[:-1])}",
+        )  # fmt: skip
 
 
 def excluded_attributes(topk: TopKConfig) -> list[tuple[str, str]]:

@@ -24,7 +24,6 @@ from sparkrec.reading import (
     current_nights,
     exists,
     first_line,
-    lists_table,
     night_in,
     open_table,
     present_tables,
@@ -34,6 +33,7 @@ from sparkrec.reading import (
     similar_table,
     to_frame,
     unreadable,
+    user_lists_table,
 )
 from sparkrec.store import Warehouse
 from sparkrec.tables import (
@@ -71,8 +71,8 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
 
     Args:
         warehouse: Where the tables are.
-        model: als, gru or two_tower.
-        user: The user's id as in the log; for the GRU also the session id of an anonymous session.
+        model: A model whose lists are for users, sessions or baskets.
+        user: The user's id as in the log; also the id of an anonymous session or basket.
         run_date: ``YYYY-MM-DD``, or ``latest``: the night that is current.
         k: At most so many items, or None for the whole list.
 
@@ -83,7 +83,7 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
         UserError: Unknown model, night or user; a table is missing or damaged.
     """
     require_text("user", user)
-    found = _list_of(warehouse, model, lists_table(model), (USER_ID, user), run_date, k)
+    found = _list_of(warehouse, model, user_lists_table(model), (USER_ID, user), run_date, k)
     order = [c for c in (KEY_TYPE, RANK) if c in found.columns]
     return _with_titles(warehouse, found.sort(order), ITEM_ID)
 
@@ -103,7 +103,7 @@ def similar(
 
     Args:
         warehouse: Where the tables are.
-        model: als or two_tower.
+        model: A model that has items beside items.
         item: The item's id as in the log.
         run_date: ``YYYY-MM-DD``, or ``latest``: the night that is current.
         k: At most so many items, or None for the whole list.

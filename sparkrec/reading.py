@@ -10,8 +10,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparkrec.config import MODELS
 from sparkrec.errors import UserError
+from sparkrec.model_kinds import MODELS, Lists, beside, models_for
 from sparkrec.store import Warehouse
 from sparkrec.tables import CURRENT, RUN_DATE, TABLES, Table, similar_items_table, similar_users_table, topk_table
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 LATEST = "latest"
 
 
-def lists_table(model: str) -> Table:
-    """The table of a model's lists.
+def user_lists_table(model: str) -> Table:
+    """The table of a model's lists for users, sessions or baskets.
 
     Raises:
-        UserError: There is no such model.
+        UserError: There is no such model, or its lists are for items.
     """
-    require_known("model", model, MODELS)
+    require_known("model", model, [name for name in MODELS if name not in models_for(Lists.ITEMS)])
     return topk_table(model)
 
 
@@ -38,9 +38,8 @@ def similar_table(model: str, users: bool = False) -> Table:
     Raises:
         UserError: There is no such model, or it has none.
     """
-    table_of = similar_users_table if users else similar_items_table
-    require_known("model", model, [name for name in MODELS if table_of(name).name in TABLES])
-    return table_of(model)
+    require_known("model", model, beside("users" if users else "items"))
+    return similar_users_table(model) if users else similar_items_table(model)
 
 
 def require_known(what: str, value: str, known: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from sparkrec.reading import lists_table, night_in, open_table, read_rows, require_known
+from sparkrec.reading import night_in, open_table, read_rows, require_known
 from sparkrec.store import Warehouse
-from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE
+from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE, lists_table
 
 if TYPE_CHECKING:
     import polars as pl

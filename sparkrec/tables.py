@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparkrec.model_kinds import KINDS, Lists
+
 USER_ID, ITEM_ID, ID, IDX = "user_id", "item_id", "id", "idx"
 USER_IDX, ITEM_IDX = "user_idx", "item_idx"
 QUERY_IDX, SIMILAR_ITEM_ID, SIMILAR_USER_ID = "query_idx", "similar_item_id", "similar_user_id"
@@ -18,6 +20,8 @@ SESSION_ID, START_TS, END_TS, START_DATE = "session_id", "start_ts", "end_ts", "
 ITEMS, EVENT_TS = "items", "event_ts"
 RATING, CONFIDENCE, N_EVENTS, LAST_TS = "rating", "confidence", "n_events", "last_ts"
 NAME, VECTOR = "name", "vector"
+ANTECEDENT, CONSEQUENT, SUPPORT, LIFT, LEVERAGE = "antecedent", "consequent", "support", "lift", "leverage"
+GROUP_ID, DISTANCE, N_BASKETS = "group_id", "distance", "n_baskets"
 RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "model_version", "key_type"
 
 
@@ -256,7 +260,7 @@ _VALUE_OF_METRIC = (
         "split",
         "string",
         "holdout_users, its parts holdout_cold_users, holdout_frequent_users, holdout_cold_items and "
-        "holdout_frequent_items, holdout_sessions or holdout_ratings",
+        "holdout_frequent_items, holdout_sessions, holdout_baskets or holdout_ratings",
     ),
 )
 METRICS = Table(
@@ -264,7 +268,7 @@ METRICS = Table(
     "Hold-out metrics of models and baselines.",
     (
         Column(RUN_DATE, "date", "night"),
-        Column("model", "string", "als, gru, two_tower, popularity, popularity_recent"),
+        Column("model", "string", "a model, popularity or popularity_recent"),
         Column(MODEL_VERSION, "string", "version of the model judged"),
         *_VALUE_OF_METRIC,
     ),
@@ -299,7 +303,7 @@ CURRENT = Table(
     "current",
     "The night whose lists are current, for each model.",
     (
-        Column("model", "string", "als, gru, two_tower"),
+        Column("model", "string", "a model"),
         Column(RUN_DATE, "date", "the night: read the rows of topk_<model> with this run_date"),
         Column(MODEL_VERSION, "string", "version of the model"),
         Column("since", "timestamp", "when it became current, UTC"),
@@ -315,7 +319,7 @@ SEARCHES = Table(
         Column("searched_at", "timestamp", "when the search ended, UTC"),
         Column(RUN_DATE, "date", "the night that was searched for"),
         Column("validation_date", "date", "the validation night: it ends before the night's hold-out begins"),
-        Column("model", "string", "als, gru, two_tower, popularity, popularity_recent"),
+        Column("model", "string", "a model, popularity or popularity_recent"),
         Column("settings", "string", "JSON: key to value; {} for popularity"),
         *_VALUE_OF_METRIC,
         Column("seconds", "double", "of training and judging; null for popularity", nullable=True),
@@ -323,14 +327,67 @@ SEARCHES = Table(
 )
 
 
+RULES = Table(
+    "rules",
+    "Association rules of the baskets: who buys the antecedent buys the consequent too.",
+    (
+        Column(RUN_DATE, "date", "night"),
+        Column(ANTECEDENT, "array<string>", "item ids, in order", check="size(antecedent) >= 1"),
+        Column(CONSEQUENT, "string", "item id"),
+        Column(SUPPORT, "double", "share of the baskets with all of them", check="support > 0 AND support <= 1"),
+        Column("confidence", "double", "share of the antecedent's baskets", check="confidence > 0 AND confidence <= 1"),
+        Column(LIFT, "double", "confidence / share of the baskets with the consequent", check="lift > 0"),
+        Column(LEVERAGE, "double", "support - support if both were independent"),
+        Column(N_BASKETS, "bigint", "baskets with all of them", check="n_baskets >= 1"),
+        Column(MODEL_VERSION, "string", "version of the model"),
+    ),
+    key=(RUN_DATE, ANTECEDENT, CONSEQUENT),
+    partition=(RUN_DATE,),
+)
+
+
+USER_GROUPS = Table(
+    "user_groups",
+    "Groups of users who are alike, a row for each user.",
+    (
+        Column(RUN_DATE, "date", "night"),
+        Column(USER_ID, "string", "user"),
+        Column(GROUP_ID, "int", "number of the group, the largest is 0", check="group_id >= 0"),
+        Column(DISTANCE, "float", "from the group's centre", check="distance >= 0"),
+    ),
+    key=(RUN_DATE, USER_ID),
+    partition=(RUN_DATE,),
+)
+USER_GROUP_PROFILES = Table(
+    "user_group_profiles",
+    "What is known of each group of users.",
+    (
+        Column(RUN_DATE, "date", "night"),
+        Column(GROUP_ID, "int", "number of the group", check="group_id >= 0"),
+        Column("size", "bigint", "users", check="size >= 1"),
+        Column("share", "double", "of all users that have a group", check="share > 0 AND share <= 1"),
+        Column("recency_days", "double", "median days since the last event"),
+        Column("frequency", "double", "median number of events"),
+        Column(VALUE, "double", "median value of what they took"),
+        Column("top", "array<string>", "values of an attribute that are more frequent than among all users"),
+        Column("summary", "string", "all of it in words"),
+    ),
+    key=(RUN_DATE, GROUP_ID),
+    partition=(RUN_DATE,),
+)
+
+
 def topk_table(model: str) -> Table:
-    """The published lists of a model: ``topk_<model>``."""
+    """The published lists of a model for users, sessions or baskets: ``topk_<model>``."""
+    what = KINDS[model].lists.value.removesuffix("s")  # user, session, basket
     who = (
-        (Column(USER_ID, "string", "user of the session, or session_id of an anonymous one"),
-         Column(KEY_TYPE, "string", "user or session"))
-        if model == "gru"
-        else (Column(USER_ID, "string", "user"),)
-    )  # fmt: skip
+        (Column(USER_ID, "string", "user"),)
+        if what == "user"
+        else (
+            Column(USER_ID, "string", f"user of the {what}, or {what}_id of an anonymous one"),
+            Column(KEY_TYPE, "string", f"user or {what}"),
+        )
+    )
     columns = (
         Column(RUN_DATE, "date", "night"),
         *who,
@@ -355,12 +412,15 @@ def similar_users_table(model: str) -> Table:
 
 
 def _similar_table(model: str, what: str, key: str, similar: str) -> Table:
+    neighbours = model.endswith("_neighbours")
+    score = "similarity of those who took them" if neighbours else "cosine of their vectors"
+    check = _finite(SCORE, "float") if neighbours else "score BETWEEN -1.001 AND 1.001"
     columns = (
         Column(RUN_DATE, "date", "night"),
         Column(key, "string", what),
         Column(RANK, "int", "1 is the nearest", check="rank >= 1"),
         Column(similar, "string", f"another {what} that is like it"),
-        Column(SCORE, "float", "cosine of their vectors", check="score BETWEEN -1.001 AND 1.001"),
+        Column(SCORE, "float", score, check=check),
         Column(MODEL_VERSION, "string", "version of the model"),
     )
     return Table(
@@ -372,9 +432,18 @@ def _similar_table(model: str, what: str, key: str, similar: str) -> Table:
     )
 
 
+def lists_table(model: str) -> Table:
+    """The table that a model's publication fills: of an item model what lies beside the items."""
+    return similar_items_table(model) if KINDS[model].lists is Lists.ITEMS else topk_table(model)
+
+
 def list_tables(model: str) -> tuple[Table, ...]:
-    """All tables of a model's lists: its users' or sessions', and what lies beside items and users."""
-    return topk_table(model), similar_items_table(model), similar_users_table(model)
+    """All tables of a model's lists: its own, and what lies beside items and users."""
+    similar = [make(model) for what, make in _SIMILAR.items() if what in KINDS[model].beside]
+    return lists_table(model), *similar
+
+
+_SIMILAR = {"items": similar_items_table, "users": similar_users_table}
 
 
 TABLES: dict[str, Table] = {
@@ -383,8 +452,6 @@ TABLES: dict[str, Table] = {
         EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
         SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS, METRICS, RUNS,
         CURRENT, SEARCHES,
-        topk_table("als"), topk_table("gru"), topk_table("two_tower"),
-        similar_items_table("als"), similar_items_table("two_tower"),
-        similar_users_table("als"), similar_users_table("two_tower"),
+        RULES, USER_GROUPS, USER_GROUP_PROFILES, *(table for model in KINDS for table in list_tables(model)),
     )
 }  # fmt: skip

@@ -9,6 +9,16 @@ import pytest
 from sparkrec.config import SparkConfig
 
 
+SHARED = ("night", "products")  # nights that are run once for all tests that look at them
+
+
+def pytest_collection_modifyitems(items):
+    """With several test processes (-n) the tests of a file stay in one, and so do the files that share a night."""
+    shared = {item.path: name for name in SHARED for item in items if name in item.fixturenames}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(shared.get(item.path, str(item.path))))
+
+
 @pytest.fixture
 def one_thread():
     """For tiny tensors: threads would only wait for each other."""

@@ -89,7 +89,7 @@ def test_later_layers_win(tmp_path):
         ("gru.epochs=0", "wrong configuration value: gru.epochs=0 (at least 1)"),
         ("gru.layers=3", "wrong configuration value: gru.layers"),
         ("als.feedback=loud", "wrong configuration value: als.feedback=loud (one of explicit, implicit)"),
-        ("models=[als,knn]", "unknown model: models=['als', 'knn'] (choose among als, gru, two_tower)"),
+        ("models=[als,knn]", "unknown model: models=['als', 'knn'] (choose among als, gru, two_tower, "),
         ("train.ranks=5", "train.snapshot_files must be a multiple of train.ranks"),
         ("logs.format=nope", "unknown log format: logs.format=nope"),
         ("epochs", "setting is not key=value: epochs"),

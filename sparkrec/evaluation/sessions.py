@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
+NEXT_ITEM_METRICS = ("recall", "mrr", "ndcg")
+
+
 def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
-    """Recall@k and MRR@k.
+    """Recall@k, MRR@k and NDCG@k; with one relevant item the ideal gain is 1, so the last is mean 1 / log2(1 + rank).
 
     Args:
         ranks: ``(rank)``, a number for each predicted event, from 1.
@@ -35,12 +38,13 @@ def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
         within = F.col(RANK) <= k
         columns.append(F.avg(within.cast("double")).alias(f"recall_{k}"))
         columns.append(F.avg(F.when(within, F.try_divide(F.lit(1.0), F.col(RANK))).otherwise(0.0)).alias(f"mrr_{k}"))
+        columns.append(F.avg(F.when(within, 1.0 / F.log2(1.0 + F.col(RANK))).otherwise(0.0)).alias(f"ndcg_{k}"))
     row = ranks.agg(*columns).first()
     if row is None or not row["n"]:
         raise InvariantError("no event to predict after the cutoff: nothing to judge by")
     if row["wrong"]:
         raise InvariantError(f"{row['wrong']} of {row['n']} ranks are null or below 1")
-    return [MetricValue(name, k, row[f"{name}_{k}"], row["n"]) for k in ks for name in ("recall", "mrr")]
+    return [MetricValue(name, k, row[f"{name}_{k}"], row["n"]) for k in ks for name in NEXT_ITEM_METRICS]
 
 
 def rank_of(at_least: Any, more: Any, ties: str) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
-RECENT = "popularity_recent"  # the baseline that the gate holds models against
+from sparkrec.model_kinds import KINDS, Lists
 
+USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
+BASKETS_SPLIT = "holdout_baskets"
+RECENT = "popularity_recent"  # the baseline that the gate holds models against
 
 COLD_USERS, FREQUENT_USERS = "holdout_cold_users", "holdout_frequent_users"  # parts of USERS_SPLIT
 COLD_ITEMS, FREQUENT_ITEMS = "holdout_cold_items", "holdout_frequent_items"
@@ -14,7 +16,8 @@ COLD_ITEMS, FREQUENT_ITEMS = "holdout_cold_items", "holdout_frequent_items"
 
 def split_of(model: str) -> str:
     """The hold-out that a model's lists are judged on."""
-    return SESSIONS_SPLIT if model == "gru" else USERS_SPLIT
+    splits = {Lists.USERS: USERS_SPLIT, Lists.SESSIONS: SESSIONS_SPLIT}
+    return splits.get(KINDS[model].lists, BASKETS_SPLIT)
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,22 @@ from pyspark.sql import functions as F
 from sparkrec.log import log_event, warn_event
 from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.scorers import seen_pairs, user_scorer
+from sparkrec.pipeline.parts import index_size
+from sparkrec.errors import InvariantError
+from sparkrec.pipeline.scorer import DenseScorer, NeighbourScorer
+from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
-from sparkrec.retrieval.topk import IntArray, ItemMatrix, top_k
+from sparkrec.retrieval.item_embeddings import stored_vectors
+from sparkrec.retrieval.similar import nearest
+from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, item_matrix, top_k
 from sparkrec.tables import (
     ID,
     IDX,
     ITEM_IDX,
     ITEMS,
     KEY_TYPE,
+    QUERY_IDX,
     SESSION_ID,
     SESSIONS,
     START_DATE,
@@ -60,13 +66,47 @@ class Lists:
 def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
     """``(user_idx, user_id, item_idx, rank, score)`` for every user that the model knows."""
     scorer = user_scorer(night, inputs, card, card.served_part, night.as_of)
-    users, key = _user_ids(inputs), (USER_IDX, USER_ID)
+    users, key, note = _user_ids(inputs), (USER_IDX, USER_ID), ""
     taken = seen_pairs(night, inputs, night.as_of)
     seen = None if night.fmt.recommend_seen else taken
-    items = scorer.items.without(excluded)
-    rows, note = _best(night, card.model, scorer.queries.join(users, USER_IDX, "inner"), items, key, seen)
+    if isinstance(scorer, DenseScorer):
+        rows, note = _best(night, card.model, scorer.of(users), scorer.items.without(excluded), key, seen)
+    else:
+        rows = scorer.best(
+            users, key=key, k=night.config.topk.k, seen=seen, excluded=excluded, settings=night.config.topk
+        )
     keys = taken.select(USER_IDX).distinct().join(users, USER_IDX, "inner")
     return Lists(rows, keys, key, seen, night.fmt.event_weights, note)
+
+
+def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
+    """``(query_idx, item_idx, rank, score)``: what goes with each item that the model has a vector of."""
+    path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
+    vectors = stored_vectors(path)
+    numbers = [(int(i),) for i in vectors.positions()]
+    keys = night.spark.createDataFrame(numbers, f"{QUERY_IDX} int")
+    rows = _nearest(night, vectors, excluded)
+    return Lists(rows, keys, (QUERY_IDX,), None, night.fmt.event_weights)
+
+
+def beside_lists(night: Night, inputs: Inputs, card: ModelCard, what: str, excluded: IntArray) -> DataFrame:
+    """``(query_idx, item_idx, rank, score)``: the items or users beside each, as the users' lists know them."""
+    scorer = timeless_scorer(night, inputs, card, card.served_part, night.as_of)
+    if isinstance(scorer, NeighbourScorer):
+        return scorer.beside(night.config.topk.k, excluded)
+    if not isinstance(scorer, DenseScorer):
+        raise InvariantError(f"{card.model} has nothing beside its {what}")
+    if what == "items":
+        return _nearest(night, scorer.items, excluded)
+    users = scorer.queries.select(F.col(USER_IDX).alias(IDX), VECTOR)
+    return _nearest(night, item_matrix(users, index_size(inputs, USER_INDEX)), None)
+
+
+def _nearest(night: Night, rows: ItemMatrix, excluded: IntArray | None) -> DataFrame:
+    settings = night.config.topk
+    return nearest(
+        night.spark, rows, k=settings.k, excluded=excluded, block_mb=settings.block_mb, pass_mb=settings.pass_mb
+    )
 
 
 def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
@@ -81,6 +121,10 @@ def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntAr
     rows, note = _best(night, card.model, _named(inputs, states, "vector"), items, key, seen)
     weights = dict.fromkeys(night.fmt.session_events, 1.0)
     return Lists(rows, _named(inputs, current), key, seen, weights, note)
+
+
+def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
+    raise RuntimeError("later")
 
 
 def _best(

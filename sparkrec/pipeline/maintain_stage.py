@@ -15,11 +15,11 @@ from functools import partial
 from pyspark.sql import functions as F
 
 from sparkrec import files, store
-from sparkrec.config import MODELS
 from sparkrec.log import log_event, warn_event
 from sparkrec.maintenance import nights as kept
 from sparkrec.maintenance import tables as care
 from sparkrec.maintenance.tables import State
+from sparkrec.model_kinds import MODELS
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import current_lists

@@ -12,6 +12,7 @@ from sparkrec.errors import UserError
 from sparkrec.store import Warehouse
 
 HOLDOUT, FULL = "holdout", "full"  # trained before the cutoff and judged after it; trained on everything
+BLEND = "blend"  # trained as long before the cutoff as the hold-out lasts: the hybrid learns from what came between
 CARD = "card.json"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,10 @@ class Inputs:
         return table.name in self.versions
 
 
+def _no_models(_: Config) -> Sequence[str]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of the night.
@@ -72,7 +76,7 @@ class Stage:
         settings: The part of the configuration that its results depend on (JSON-able or dataclasses).
         run: The work.
         optional: The tables that it reads where they exist.
-        models: Whether it reads the night's trained models.
+        models: The night's trained models that it reads, by the configuration.
         plan: Of a stage that decides by itself if there is anything to do, whatever the ledger says: whether it has,
             and what, or why not.
         aftercare: Whether the night is done without it: its failure is recorded, and the night ends as it would have.
@@ -83,7 +87,7 @@ class Stage:
     settings: Callable[[Night], tuple[Any, ...]]
     run: Callable[[Night, Inputs], StageResult]
     optional: tuple[Table, ...] = ()
-    models: bool = False
+    models: Callable[[Config], Sequence[str]] = _no_models
     plan: Callable[[Night], tuple[bool, str]] | None = None
     aftercare: bool = False
 

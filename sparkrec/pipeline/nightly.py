@@ -271,9 +271,8 @@ def pin(night: Night, stage: Stage) -> Versions:
                 where=night.warehouse.path,
                 fix="run the earlier stages, or sparkrec nightly",
             )
-    if stage.models:
-        for model in night.config.models:
-            versions[f"models/{model}"] = published_version(night.warehouse, model, night.run_date)
+    for model in stage.models(night.config):
+        versions[f"models/{model}"] = published_version(night.warehouse, model, night.run_date)
     return versions
 
 

@@ -11,12 +11,12 @@ from pyspark.sql import functions as F
 from sparkrec import store
 from sparkrec.pipeline.models import ModelCard
 from sparkrec.pipeline.night import Night
-from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, Table, topk_table
+from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, Table, lists_table
 
 
 def published_before(night: Night, model: str) -> list[tuple[date, str]]:
     """The nights before this one that have lists of the model, and the version that made them, the latest first."""
-    lists = store.find(night.spark, night.warehouse, topk_table(model))
+    lists = store.find(night.spark, night.warehouse, lists_table(model))
     if lists is None:
         return []
     rows = lists.where(F.col(RUN_DATE) < F.lit(night.run_date)).select(RUN_DATE, MODEL_VERSION).distinct().collect()
@@ -66,4 +66,4 @@ def held_back_before(night: Night, model: str) -> date | None:
     judged = runs.where((F.col("stage") == "topk") & F.col("status").isin("done", "held_back"))
     judged = judged.where((F.col(RUN_DATE) < F.lit(night.run_date)) & F.col("inputs").contains(f'"models/{model}"'))
     last = judged.orderBy(F.col(RUN_DATE).desc(), F.col("ended_at").desc()).select(RUN_DATE, "outputs").head()
-    return last[0] if last and topk_table(model).name not in json.loads(last[1]) else None
+    return last[0] if last and lists_table(model).name not in json.loads(last[1]) else None

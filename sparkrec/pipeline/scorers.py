@@ -1,63 +1,174 @@
-"""The user models as queries and item matrices for the one top-K engine."""
+"""The user models of a night as scorers, and the hybrid on top of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyspark.sql import functions as F
 
+from sparkrec.config import HybridConfig, TopKConfig
+from sparkrec.evaluation.values import RECENT
+from sparkrec.models import hybrid
 from sparkrec.models.als import load_als
 from sparkrec.models.als_fold_in import fold_in
-from sparkrec.models.popularity import plus_popularity, popularity, popularity_matrix, times_popularity
-from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path
+from sparkrec.models.neighbours import load_neighbours
+from sparkrec.models.popularity import (
+    plus_popularity,
+    popularity,
+    popularity_matrix,
+    popularity_queries,
+    times_popularity,
+)
+from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
+from sparkrec.pipeline.parts import index_size
+from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, NeighbourScorer, Scorer
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval import towers
-from sparkrec.retrieval.topk import VECTOR, ItemMatrix, item_matrix
-from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, TS, USER_FEATURES, USER_IDX
+from sparkrec.retrieval.topk import SEEN, VECTOR, IntArray, ItemMatrix, item_matrix, top_k
+from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, ITEM_INDEX, TS, USER_FEATURES, USER_IDX, USER_INDEX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-USER_MODELS = ("als", "two_tower")
+@dataclass(frozen=True)
+class HybridScorer:
+    """Several models' candidates, ranked by the blender.
+
+    Attributes:
+        scorers: Model → its scorer, in the order that the blender learnt.
+        blender: MLlib's classifier; None where it is still to be learnt.
+        config: The hybrid's settings.
+        context: Adds the features of items and users.
+    """
+
+    scorers: Mapping[str, Scorer]
+    blender: Any
+    config: HybridConfig
+    context: Context
+
+    @property
+    def n_items(self) -> int:
+        """See ``Scorer``."""
+        return max(scorer.n_items for scorer in self.scorers.values())
+
+    @property
+    def features(self) -> list[str]:
+        """Names of what the blender reads, in order."""
+        return [*hybrid.candidate_features(list(self.scorers)), *hybrid.context_features()]
+
+    def candidates(
+        self, users: DataFrame, seen: DataFrame | None, excluded: IntArray, settings: TopKConfig
+    ) -> DataFrame:
+        """All models' candidates of users ``(user_idx[, seen])``, with their features."""
+        lists = {
+            name: scorer.best(
+                users, key=[USER_IDX], k=self.config.candidates, seen=seen, excluded=excluded, settings=settings
+            )
+            for name, scorer in self.scorers.items()
+        }
+        return self.context.added_to(hybrid.candidates(lists))
+
+    def best(
+        self,
+        users: DataFrame,
+        *,
+        key: Sequence[str],
+        k: int,
+        seen: DataFrame | None = None,
+        excluded: IntArray = NO_ITEMS,
+        settings: TopKConfig,
+    ) -> DataFrame:
+        """See ``Scorer``; ``seen`` is by ``user_idx``."""
+        narrow = users.select(USER_IDX, *([SEEN] if SEEN in users.columns else []))
+        rows = self.candidates(narrow, seen, excluded, settings)
+        lists = hybrid.blended(self.blender, rows, self.features, k)
+        others = [name for name in key if name != USER_IDX]
+        return lists.join(users.select(USER_IDX, *others), USER_IDX, "inner") if others else lists
 
 
 @dataclass(frozen=True)
-class Scorer:
-    """A model ready for ``top_k``: queries ``(user_idx int, vector array<float>)`` and the items."""
+class Context:
+    """What a hybrid is told of items and users besides their scores."""
 
-    queries: DataFrame
-    items: ItemMatrix
+    interactions: DataFrame
+    event_weights: Mapping[str, float]
+    as_of: datetime
+
+    def added_to(self, rows: DataFrame) -> DataFrame:
+        """The rows with the features of their items and users."""
+        return hybrid.with_context(rows, self.interactions, self.event_weights, self.as_of)
 
 
 def user_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> Scorer:
-    """A user model's vectors as of a time, with the popularity prior: what happened from then on is not seen."""
-    path, prior = part_path(night.warehouse, card.model, night.run_date, part), night.config.prior
-    if card.model == "als":
-        scorer, strength, blended = _als(night, inputs, card, part, as_of), prior.als, times_popularity
-    else:
-        scorer, strength, blended = _two_tower(night, inputs, path, as_of), prior.two_tower, plus_popularity
-    if not strength:
-        return scorer
-    recent = popularity(inputs.read(INTERACTIONS), night.fmt.event_weights, as_of, prior.days)
-    users = popularity_matrix(recent, len(scorer.items.vectors)).vectors[:, 0]
-    return replace(scorer, items=blended(scorer.items, users, strength))
+    """A user model as of a time, with the popularity prior: what happened from then on is not seen."""
+    if card.model != "hybrid":
+        return _with_prior(night, inputs, model_scorer(night, inputs, card, part, as_of), card, as_of)
+    blender, meta = hybrid.load_blender(part_path(night.warehouse, card.model, night.run_date, part))
+    return hybrid_scorer(night, inputs, meta["models"], part, as_of, blender)
+
+
+def hybrid_scorer(
+    night: Night, inputs: Inputs, models: Sequence[str], part: str, as_of: datetime, blender: Any = None
+) -> HybridScorer:
+    """The models' candidates, and those of recent popularity, as of a time.
+
+    Args:
+        night: The night.
+        inputs: The stage's tables.
+        models: Whose candidates.
+        part: The part of each model that proposes.
+        as_of: What happened from then on is not seen.
+        blender: What ranks them; None where it is still to be learnt.
+    """
+    cards = [read_card(night.warehouse, model, night.run_date) for model in models]
+    scorers = {card.model: user_scorer(night, inputs, card, part, as_of) for card in cards}
+    rows, weights = inputs.read(INTERACTIONS), night.fmt.event_weights
+    recent = popularity(rows, weights, as_of, night.config.evaluation.recent_days)
+    everyone = popularity_queries(inputs.read(USER_INDEX).select(F.col(IDX).alias(USER_IDX)))
+    scorers[RECENT] = DenseScorer(everyone, popularity_matrix(recent, cards[0].n_items))
+    return HybridScorer(scorers, blender, night.config.hybrid, Context(rows, weights, as_of))
 
 
 def timeless_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> Scorer:
     """A user model's users and items as they lie beside each other: what depends on the time is left out."""
-    if card.model == "als":
-        return _als(night, inputs, card, part, as_of)
-    path = part_path(night.warehouse, card.model, night.run_date, part)
-    whole, dim = _two_tower(night, inputs, path, as_of), towers.load_served(path).shape.dim
-    queries = whole.queries.withColumn(VECTOR, F.slice(VECTOR, 1, dim))
-    return Scorer(queries, replace(whole.items, vectors=whole.items.vectors[:, :dim]))
+    scorer = model_scorer(night, inputs, card, part, as_of)
+    if card.model != "two_tower" or not isinstance(scorer, DenseScorer):
+        return scorer
+    dim = towers.load_served(part_path(night.warehouse, card.model, night.run_date, part)).shape.dim
+    queries = scorer.queries.withColumn(VECTOR, F.slice(VECTOR, 1, dim))
+    return DenseScorer(queries, replace(scorer.items, vectors=scorer.items.vectors[:, :dim]))
+
+
+def model_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> Scorer:
+    """A model that is trained by itself, as of a time, without the popularity prior."""
+    makers: dict[str, Callable[[Night, Inputs, ModelCard, str, datetime], Scorer]] = {
+        "als": _als,
+        "two_tower": _two_tower,
+        "item_neighbours": _neighbours,
+        "user_neighbours": _neighbours,
+        "content": _content,
+    }
+    return makers[card.model](night, inputs, card, part, as_of)
+
+
+def _with_prior(night: Night, inputs: Inputs, scorer: Scorer, card: ModelCard, as_of: datetime) -> Scorer:
+    """The scorer blended with what was popular of late, where the configuration asks for it."""
+    prior = night.config.prior
+    found = {"als": (prior.als, times_popularity), "two_tower": (prior.two_tower, plus_popularity)}.get(card.model)
+    if found is None or not found[0] or not isinstance(scorer, DenseScorer):
+        return scorer
+    strength, blend = found
+    recent = popularity(inputs.read(INTERACTIONS), night.fmt.event_weights, as_of, prior.days)
+    users = popularity_matrix(recent, len(scorer.items.vectors)).vectors[:, 0]
+    return replace(scorer, items=blend(scorer.items, users, strength))
 
 
 def seen_pairs(night: Night, inputs: Inputs, before: datetime) -> DataFrame:
@@ -67,12 +178,12 @@ def seen_pairs(night: Night, inputs: Inputs, before: datetime) -> DataFrame:
     return rows.select(USER_IDX, ITEM_IDX).distinct()
 
 
-def _als(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> Scorer:
+def _als(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:
     model = load_als(night.spark, part_path(night.warehouse, card.model, night.run_date, part))
     users, items = model.user_factors, model.item_factors
     if part == HOLDOUT and as_of > card.cutoff:  # served without a refit
         users, items = _came_later(night, inputs, users, items, as_of)
-    return Scorer(users.select(F.col(IDX).alias(USER_IDX), VECTOR), item_matrix(items, card.n_items))
+    return DenseScorer(users.select(F.col(IDX).alias(USER_IDX), VECTOR), item_matrix(items, card.n_items))
 
 
 def _came_later(
@@ -89,7 +200,8 @@ def _came_later(
     return users, items.unionByName(fold_in(theirs, users, config.als, new=ITEM_IDX, known=USER_IDX))
 
 
-def _two_tower(night: Night, inputs: Inputs, path: str, as_of: datetime) -> Scorer:
+def _two_tower(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:
+    path = part_path(night.warehouse, card.model, night.run_date, part)
     shape, weights = towers.load_served(path).shape, night.fmt.event_weights
     rows = inputs.read(INTERACTIONS)
     states = towers.user_states(
@@ -99,4 +211,24 @@ def _two_tower(night: Night, inputs: Inputs, path: str, as_of: datetime) -> Scor
     known = np.zeros(len(vectors), dtype=np.bool_)
     taken = counted(rows, weights).where(F.col(TS) < utc(as_of)).select(ITEM_IDX).distinct().toArrow()
     known[taken.column(ITEM_IDX).to_numpy()] = True
-    return Scorer(towers.user_vectors(states, path), ItemMatrix(vectors, None, known))
+    return DenseScorer(towers.user_vectors(states, path), ItemMatrix(vectors, None, known))
+
+
+def _neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> NeighbourScorer:
+    """The kept neighbours, and what users took until the time, weighted by the model's own half-life."""
+    path = part_path(night.warehouse, card.model, night.run_date, part)
+    neighbours, _ = load_neighbours(night.spark, path)
+    settings = replace(
+        night.config.prepare.user_item, half_life_days=getattr(night.config, card.model).half_life_days
+    )
+    taken = user_item(inputs.read(INTERACTIONS), settings, night.fmt.event_weights, as_of)
+    by_users = card.model == "user_neighbours"
+    listed = taken if by_users else neighbours
+    return NeighbourScorer(
+        neighbours,
+        taken,
+        n_items=listed.select(ITEM_IDX).distinct().count(),
+        n_users=index_size(inputs, USER_INDEX),
+        n_index=index_size(inputs, ITEM_INDEX),
+        by_users=by_users,
+    )

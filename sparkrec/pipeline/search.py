@@ -20,29 +20,29 @@ from omegaconf import OmegaConf
 from pyspark.sql import functions as F
 
 from sparkrec import files, store
-from sparkrec.config import MODELS, Config, GateConfig, config_hash
+from sparkrec.config import Config, GateConfig, config_hash
 from sparkrec.errors import UserError
-from sparkrec.evaluation.split import resolve_cutoff
 from sparkrec.evaluation.values import MetricValue, split_of
 from sparkrec.log import log_event
-from sparkrec.pipeline.evaluate_stage import Judged, judge_sessions, judge_users
+from sparkrec.model_kinds import KINDS, MODELS
+from sparkrec.pipeline.judge import Judged, judge
 from sparkrec.pipeline.lock import locked
 from sparkrec.pipeline.models import CARD, read_card
 from sparkrec.pipeline.night import Inputs, Night, Stage
 from sparkrec.pipeline.nightly import night_of, parse_run_date, pin, session_for
+from sparkrec.pipeline.parts import model_cutoff
 from sparkrec.pipeline.preflight import preflight
 from sparkrec.pipeline.stages import STAGES
-from sparkrec.pipeline.train_stages import user_cutoff
 from sparkrec.prepare.cut import as_of, utc
-from sparkrec.prepare.sessions import sessions
-from sparkrec.tables import INTERACTIONS, SEARCHES, START_TS, TS, Table
+from sparkrec.tables import INTERACTIONS, SEARCHES, TS, Table
 
 if TYPE_CHECKING:
     import polars as pl
     from pyspark.sql import DataFrame, SparkSession
 
 SCRATCH = "_search"
-SEARCHED = ("als.", "gru.", "two_tower.", "prior.", "prepare.user_item.", "prepare.support.", "prepare.sessions.")
+_SHARED = ("prior", "prepare.user_item", "prepare.support", "prepare.sessions", "prepare.baskets")
+SEARCHED = tuple(f"{prefix}." for prefix in (*MODELS, *_SHARED))
 Settings = dict[str, Any]
 
 
@@ -106,15 +106,16 @@ def run_search(
     Args:
         configure: The night's configuration with more ``key=value`` settings.
         run_date: The night, ``YYYY-MM-DD`` or ``yesterday``; its tables must be there.
-        model: One of ``config.MODELS``.
+        model: One of ``model_kinds.MODELS``.
         grid: ``key=[value, …]`` each; see ``parse_grid``.
         spark: The caller's session; without one a session is built, and stopped at the end.
 
     Raises:
         UserError: Bad input, configuration or environment, or a night is running on the warehouse.
     """
-    if model not in MODELS:
-        raise UserError("unknown model", where=model, fix=f"choose among {', '.join(MODELS)}")
+    alone = [name for name, kind in KINDS.items() if not kind.needs and name != "hybrid"]
+    if model not in alone:
+        raise UserError("no model that is trained by itself", where=model, fix=f"choose among {', '.join(alone)}")
     day, config, points = parse_run_date(run_date), configure([]), parse_grid(grid, model)
     for point in points:  # a wrong setting is told at once
         configure(_overrides(point))
@@ -133,7 +134,7 @@ def search(
 
     Args:
         night: The night whose tables are used and whose hold-out stays unseen.
-        model: One of ``config.MODELS``.
+        model: One of ``model_kinds.MODELS``.
         points: Settings, key → value each; see ``parse_grid``.
         configure: The night's configuration with more ``key=value`` settings.
         stage: The model's training stage.
@@ -152,6 +153,7 @@ def search(
         f"evaluation.cutoff={cutoff.isoformat()}",
         "gru.warm_start=false",
         "two_tower.warm_start=false",
+        f"models=[{model}]",
     ]
     configs = [configure([*always, *_overrides(point)]) for point in points]
     log_event("search", model=model, settings=len(points), validation_night=str(last_day), cutoff=cutoff.isoformat())
@@ -191,12 +193,7 @@ def shown(tried: Sequence[Tried], gate: GateConfig) -> pl.DataFrame:
 
 def validation_night(night: Night, inputs: Inputs, model: str) -> tuple[date, datetime]:
     """The last night that ends before the night's hold-out begins, and where its own hold-out begins."""
-    rows = inputs.read(INTERACTIONS)
-    if model == "gru":
-        starts = sessions(rows, night.config.prepare.sessions, night.fmt.session_events).select(START_TS)
-        cutoff = resolve_cutoff(starts, START_TS, night.config.evaluation, night.as_of)
-    else:
-        cutoff = user_cutoff(night, rows)
+    cutoff = model_cutoff(night, inputs, model)
     last_day = (cutoff - timedelta(days=1)).date()
     return last_day, as_of(last_day) - (night.as_of - cutoff)
 
@@ -215,11 +212,7 @@ class _Known(Inputs):
 
 def _judge(night: Night, inputs: Inputs, model: str, point: Settings, started: float, with_baselines: bool) -> Tried:
     card = read_card(night.warehouse, model, night.run_date)
-    judged = (
-        judge_sessions(night, inputs, card, with_baselines)
-        if model == "gru"
-        else judge_users(night, inputs, [card], with_baselines)
-    )
+    judged = judge(night, inputs, [card], with_baselines)
     split = split_of(model)
     judged = [one for one in judged if one[2] == split]
     values = tuple(value for name, _, _, value in judged if name == model)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkrec.config import MODELS, Config
+from sparkrec.config import Config
+from sparkrec.model_kinds import KINDS
 from sparkrec.pipeline.data_stages import plan_ingest, run_index, run_ingest, run_prepare
 from sparkrec.pipeline.evaluate_stage import run_evaluate
+from sparkrec.pipeline.hybrid_stage import run_train_hybrid
 from sparkrec.pipeline.maintain_stage import maintenance_due, run_maintain
 from sparkrec.pipeline.night import Night, Stage
+from sparkrec.pipeline.parts import blended_models
 from sparkrec.pipeline.topk_stage import run_topk
 from sparkrec.pipeline.train_stages import run_train_als, run_train_gru, run_train_two_tower
 from sparkrec.pipeline.warm_start import beginning
 from sparkrec.tables import (
+    COPURCHASE,
     EVENTS,
     FEATURE_INDEX,
     INTERACTIONS,
@@ -29,17 +33,23 @@ from sparkrec.tables import (
 )
 
 
-def _training(night: Night) -> tuple[Any, ...]:
+def _training(night: Night, model: str) -> tuple[Any, ...]:
     """What all training depends on. The number of ranks is left out: it does not change the result."""
     config, held_out = night.config, night.config.evaluation
     when = (held_out.cutoff, held_out.holdout_quantile, held_out.holdout_days, held_out.refit)
-    return (config.prepare, when, config.train.snapshot_files, night.fmt.event_weights)
+    blended = ("blended",) if model in blended_models(config) else ()
+    begun = (beginning(night, model).settings(night),) if KINDS[model].warm else ()
+    settings = (getattr(config, model), config.prepare, when, config.train.snapshot_files, night.fmt.event_weights)
+    return (*settings, *begun, *blended)
 
 
 def _counting(night: Night) -> tuple[Any, ...]:
     """What decides which events count, and whether items come again."""
     return (night.fmt.event_weights, night.fmt.session_events, night.fmt.recommend_seen)
 
+
+# What the user models' scores are made from.
+_SCORED = (INTERACTIONS, USER_INDEX, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES)
 
 _STAGES = (
     Stage("ingest", (), lambda n: (n.fmt, n.config.logs, n.config.ingest), run_ingest, plan=plan_ingest),
@@ -60,38 +70,47 @@ _STAGES = (
     Stage(
         "train_als",
         (INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.config.als, *_training(n)),
+        lambda n: _training(n, "als"),
         run_train_als,
     ),
     Stage(
         "train_gru",
         (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.config.gru, n.fmt.session_events, beginning(n, "gru").settings(n), *_training(n)),
+        lambda n: (n.fmt.session_events, *_training(n, "gru")),
         run_train_gru,
         optional=(ITEM_VECTORS,),
     ),
     Stage(
         "train_two_tower",
         (INTERACTIONS, ITEM_FEATURES, USER_FEATURES, USER_INDEX, ITEM_INDEX),
-        lambda n: (
-            n.config.two_tower,
-            n.fmt.item_features,
-            n.fmt.user_features,
-            beginning(n, "two_tower").settings(n),
-            *_training(n),
-        ),
+        lambda n: (n.fmt.item_features, n.fmt.user_features, *_training(n, "two_tower")),
         run_train_two_tower,
     ),
     Stage(
+        "train_hybrid",
+        _SCORED,
+        lambda n: (
+            n.config.topk,
+            n.config.prior,
+            n.config.evaluation.recent_days,
+            n.config.evaluation.cold_below,
+            *_counting(n),
+            *_training(n, "hybrid"),
+        ),
+        run_train_hybrid,
+        optional=(ITEM_VECTORS,),
+        models=lambda c: blended_models(c),
+    ),
+    Stage(
         "evaluate",
-        (INTERACTIONS, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
+        _SCORED,
         lambda n: (n.config.models, n.config.evaluation, n.config.prior, n.config.prepare.sessions, n.fmt),
         run_evaluate,
-        models=True,
+        models=lambda c: c.models,
     ),
     Stage(
         "topk",
-        (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
+        (*_SCORED, SESSIONS, COPURCHASE),
         lambda n: (
             n.config.models,
             n.config.topk,
@@ -102,7 +121,7 @@ _STAGES = (
         ),
         run_topk,
         optional=(METRICS, ITEMS_TABLE),
-        models=True,
+        models=lambda c: c.models,
     ),
     Stage("maintain", (), lambda n: (n.config.maintenance,), run_maintain, plan=maintenance_due, aftercare=True),
 )
@@ -111,7 +130,7 @@ STAGES = {stage.name: stage for stage in _STAGES}
 
 def stage_names(config: Config) -> list[str]:
     """The stages of a whole night with these settings, in order."""
-    left_out = {f"train_{model}" for model in MODELS if model not in config.models}
+    left_out = {f"train_{model}" for model in KINDS if model not in config.models}
     if not config.maintenance.enabled:
         left_out.add("maintain")
     return [name for name in STAGES if name not in left_out]

@@ -19,18 +19,17 @@ from sparkrec.errors import UserError
 from sparkrec.evaluation.gate import objections
 from sparkrec.evaluation.values import RECENT, MetricValue, split_of
 from sparkrec.log import warn_event
+from sparkrec.model_kinds import KINDS, Lists
 from sparkrec.models.popularity import fallback_matrix
 from sparkrec.pipeline.ledger import StageResult, Versions
-from sparkrec.pipeline.lists import Lists, session_lists, user_lists
+from sparkrec.pipeline.lists import Lists as ListsOf
+from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, user_lists
 from sparkrec.pipeline.models import ModelCard, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import last_published, make_current
-from sparkrec.pipeline.scorers import USER_MODELS, timeless_scorer
-from sparkrec.pipeline.train_stages import index_size
 from sparkrec.retrieval.fallback import FROM_MODEL, Counts, count_lists, filled_up
 from sparkrec.retrieval.publish import published, published_similar
-from sparkrec.retrieval.similar import nearest
-from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, item_matrix
+from sparkrec.retrieval.topk import IntArray
 from sparkrec.tables import (
     ID,
     IDX,
@@ -41,13 +40,11 @@ from sparkrec.tables import (
     MODEL_VERSION,
     RUN_DATE,
     SOURCE,
-    USER_IDX,
     USER_INDEX,
     VALUE,
-    Table,
+    lists_table,
     similar_items_table,
     similar_users_table,
-    topk_table,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +57,7 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
     notes, held_back, published_cards, rows = [], [], [], 0
     excluded = excluded_items(night, inputs)
     for model in night.config.models:
-        table = topk_table(model)
+        table = lists_table(model)
         card = read_card(night.warehouse, model, night.run_date)
         with _judged(night, inputs, card, excluded) as (lists, counts, against, about):
             if against:
@@ -71,8 +68,7 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
             if not counts.rows:
                 raise UserError(f"no list for {model}", where=str(night.run_date), fix="see its training's messages")
             outputs[table.name] = store.replace_night(lists, night.warehouse, table, night.run_date)
-            if model in USER_MODELS:
-                outputs |= _publish_similar(night, inputs, card, excluded)
+            outputs |= _publish_similar(night, inputs, card, excluded)
             published_cards.append(card)
         rows += counts.rows
         note = f"{model}: {counts.lists} lists, {counts.whole} of them with {night.config.topk.k} items"
@@ -82,26 +78,34 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
     return StageResult(outputs=outputs, rows_out=rows, message="; ".join(notes), held_back=tuple(held_back))
 
 
+_MAKERS = {
+    Lists.USERS: user_lists,
+    Lists.SESSIONS: session_lists,
+    Lists.BASKETS: basket_lists,
+    Lists.ITEMS: item_lists,
+}
+
+
 @contextmanager
 def _judged(
     night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
 ) -> Iterator[tuple[DataFrame, Counts, list[str], str]]:
     """A model's lists in the columns of its table, counted and judged before a reader can see them, and a note."""
-    table, settings = topk_table(card.model), night.config.topk
+    table, settings, kind = lists_table(card.model), night.config.topk, KINDS[card.model].lists
     named = night.spark.createDataFrame([], table.ddl)
     counts, against, note = Counts(0, 0, 0, 0, 0, 0), ["a score is not a number"], ""
     with ExitStack() as kept:
         try:
-            make = session_lists if card.model == "gru" else user_lists
-            lists = make(night, inputs, card, excluded)
+            lists = _MAKERS[kind](night, inputs, card, excluded)
             note = lists.note
             rows = _persisted(lists.rows.withColumn(SOURCE, F.lit(FROM_MODEL)), kept)
             counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
             against = objections_to(night, inputs, card, counts) if night.config.gate.enabled else []
-            if settings.fallback and counts.rows and counts.short and not against:
+            if settings.fallback and kind is not Lists.ITEMS and counts.rows and counts.short and not against:
                 rows = _persisted(_filled(night, inputs, card, replace(lists, rows=rows), excluded), kept)
                 counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
-            named = published(rows, None, inputs.read(ITEM_INDEX), night.run_date, card.model_version, table)
+            index, who = inputs.read(ITEM_INDEX), (night.run_date, card.model_version, table)
+            named = published_similar(rows, index, *who) if kind is Lists.ITEMS else published(rows, None, index, *who)
         except Exception as error:  # raised by the engine here, or in a worker and wrapped by Spark
             if "is not finite" not in str(error):
                 raise
@@ -113,7 +117,7 @@ def _persisted(rows: DataFrame, kept: ExitStack) -> DataFrame:
     return rows
 
 
-def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: Lists, excluded: IntArray) -> DataFrame:
+def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: ListsOf, excluded: IntArray) -> DataFrame:
     """The lists, filled up with what was popular in the window of the recent-popularity baseline."""
     days, settings = night.config.evaluation.recent_days, night.config.topk
     popular = fallback_matrix(inputs.read(INTERACTIONS), lists.event_weights, night.as_of, days, card.n_items)
@@ -129,24 +133,18 @@ def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: Lists, exclude
 
 
 def _publish_similar(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Versions:
-    """What lies beside each item and each user, by the vectors that the users' lists were made with."""
+    """What lies beside each item and each user, where the model has it and the configuration asks for it."""
     settings, outputs = night.config.topk, Versions()
-    if not (settings.similar_items or settings.similar_users):
-        return outputs
-    scorer = timeless_scorer(night, inputs, card, card.served_part, night.as_of)
-
-    def publish(table: Table, index: Table, rows: ItemMatrix, without: IntArray | None) -> None:
-        lists = nearest(
-            night.spark, rows, k=settings.k, excluded=without, block_mb=settings.block_mb, pass_mb=settings.pass_mb
-        )
-        named = published_similar(lists, inputs.read(index), night.run_date, card.model_version, table)
-        outputs[table.name] = store.replace_night(named, night.warehouse, table, night.run_date)
-
-    if settings.similar_items:
-        publish(similar_items_table(card.model), ITEM_INDEX, scorer.items, excluded)
-    if settings.similar_users:
-        users = scorer.queries.select(F.col(USER_IDX).alias(IDX), VECTOR)
-        publish(similar_users_table(card.model), USER_INDEX, item_matrix(users, index_size(inputs, USER_INDEX)), None)
+    wanted = {
+        "items": (settings.similar_items, similar_items_table, ITEM_INDEX),
+        "users": (settings.similar_users, similar_users_table, USER_INDEX),
+    }
+    for what in KINDS[card.model].beside:
+        asked, table_of, index = wanted[what]
+        if asked:
+            table, lists = table_of(card.model), beside_lists(night, inputs, card, what, excluded)
+            named = published_similar(lists, inputs.read(index), night.run_date, card.model_version, table)
+            outputs[table.name] = store.replace_night(named, night.warehouse, table, night.run_date)
     return outputs
 
 

@@ -19,7 +19,6 @@ from sparkrec.prepare.cut import as_of
 from sparkrec.tables import FEATURE_INDEX, ITEM_INDEX, USER_INDEX
 from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
-CONFIGS = {"gru": GruConfig, "two_tower": TwoTowerConfig}  # of the models that can begin with an earlier one
 # The indexes whose numbers are those of the weights' rows.
 _NUMBERED_BY = {"gru": (ITEM_INDEX,), "two_tower": (USER_INDEX, ITEM_INDEX, FEATURE_INDEX)}
 # What says how a training begins and ends, not what is trained.
@@ -71,7 +70,7 @@ FROM_SCRATCH = Beginning()
 
 
 def beginning(night: Night, model: str) -> Beginning:
-    """What the night's training of a model (``gru`` or ``two_tower``) begins with.
+    """What the night's training of a model (of a kind that is ``warm``) begins with.
 
     It is trained from scratch all the same when the last full training is ``full_retrain_nights`` nights back, as the
     cards count, or when the gate held back the last night's model. Only nights before this one count, so a night that
@@ -123,7 +122,8 @@ def _model_of(night: Night, name: str, run_date: date, version: str, index_id: s
         model = read_model(path)
     except UserError:  # removed, or being trained anew
         return None
-    if _settings(CONFIGS[name](**model["config"])) != _settings(getattr(night.config, name)):
+    mine = getattr(night.config, name)
+    if _settings(type(mine)(**model["config"])) != _settings(mine):
         return None
     return Earlier(run_date, version, path, model[MODEL_HASH], card.warm_nights)
 

@@ -24,9 +24,10 @@ from sparkrec.tables import (
     ITEMS,
     QUARANTINE,
     RUN_DATE,
+    SIMILAR_ITEM_ID,
     USER_IDX,
     Table,
-    topk_table,
+    lists_table,
 )
 
 SAMPLES, RAW_CHARS = 3, 300  # refused rows shown for each reason, and characters of each
@@ -80,7 +81,10 @@ def spread(warehouse: Warehouse, model: str, run_date: date, versions: dict[str,
         UserError: A table or its version is missing, or damaged.
     """
     events = scan_rows(warehouse, INTERACTIONS, version_of(versions, INTERACTIONS)).group_by(ITEM_IDX).len("events")
-    lists = scan_rows(warehouse, topk_table(model)).filter(pl.col(RUN_DATE) == run_date).group_by(ITEM_ID).len("places")
+    table = lists_table(model)
+    shown = SIMILAR_ITEM_ID if SIMILAR_ITEM_ID in table.column_names else ITEM_ID
+    mine = scan_rows(warehouse, table).filter(pl.col(RUN_DATE) == run_date)
+    lists = mine.select(pl.col(shown).alias(ITEM_ID)).group_by(ITEM_ID).len("places")
     index = scan_rows(warehouse, ITEM_INDEX, version_of(versions, ITEM_INDEX))
     items = collected(
         index.join(events, left_on=IDX, right_on=ITEM_IDX, how="left")

@@ -10,6 +10,7 @@ import polars as pl
 
 from sparkrec import files
 from sparkrec.errors import UserError
+from sparkrec.model_kinds import KINDS, Lists, models_for
 from sparkrec.pipeline.models import FULL, HOLDOUT, part_path
 from sparkrec.query import runs
 from sparkrec.reading import LATEST, choose_night, current_nights, open_table, read_rows
@@ -21,7 +22,6 @@ from sparkrec.tables import COPURCHASE, METRICS, RUN_DATE, RUNS, SESSIONS
 from sparkrec.training.checkpoint import MODEL
 
 T = TypeVar("T")
-NEURAL = ("gru", "two_tower")
 
 
 def gather(warehouse: Warehouse, run_date: str = LATEST, *, nights: int = 30, users: int = 4) -> Report:
@@ -44,6 +44,7 @@ def gather(warehouse: Warehouse, run_date: str = LATEST, *, nights: int = 30, us
     models = [model.name for model in head.models]
     published = ledger.publications(past)
     listed = [model for model in models if published.get(model, {}).get(night) == ""]
+    for_users = [model for model in listed if model not in models_for(Lists.ITEMS)]
     metrics = attempt(lambda: _metrics(warehouse, night, nights))
     return Report(
         head=head,
@@ -58,9 +59,9 @@ def gather(warehouse: Warehouse, run_date: str = LATEST, *, nights: int = 30, us
         else ledger.histories(metrics, published, models, ledger.gate_of(config)),
         metrics=_metric_rows(metrics, night),
         spreads=tuple(_spread(warehouse, model, night, versions, model in listed) for model in models),
-        users=attempt(lambda: user_lists(warehouse, listed, night, versions, config["logs"]["format"], users))
-        if listed
-        else Absent("No lists were published this night."),
+        users=attempt(lambda: user_lists(warehouse, for_users, night, versions, config["logs"]["format"], users))
+        if for_users
+        else Absent("No lists for users were published this night."),
         tables=attempt(lambda: data.sizes(warehouse)),
         written_at=datetime.now(UTC),
     )
@@ -103,8 +104,8 @@ def _spread(
 
 def _losses(warehouse: Warehouse, model: str, night: date) -> list[Losses | Absent]:
     """The losses of a model's parts, from their ``model.json``."""
-    if model not in NEURAL:
-        return [Absent(f"{model} solves for its factors exactly, in turn: no loss is recorded.")]
+    if not KINDS[model].on_ranks:
+        return [Absent(f"{model} is not trained by gradients: no loss is recorded.")]
     found: list[Losses | Absent] = []
     for part in (HOLDOUT, FULL):
         where = files.join(part_path(warehouse, model, night, part), MODEL)

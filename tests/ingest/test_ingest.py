@@ -58,7 +58,7 @@ def tree(folder):
 
 
 @pytest.fixture(scope="module")
-def night(spark, tmp_path_factory):
+def first_night(spark, tmp_path_factory):
     """Logs and warehouse after the first night, and its account. Not to be changed."""
     base = tmp_path_factory.mktemp("night")
     write(base / "logs", "2011-01-01.csv", FIRST)
@@ -70,22 +70,22 @@ def night(spark, tmp_path_factory):
 
 
 @pytest.fixture
-def copy(night, tmp_path):
+def copy(first_night, tmp_path):
     """A copy of that night to go on from."""
-    shutil.copytree(night[0], tmp_path / "copy", copy_function=shutil.copy2)
+    shutil.copytree(first_night[0], tmp_path / "copy", copy_function=shutil.copy2)
     return tmp_path / "copy"
 
 
-def test_the_rows_account_of_a_night(night):
-    _, result = night
+def test_the_rows_account_of_a_night(first_night):
+    _, result = first_night
     assert (result.files_new, result.rows_read, result.rows_kept) == (1, 6, 4)
     assert (result.rows_quarantined, result.rows_duplicate) == (1, 1)
     assert result.reasons == {"quantity not above 0": 1}
     assert set(result.outputs) == {"events", "items", "users", "quarantine", "files"}
 
 
-def test_the_tables_of_a_night(spark, night):
-    warehouse = night[0] / "warehouse"
+def test_the_tables_of_a_night(spark, first_night):
+    warehouse = first_night[0] / "warehouse"
     columns = ("user_id", "item_id", "event_type", "ts", "quantity", "price", "basket_id", "source", "event_date")
     source = "2011-01-01.csv"
     assert rows(spark, warehouse, EVENTS, *columns) == sorted(
@@ -107,8 +107,8 @@ def test_the_tables_of_a_night(spark, night):
     assert not (warehouse / "_staging").exists()
 
 
-def test_the_same_night_again_writes_nothing(spark, night):
-    base, _ = night
+def test_the_same_night_again_writes_nothing(spark, first_night):
+    base, _ = first_night
     before = tree(base)
     assert take_in(spark, base / "logs", base / "warehouse", DAY1) == IngestResult()
     assert tree(base) == before
@@ -159,30 +159,30 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_refusal_is_one_line_and_leaves_the_tables_as_they_were(spark, night, tmp_path, case):
+def test_a_refusal_is_one_line_and_leaves_the_tables_as_they_were(spark, first_night, tmp_path, case):
     fmt, make, day, message = REFUSALS[case]
     (tmp_path / "bad").mkdir()
     make(tmp_path / "bad")
-    before = tree(night[0] / "warehouse")
+    before = tree(first_night[0] / "warehouse")
     if message is None:  # nothing to take in any more: not an error after the first night
-        assert take_in(spark, tmp_path / "bad", night[0] / "warehouse", day, fmt=fmt) == IngestResult()
+        assert take_in(spark, tmp_path / "bad", first_night[0] / "warehouse", day, fmt=fmt) == IngestResult()
         message, warehouse = "no log file for this night", tmp_path / "none"
     else:
-        warehouse = night[0] / "warehouse"
+        warehouse = first_night[0] / "warehouse"
     with pytest.raises(UserError, match=message) as caught:
         take_in(spark, tmp_path / "bad", warehouse, day, fmt=fmt)
     assert "\n" not in str(caught.value)
-    assert tree(night[0] / "warehouse") == before
+    assert tree(first_night[0] / "warehouse") == before
 
 
-def test_a_warehouse_that_cannot_be_written(spark, night, tmp_path):
+def test_a_warehouse_that_cannot_be_written(spark, first_night, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="warehouse cannot be written"):
-        take_in(spark, night[0] / "logs", tmp_path / "file" / "warehouse", DAY1)
+        take_in(spark, first_night[0] / "logs", tmp_path / "file" / "warehouse", DAY1)
 
 
-def test_a_night_without_events_may_be_allowed(spark, night):
-    base, _ = night
+def test_a_night_without_events_may_be_allowed(spark, first_night):
+    base, _ = first_night
     none = take_in(spark, base / "logs" / "2011-01-01.csv", base / "warehouse", DAY3, allow_empty_day=True)
     assert none.files_new == 0
 
@@ -231,7 +231,7 @@ def test_a_night_that_broke_off_and_ran_again_has_every_row_once(spark, copy, mo
     assert len(rows(spark, copy / "warehouse", QUARANTINE, "raw")) == 2
 
 
-def test_rows_lost_between_reading_and_judging_are_noticed(night):
+def test_rows_lost_between_reading_and_judging_are_noticed(first_night):
     kept = ingest_run.Kept(None, 3, 1)
     with pytest.raises(InvariantError, match=r"6 rows read, but 3 kept . 1 quarantined . 1 duplicates"):
         ingest_run.account(ingest_run.Staged(None, ("f",), 6), ingest_run.Verdict({}, {"x": 1}, {}), kept, 1)

@@ -1,0 +1,51 @@
+"""The training stages of the neighbourhood models and of the content-based lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sparkrec.models.neighbours import item_neighbours, save_neighbours, user_neighbours
+from sparkrec.models.session_neighbours import save_session_neighbours
+from sparkrec.pipeline.ledger import StageResult
+from sparkrec.pipeline.night import Inputs, Night
+from sparkrec.pipeline.parts import Part, index_size, model_cutoff, sessions_of, train_parts, user_item_of
+from sparkrec.tables import ITEM_INDEX, USER_INDEX
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def run_train_item_neighbours(night: Night, inputs: Inputs) -> StageResult:
+    """The items whose users are alike, by Spark."""
+    return _train_neighbours(night, inputs, "item_neighbours", item_neighbours)
+
+
+def run_train_user_neighbours(night: Night, inputs: Inputs) -> StageResult:
+    """The users whose items are alike, by Spark."""
+    return _train_neighbours(night, inputs, "user_neighbours", user_neighbours)
+
+
+def _train_neighbours(
+    night: Night, inputs: Inputs, model: str, fit: Callable[[DataFrame, int, int, Any], DataFrame]
+) -> StageResult:
+    config = getattr(night.config, model)
+    n_users, n_items = index_size(inputs, USER_INDEX), index_size(inputs, ITEM_INDEX)
+
+    def train(part: Part, path: str, meta: dict[str, Any]) -> str:
+        save_neighbours(fit(user_item_of(night, inputs, part), n_users, n_items, config), path, meta)
+        return ""
+
+    return train_parts(night, inputs, model, config, model_cutoff(night, inputs, model), train)
+
+
+def run_train_session_neighbours(night: Night, inputs: Inputs) -> StageResult:
+    """The sessions that later ones are held against."""
+    config, n_items = night.config.session_neighbours, index_size(inputs, ITEM_INDEX)
+
+    def train(part: Part, path: str, meta: dict[str, Any]) -> str:
+        save_session_neighbours(sessions_of(night, inputs, part), n_items, config, path, meta)
+        return ""
+
+    cutoff = model_cutoff(night, inputs, "session_neighbours")
+    return train_parts(night, inputs, "session_neighbours", config, cutoff, train)

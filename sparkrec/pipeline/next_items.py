@@ -1,0 +1,59 @@
+"""The models of sessions, baskets and items as the evaluation and the lists use them: what comes next, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sparkrec.pipeline.models import ModelCard, part_path
+from sparkrec.pipeline.night import Night
+from sparkrec.retrieval import gru_states
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+class SessionModel(Protocol):
+    """A model of what comes next in a session."""
+
+    @property
+    def trained(self) -> npt.NDArray[np.bool_]:
+        """Bool [n_items]: the items that it ranks."""
+
+    def next_item_ranks(self, sessions: DataFrame, history: DataFrame, ties: str) -> DataFrame:
+        """``(rank double, …)`` of each next event of the sessions among all trained items.
+
+        Args:
+            sessions: Columns of ``tables.SESSIONS``; events of items that are not trained are passed over.
+            history: Earlier sessions of the same users.
+            ties: See ``evaluation.sessions.rank_of``.
+        """
+
+
+@dataclass(frozen=True)
+class GruModel:
+    """The session-parallel GRU in a folder."""
+
+    path: str
+
+    @property
+    def trained(self) -> npt.NDArray[np.bool_]:
+        """See ``SessionModel``."""
+        return gru_states.trained_items(self.path)
+
+    def next_item_ranks(self, sessions: DataFrame, history: DataFrame, ties: str) -> DataFrame:
+        """See ``SessionModel``."""
+        return gru_states.next_item_ranks(sessions, self.path, ties=ties, history=history)
+
+
+def session_model(night: Night, card: ModelCard, part: str) -> SessionModel:
+    """A part of a night's model of sessions."""
+    path = part_path(night.warehouse, card.model, night.run_date, part)
+    return GruModel(path)
+
+
+def next_product_ranks(night: Night, card: ModelCard, part: str, baskets: DataFrame, k: int) -> DataFrame:
+    raise NotImplementedError

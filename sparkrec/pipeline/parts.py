@@ -1,0 +1,231 @@
+"""What all training stages share: the parts of a night's model, what each may see, snapshots, epochs, the card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from sparkrec.config import Config, config_dict, config_hash
+from sparkrec.evaluation.split import resolve_cutoff
+from sparkrec.model_kinds import KINDS, Lists, models_for
+from sparkrec.pipeline.ledger import StageResult, Versions
+from sparkrec.pipeline.models import BLEND, FULL, HOLDOUT, ModelCard, model_version, part_path, write_card
+from sparkrec.pipeline.night import Inputs, Night
+from sparkrec.pipeline.warm_start import FROM_SCRATCH, Beginning, Earlier, begin_with, beginning, index_ids
+from sparkrec.prepare.copurchase import copurchase
+from sparkrec.prepare.cut import utc
+from sparkrec.prepare.sessions import sessions
+from sparkrec.prepare.support import filter_support
+from sparkrec.prepare.user_item import user_item
+from sparkrec.prepare.weights import counted
+from sparkrec.tables import (
+    COPURCHASE,
+    INTERACTIONS,
+    ITEM_INDEX,
+    SESSIONS,
+    START_TS,
+    TS,
+    USER_IDX,
+    USER_INDEX,
+    USER_ITEM,
+    Table,
+)
+from sparkrec.training.launch import run_ranks
+from sparkrec.training.snapshot import Manifest, write_snapshot
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the models that a night trains of a kind."""
+
+    name: str
+    before: datetime  # it sees the events before this time, UTC
+
+
+def parts(night: Night, model: str, cutoff: datetime) -> Iterator[Part]:
+    """The hold-out part, the full one where the configuration asks for a refit, and what a hybrid learns from."""
+    if model in blended_models(night.config):
+        yield Part(BLEND, blend_cutoff(night, cutoff))
+    yield Part(HOLDOUT, cutoff)
+    if night.config.evaluation.refit:
+        yield Part(FULL, night.as_of)
+
+
+def blended_models(config: Config) -> list[str]:
+    """The models whose candidates the hybrid ranks; none without a hybrid."""
+    users = [model for model in config.models if model in models_for(Lists.USERS) and model != "hybrid"]
+    return (config.hybrid.models or users) if "hybrid" in config.models else []
+
+
+def blend_cutoff(night: Night, cutoff: datetime) -> datetime:
+    """Where the time begins that the hold-out's hybrid learns from: as long before the cutoff as the hold-out lasts."""
+    return cutoff - (night.as_of - cutoff)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """What each part of a night's model begins with.
+
+    Attributes:
+        beginning: The earlier models, or why there are none.
+        earlier: By name of the part; None: from scratch.
+        inputs: The stage's, with the versions of the earlier models.
+    """
+
+    beginning: Beginning
+    earlier: dict[str, Earlier | None]
+    inputs: Inputs
+
+    @classmethod
+    def of(cls, night: Night, inputs: Inputs, model: str, cutoff: datetime) -> Begin:
+        """What the parts begin with: a hold-out part with a model that has not seen what it is judged on."""
+        found = beginning(night, model)
+        earlier = {part.name: begin_with(found.models, part.before) for part in parts(night, model, cutoff)}
+        begun: Versions = {f"models/{model}/{name}": e.version for name, e in earlier.items() if e is not None}
+        return cls(found, earlier, Inputs(night, inputs.versions | begun))
+
+    def path(self, part: Part) -> str | None:
+        """Folder of the model that a part begins with."""
+        found = self.earlier[part.name]
+        return found.path if found else None
+
+    def note(self, part: Part) -> str:
+        """What the ledger says of it."""
+        found = self.earlier[part.name]
+        return f", begun with {found.version}" if found else ""
+
+
+def user_item_of(night: Night, inputs: Inputs, part: Part) -> DataFrame:
+    """The user-item matrix that a part sees, in the columns of ``tables.USER_ITEM``."""
+    if part.name == FULL:
+        return inputs.read(USER_ITEM)
+    prepare = night.config.prepare
+    kept, _ = filter_support(before(inputs.read(INTERACTIONS), part), prepare.support)
+    return user_item(kept, prepare.user_item, night.fmt.event_weights, part.before)
+
+
+def sessions_of(night: Night, inputs: Inputs, part: Part) -> DataFrame:
+    """The sessions that a part sees, in the columns of ``tables.SESSIONS``."""
+    if part.name == FULL:
+        return inputs.read(SESSIONS)
+    prepare = night.config.prepare
+    kept, _ = filter_support(before(inputs.read(INTERACTIONS), part), prepare.support)
+    return sessions(kept, prepare.sessions, night.fmt.session_events)
+
+
+def baskets_of(night: Night, inputs: Inputs, part: Part) -> DataFrame:
+    """The baskets that a part sees, in the columns of ``tables.COPURCHASE``."""
+    if part.name == FULL:
+        return inputs.read(COPURCHASE)
+    prepare = night.config.prepare
+    kept, _ = filter_support(before(inputs.read(INTERACTIONS), part), prepare.support)
+    return copurchase(kept, prepare.baskets, night.fmt.purchase_events)
+
+
+def before(rows: DataFrame, part: Part) -> DataFrame:
+    """What the part may see."""
+    return rows.where(F.col(TS) < utc(part.before))
+
+
+def model_cutoff(night: Night, inputs: Inputs, model: str) -> datetime:
+    """Where the hold-out of a model begins: by the events of known users, the sessions' starts or the baskets."""
+    rows, config, kind = inputs.read(INTERACTIONS), night.config, KINDS[model].lists
+    if kind is Lists.USERS:
+        times = counted(rows, night.fmt.event_weights).where(F.col(USER_IDX).isNotNull()).select(TS)
+    elif kind is Lists.SESSIONS:
+        times = sessions(rows, config.prepare.sessions, night.fmt.session_events).select(F.col(START_TS).alias(TS))
+    else:
+        times = copurchase(rows, config.prepare.baskets, night.fmt.purchase_events).select(TS)
+    return resolve_cutoff(times, TS, config.evaluation, night.as_of)
+
+
+def index_size(inputs: Inputs, table: Table) -> int:
+    """Number of ids in an index at its pinned version."""
+    return inputs.read(table).count()
+
+
+def snapshot(
+    night: Night,
+    model: str,
+    part: Part,
+    inputs: Inputs,
+    rows: DataFrame,
+    group: str,
+    order: Sequence[str],
+    n_slots: int | None = None,
+    settings: Sequence[Any] = (),
+) -> Manifest:
+    """The pinned Parquet snapshot that the workers read; one of equal inputs is used again.
+
+    ``settings`` are those of the model that decide on the values of the rows.
+    """
+    identity = {name: int(v) for name, v in inputs.versions.items() if isinstance(v, int)}
+    prepared = int(config_hash(night.config.prepare, night.fmt, night.code_version, part.before, *settings)[:12], 16)
+    path = f"{night.warehouse.snapshot_path(model, night.run_date)}/{part.name}"
+    return write_snapshot(
+        rows,
+        path,
+        group=group,
+        order=order,
+        n_files=night.config.train.snapshot_files,
+        inputs={**identity, "prepared": prepared},
+        n_slots=n_slots,
+    )
+
+
+def epochs(night: Night, train: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """Trains on the ranks; the message for the ledger."""
+    history = run_ranks(night.spark, train, args, night.config.train)[0]
+    last = history[-1]
+    seconds = sum(epoch["seconds"] for epoch in history)
+    return f"{len(history)} epochs on {night.config.train.ranks} ranks, loss {last['loss']:.4f}, {seconds:.1f} s"
+
+
+def train_parts(
+    night: Night,
+    inputs: Inputs,
+    model: str,
+    settings: Any,
+    cutoff: datetime,
+    train: Callable[[Part, str, dict[str, Any]], str],
+    begin: Beginning = FROM_SCRATCH,
+) -> StageResult:
+    """Trains the parts of a night's model and writes its card.
+
+    Args:
+        night: The night.
+        inputs: The stage's, with the versions that the card names.
+        model: Its name.
+        settings: Its settings.
+        cutoff: Where its hold-out begins.
+        train: Trains a part into a folder with this description; returns a note for the ledger.
+        begin: What it begins with.
+    """
+    version = model_version(night.run_date, settings, inputs.versions, night.code_version)
+    meta = {"model": model, "model_version": version, "inputs": inputs.versions, "settings": config_dict(settings)}
+    done, notes = [], [f"trained from scratch: {begin.full_retrain}"] if begin.full_retrain else []
+    for part in parts(night, model, cutoff):
+        note = train(part, part_path(night.warehouse, model, night.run_date, part.name), {**meta, "part": part.name})
+        done.append(part.name)
+        notes.append(f"{part.name}: {note}" if note else part.name)
+    card = ModelCard(
+        model=model,
+        model_version=version,
+        cutoff=cutoff,
+        parts=tuple(done),
+        n_users=index_size(inputs, USER_INDEX),
+        n_items=index_size(inputs, ITEM_INDEX),
+        inputs=dict(inputs.versions),
+        warm_nights=begin.warm_nights,
+        index_id=index_ids(night, model),
+        full_retrain=begin.full_retrain,
+    )
+    write_card(night.warehouse, night.run_date, card)
+    return StageResult(outputs={f"models/{model}": version}, message="; ".join(notes))

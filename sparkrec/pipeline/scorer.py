@@ -1,0 +1,136 @@
+"""One interface for the user models: whatever scores users and items makes lists of the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from sparkrec.config import TopKConfig
+from sparkrec.models.neighbours import item_neighbour_lists, profiles, similar, user_neighbour_lists
+from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, top_k
+from sparkrec.tables import USER_IDX
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+NO_ITEMS: IntArray = np.zeros(0, dtype=np.int64)
+
+
+class Scorer(Protocol):
+    """What makes the users' lists of a model."""
+
+    @property
+    def n_items(self) -> int:
+        """Items that a list may hold."""
+
+    def best(
+        self,
+        users: DataFrame,
+        *,
+        key: Sequence[str],
+        k: int,
+        seen: DataFrame | None = None,
+        excluded: IntArray = NO_ITEMS,
+        settings: TopKConfig,
+    ) -> DataFrame:
+        """The best items of users.
+
+        Args:
+            users: The key columns and ``user_idx``, a row for each user; optionally ``seen array<int>``.
+            key: The columns that the lists keep.
+            k: Length of the lists.
+            seen: ``(key columns or some of them, item_idx)`` to leave out, where ``users`` has no such column.
+            excluded: ``item_idx`` that no list may hold.
+            settings: Memory of the search.
+
+        Returns:
+            ``(key…, item_idx int, rank int, score float)``; a user whom the model does not know has no list.
+        """
+
+
+@dataclass(frozen=True)
+class DenseScorer:
+    """Vectors whose inner product is the score: queries ``(user_idx int, vector array<float>)`` and the items."""
+
+    queries: DataFrame
+    items: ItemMatrix
+
+    @property
+    def n_items(self) -> int:
+        """See ``Scorer``."""
+        return int(self.items.positions().size)
+
+    def of(self, users: DataFrame) -> DataFrame:
+        """The users with their vectors."""
+        return self.queries.select(USER_IDX, VECTOR).join(users, USER_IDX, "inner")
+
+    def best(
+        self,
+        users: DataFrame,
+        *,
+        key: Sequence[str],
+        k: int,
+        seen: DataFrame | None = None,
+        excluded: IntArray = NO_ITEMS,
+        settings: TopKConfig,
+    ) -> DataFrame:
+        """See ``Scorer``."""
+        return top_k(
+            self.of(users),
+            self.items.without(excluded),
+            key=key,
+            k=k,
+            seen=seen,
+            block_mb=settings.block_mb,
+            pass_mb=settings.pass_mb,
+        )
+
+
+@dataclass(frozen=True)
+class NeighbourScorer:
+    """Lists by the neighbours of items, or of users.
+
+    Attributes:
+        neighbours: Of ``models.neighbours.item_neighbours`` or ``user_neighbours``.
+        taken: What users took, in the columns of ``tables.USER_ITEM``, as of the time when lists are made.
+        n_items: Items that a list may hold.
+        n_users: Size of the index of users.
+        n_index: Size of the index of items.
+        by_users: Whether the neighbours are users.
+    """
+
+    neighbours: DataFrame
+    taken: DataFrame
+    n_items: int
+    n_users: int
+    n_index: int
+    by_users: bool
+
+    def best(
+        self,
+        users: DataFrame,
+        *,
+        key: Sequence[str],
+        k: int,
+        seen: DataFrame | None = None,
+        excluded: IntArray = NO_ITEMS,
+        settings: TopKConfig,
+    ) -> DataFrame:
+        """See ``Scorer``."""
+        if self.by_users:
+            return user_neighbour_lists(
+                users, self.neighbours, self.taken, self.n_users, self.n_index, key=key, k=k, seen=seen,
+                without=excluded, block_mb=settings.block_mb, pass_mb=settings.pass_mb,
+            )  # fmt: skip
+        queries = profiles(self.taken).join(users, USER_IDX, "inner")
+        return item_neighbour_lists(
+            queries, self.neighbours, self.n_index, key=key, k=k, seen=seen, without=excluded,
+            block_mb=settings.block_mb, pass_mb=settings.pass_mb,
+        )  # fmt: skip
+
+    def beside(self, k: int, excluded: IntArray) -> DataFrame:
+        """``(query_idx, item_idx, rank, score)``: the items beside items, or the users beside users."""
+        return similar(self.neighbours, k, None if self.by_users else excluded)
