@@ -34,12 +34,16 @@ from sparkrec import files
 from sparkrec.config import ItemNeighboursConfig, UserNeighboursConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
+from sparkrec.prepare.cut import utc
+from sparkrec.prepare.user_item import MICROS_PER_DAY
+from sparkrec.prepare.weights import WEIGHT, counted
 from sparkrec.retrieval.sparse import INDICES, WEIGHTS, Doubles, SparseMatrix, sparse_matrix, sparse_top_k
 from sparkrec.retrieval.topk import PASS_MB, IntArray
-from sparkrec.tables import CONFIDENCE, ITEM_IDX, QUERY_IDX, RANK, SCORE, USER_IDX
+from sparkrec.tables import CONFIDENCE, ITEM_IDX, QUERY_IDX, RANK, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from pyspark.sql import DataFrame, SparkSession
     from scipy.sparse import csr_matrix
@@ -97,19 +101,48 @@ def user_neighbours(
     return _neighbours(matrix.sparkSession, counts, USER_IDX, config, block_mb, pass_mb)
 
 
-def profiles(matrix: DataFrame) -> DataFrame:
-    """What each user took, as queries of ``item_neighbour_lists``.
+def profiles(
+    interactions: DataFrame, event_weights: Mapping[str, float], as_of: datetime, half_life_days: float | None
+) -> DataFrame:
+    """What each user took before a time, and how lately: queries of ``item_neighbour_lists``.
 
-    With a half-life in ``prepare.user_item`` the weights of the user's own events are recent ones; as_of is then the
-    time when lists are made. Users who came after the fit are as good as others.
+    w_ui = Σ over events e of u with i of weight(type of e) · 2^(-days from e to the user's last event / half-life).
+    As only the proportions of a user's weights matter, they count from the user's last event, and do not vanish where
+    that is long ago. Users who came after the fit are as good as others.
 
     Args:
-        matrix: In the columns of ``tables.USER_ITEM``.
+        interactions: In the columns of ``tables.INTERACTIONS``; events of nobody do not count.
+        event_weights: Weight by event type; a type that is absent weighs 0.
+        as_of: UTC; events from then on do not count.
+        half_life_days: Days in which the weight of an event halves; None: never.
 
     Returns:
-        ``(user_idx int, indices array<int>, weights array<float>)``.
+        ``(user_idx int, indices array<int>, weights array<double>)``.
     """
-    return _entries(matrix.where(f"{CONFIDENCE} > 0"), USER_IDX, ITEM_IDX, CONFIDENCE)
+    import pyspark.sql.functions as F
+    from pyspark.sql import Window
+
+    events = counted(interactions, event_weights).where((F.col(TS) < utc(as_of)) & F.col(USER_IDX).isNotNull())
+    weight = F.col(WEIGHT)
+    if half_life_days is not None:
+        last = F.max(F.unix_micros(TS)).over(Window.partitionBy(USER_IDX))
+        days = (last - F.unix_micros(TS)) / F.lit(float(MICROS_PER_DAY))
+        weight = weight * F.pow(F.lit(2.0), -days / F.lit(float(half_life_days)))
+    weights = F.array_sort(F.collect_list(WEIGHT))  # in this order the sum is always the same
+    total = F.aggregate(weights, F.lit(0.0), lambda total, w: total + w)
+    pairs = events.withColumn(WEIGHT, weight).groupBy(USER_IDX, ITEM_IDX).agg(total.alias(WEIGHT))
+    return _entries(pairs, USER_IDX, ITEM_IDX, WEIGHT)
+
+
+def matrix_profiles(matrix: DataFrame) -> DataFrame:
+    """The same of a user-item matrix: ``(user_idx int, indices array<int>, weights array<double>)``.
+
+    Args:
+        matrix: In the columns of ``tables.USER_ITEM``; pairs whose confidence is 0 do not count.
+    """
+    import pyspark.sql.functions as F
+
+    return _entries(matrix.where(F.col(CONFIDENCE) > 0), USER_IDX, ITEM_IDX, CONFIDENCE)
 
 
 def item_neighbour_lists(
@@ -127,8 +160,8 @@ def item_neighbour_lists(
     """The best items of each user: ``score(u, i) = Σ_j w_uj sim(j, i)`` over what the user took, i near j.
 
     Args:
-        profiles: The key columns, ``indices array<int>`` (items), ``weights array<float>`` and optionally
-            ``seen array<int>``; see ``profiles``. Items that have no neighbours do not count.
+        profiles: The key columns, ``indices array<int>`` (items), ``weights`` (of floats or doubles) and optionally
+            ``seen array<int>``: of ``profiles``, for example. Items that have no neighbours do not count.
         neighbours: Of ``item_neighbours``.
         n_items: Size of the index of items.
         key: The column or columns that tell users apart.
@@ -245,8 +278,9 @@ class PairScore:
 
     def __call__(self, sums: Doubles, common: Doubles, own: IntArray, theirs: IntArray) -> Doubles:
         """The scores, float64 ``[n]``."""
-        scores = common / (own + theirs - common) if self.jaccard else sums
-        return scores * (common / (common + self.shrinkage)) if self.shrinkage else scores
+        scores: Doubles = common / (own + theirs - common) if self.jaccard else sums
+        support: Doubles = common / (common + self.shrinkage)
+        return scores * support
 
 
 def _neighbours(
@@ -327,9 +361,9 @@ def _row_queries(spark: SparkSession, rows: csr_matrix) -> DataFrame:
 
 
 def _entries(rows: DataFrame, key: str, index: str, weight: str) -> DataFrame:
-    """``(key, indices array<int>, weights array<float>)``, entries in order of the index."""
+    """``(key, indices array<int>, weights array<double>)``, entries in order of the index."""
     import pyspark.sql.functions as F
 
     pairs = F.sort_array(F.collect_list(F.struct(F.col(index).alias("i"), F.col(weight).alias("w"))))
     grouped = rows.groupBy(key).agg(pairs.alias("pairs"))
-    return grouped.select(key, F.col("pairs.i").alias(INDICES), F.col("pairs.w").cast("array<float>").alias(WEIGHTS))
+    return grouped.select(key, F.col("pairs.i").alias(INDICES), F.col("pairs.w").cast("array<double>").alias(WEIGHTS))

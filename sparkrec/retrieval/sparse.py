@@ -187,6 +187,18 @@ def cuts(sizes: IntArray, budget: int, most: int | None = None) -> list[slice]:
     return runs
 
 
+def block_entries(block_mb: int) -> int:
+    """The entries of a block's product that take so much memory."""
+    return max(1, block_mb * 2**20 // PRODUCT_BYTES)
+
+
+def product_blocks(entries: csr_matrix, values: csr_matrix, at_once: int) -> list[slice]:
+    """Runs of the rows of ``entries`` whose product with ``values`` surely has no more entries; one larger is alone."""
+    totals = np.concatenate([[0], np.cumsum(np.diff(values.indptr)[entries.indices])])
+    largest = np.minimum(np.diff(totals[entries.indptr]), values.shape[1])
+    return cuts(largest, at_once, MAX_ROWS)
+
+
 @dataclass(frozen=True)
 class Index:
     """The columns of one pass, as they travel to the workers."""
@@ -195,7 +207,6 @@ class Index:
     values: csr_matrix  # float64 [rows, positions]
     column_of: IntArray  # position -> column
     position_of: IntArray  # column -> position, -1 where it is not searched
-    row_sizes: IntArray  # [rows], entries of each
     column_sizes: IntArray  # [positions]
     pair_score: PairScore | None
     at_once: int  # entries of a block's product
@@ -209,14 +220,8 @@ class Index:
         position_of = np.full(matrix.values.shape[1], -1, dtype=np.int64)
         position_of[column_of] = np.arange(len(column_of))
         sizes = np.bincount(values.indices, minlength=len(column_of))
-        at_once = max(1, block_mb * 2**20 // PRODUCT_BYTES)
-        return Index(k, values, column_of, position_of, np.diff(values.indptr), sizes, pair_score, at_once)
-
-    def blocks(self, entries: csr_matrix) -> list[slice]:
-        """Runs of queries whose product is surely no larger than ``at_once``; a larger one is alone."""
-        totals = np.concatenate([[0], np.cumsum(self.row_sizes[entries.indices])])
-        largest = np.minimum(np.diff(totals[entries.indptr]), len(self.column_of))
-        return cuts(largest, self.at_once, MAX_ROWS)
+        at_once = block_entries(block_mb)
+        return Index(k, values, column_of, position_of, sizes, pair_score, at_once)
 
 
 def _searcher(index: Any, keys: list[str]) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
@@ -234,7 +239,7 @@ def search_batch(index: Index, batch: pa.RecordBatch, keys: list[str]) -> Iterat
     """Lists of a batch of queries, as rows."""
     entries, sizes = query_entries(batch, index.values.shape[0])
     rows, positions = seen_positions(batch, index.position_of)
-    for block in index.blocks(entries):
+    for block in product_blocks(entries, index.values, index.at_once):
         first, last = np.searchsorted(rows, [block.start, block.stop])
         seen = rows[first:last] - block.start, positions[first:last]
         scores, found = search_block(index, entries[block], sizes[block], *seen)
@@ -325,17 +330,16 @@ def best(product: csr_matrix, k: int) -> tuple[FloatArray, IntArray]:
     Raises:
         InvariantError: A score is NaN or infinite.
     """
-    rows, columns, scores = best_entries(product, k)
-    counts = np.bincount(rows, minlength=product.shape[0])
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    kept = np.full((product.shape[0], int(counts.max(initial=0))), -np.inf, dtype=np.float32)
+    rows, entries = best_entries(product, k)
+    place = _places(rows, product.shape[0])
+    kept = np.full((product.shape[0], int(place.max(initial=-1)) + 1), -np.inf, dtype=np.float32)
     found = np.zeros(kept.shape, dtype=np.int64)
-    kept[rows, place], found[rows, place] = scores, columns
+    kept[rows, place], found[rows, place] = product.data[entries], product.indices[entries]
     return kept, found
 
 
-def best_entries(product: csr_matrix, k: int) -> tuple[IntArray, IntArray, FloatArray]:
-    """As ``best``, as rows, columns and float32 scores of the chosen entries, in order."""
+def best_entries(product: csr_matrix, k: int) -> tuple[IntArray, IntArray]:
+    """As ``best``: the rows of the chosen entries, ascending, and their places in ``product.data``, the best first."""
     with np.errstate(over="ignore"):
         scores = product.data.astype(np.float32)
     if np.isnan(scores).any() or np.isposinf(scores).any():
@@ -345,9 +349,12 @@ def best_entries(product: csr_matrix, k: int) -> tuple[IntArray, IntArray, Float
         floor[row] = np.partition(scores[ends[row] : ends[row + 1]], -k)[-k]
     row_of = np.repeat(np.arange(product.shape[0]), np.diff(ends))
     chosen = np.flatnonzero((scores >= floor[row_of]) & (scores > 0))  # with all that tie for the last place
-    row, column, score = row_of[chosen], product.indices[chosen], scores[chosen]
-    order = np.lexsort((column, -score, row))
-    row, column, score = row[order], column[order].astype(np.int64), score[order]
-    counts = np.bincount(row, minlength=product.shape[0])
-    within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) < k
-    return row[within], column[within], score[within]
+    ordered = chosen[np.lexsort((product.indices[chosen], -scores[chosen], row_of[chosen]))]
+    kept = ordered[_places(row_of[ordered], product.shape[0]) < k]
+    return row_of[kept], kept
+
+
+def _places(rows: IntArray, n_rows: int) -> IntArray:
+    """The place of each among those of its row, from 0; rows ascending."""
+    counts = np.bincount(rows, minlength=n_rows)
+    return np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)

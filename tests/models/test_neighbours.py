@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from sparkrec.config import ItemNeighboursConfig, UserItemConfig, UserNeighboursConfig
+from sparkrec.config import ItemNeighboursConfig, UserNeighboursConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.neighbours import (
     item_neighbour_lists,
     item_neighbours,
     load_neighbours,
+    matrix_profiles,
     profiles,
     save_neighbours,
     similar,
     user_neighbour_lists,
     user_neighbours,
 )
-from sparkrec.prepare.user_item import user_item
 
 SCHEMA = "user_idx int, item_idx int, confidence float"
 # Three users, items 0 … 2 and 4; nobody took item 3 or is user 3.
@@ -115,7 +115,7 @@ def test_lists_of_item_neighbours_add_up_what_is_near_to_what_was_taken(spark, t
         "item_idx int, neighbour_idx int, score float",
     )
     mine = spark.createDataFrame([(7, 0, 2.0), (7, 4, 1.0), (8, 1, 1.0), (9, 3, 1.0), (9, 99, 1.0)], SCHEMA)
-    queries = profiles(mine)  # none of them was there at the fit
+    queries = matrix_profiles(mine)  # none of them was there at the fit
     assert lists_of(item_neighbour_lists(queries, near, 6, key="user_idx", k=3)) == {
         7: [(0, 2.0), (1, 1.0), (2, 1.0)],  # what was taken itself counts, where it may be shown
         8: [(1, 1.0), (0, 0.5)],
@@ -140,20 +140,22 @@ def test_lists_of_user_neighbours_add_up_what_the_neighbours_took(spark, taken):
     assert lists_of(found, "user_id") == {"a": [(1, 4 + 0.5 + 0.5), (2, 1.0)], "b": [(2, 1.0), (1, 0.5)]}
 
 
-def test_a_half_life_lets_recent_events_decide(spark):
-    """The user took item 0 long ago, three times, and item 1 yesterday."""
+def test_a_half_life_lets_recent_events_decide_however_long_ago_they_are(spark):
+    """A user took item 0 three times, and item 1 once, 300 days later; another did the same 30 years before."""
     now = datetime(2020, 1, 1, tzinfo=UTC)
-    events = [(5, 0, "buy", now - timedelta(days=days)) for days in (300, 301, 302)]
-    events.append((5, 1, "buy", now - timedelta(days=1)))
+    ago = [(0, 301), (0, 302), (0, 303), (1, 1)]
+    events = [(5, item, "buy", now - timedelta(days=days)) for item, days in ago]
+    events += [(6, item, "buy", now - timedelta(days=days + 10_950)) for item, days in ago]
+    events += [(5, 0, "look", now - timedelta(days=1)), (None, 0, "buy", now - timedelta(days=1)), (5, 0, "buy", now)]
     rows = spark.createDataFrame(events, "user_idx int, item_idx int, event_type string, ts timestamp")
-    rows = rows.selectExpr("*", "CAST(null AS double) AS value")
     near = spark.createDataFrame([(0, 2, 1.0), (1, 3, 1.0)], "item_idx int, neighbour_idx int, score float")
-    first = {}
+    found = {}
     for half_life in (None, 30.0):
-        matrix = user_item(rows, UserItemConfig(half_life_days=half_life), {"buy": 1.0}, now)
-        lists = lists_of(item_neighbour_lists(profiles(matrix), near, 4, key="user_idx", k=1))
-        first[half_life] = lists[5][0][0]
-    assert first == {None: 2, 30.0: 3}
+        queries = profiles(rows, {"buy": 1.0}, now, half_life)
+        found[half_life] = lists_of(item_neighbour_lists(queries, near, 4, key="user_idx", k=2))
+    assert found[None] == {5: [(2, 3.0), (3, 1.0)], 6: [(2, 3.0), (3, 1.0)]}
+    faded = sum(2 ** (-days / 30) for days in (300, 301, 302))
+    assert found[30.0] == {user: [(3, 1.0), (2, pytest.approx(faded, rel=1e-6))] for user in (5, 6)}
 
 
 def test_similar_ones_are_the_kept_neighbours_without_itself(spark):
@@ -224,7 +226,7 @@ def test_equals_implicit(spark, similarity):
     tied = np.sort(theirs, axis=1)[:, -k][:, None]
     assert (same | np.isclose(np.maximum(ours[np.ix_(items, items)], theirs), tied, rtol=1e-6)).all()
     assert same.mean() > 0.99
-    lists = lists_of(item_neighbour_lists(profiles(frame), near, n_items, key="user_idx", k=5,
+    lists = lists_of(item_neighbour_lists(matrix_profiles(frame), near, n_items, key="user_idx", k=5,
                                           seen=frame.select("user_idx", "item_idx")))  # fmt: skip
     found, scores = peer.recommend(np.arange(n_users), compact, N=5)
     equal = [items[found[u]].tolist() == [item for item, _ in lists[u]] for u in range(n_users)]
