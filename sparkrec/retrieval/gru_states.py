@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparkrec.broadcast import broadcast
+from sparkrec.evaluation.session_events import flat_lists, known_items
+from sparkrec.evaluation.session_events import left_out as left_out
 from sparkrec.evaluation.sessions import rank_of
 from sparkrec.models.network import NO_START, SESSION_START, USER_START
 from sparkrec.processes import begin_task
@@ -135,44 +137,6 @@ def next_item_ranks(
     return walked.mapInArrow(ranks, f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double")
 
 
-def left_out(sessions: DataFrame, trained: np.ndarray) -> dict[str, int]:
-    """What ``next_item_ranks`` leaves out of its evaluation.
-
-    Returns:
-        events, sessions: all there are; events_unseen: of items not trained; sessions_short: left with fewer than
-        two events; events_short: the single events of these.
-    """
-    from pyspark.sql import functions as F
-
-    mask = broadcast(sessions.sparkSession, np.asarray(trained, bool))
-
-    def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
-        begin_task()
-        for batch in batches:
-            before = _flat_items(batch)[1]
-            after = known_items(*_flat_items(batch), mask.value)[1]
-            short = after < 2
-            values = [before.sum(), len(before), (before - after).sum(), short.sum(), after[short].sum()]
-            yield pa.RecordBatch.from_arrays([pa.array([int(v)]) for v in values], names=names)
-
-    names = ["events", "sessions", "events_unseen", "sessions_short", "events_short"]
-    schema = ", ".join(f"{n} bigint" for n in names)
-    counted = sessions.select(ITEMS).mapInArrow(count, schema)
-    row = counted.agg(*[F.coalesce(F.sum(n), F.lit(0)).alias(n) for n in names]).head()
-    assert row is not None  # an aggregate without groups has one row
-    return {n: int(row[n]) for n in names}
-
-
-def known_items(flat: np.ndarray, lengths: np.ndarray, trained: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Leaves out the events of items that are not trained (or newer than the catalogue): flat items and lengths."""
-    inside = (flat >= 0) & (flat < len(trained))
-    keep = inside & trained[np.where(inside, flat, 0)]
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    return flat[keep], np.bincount(row[keep], minlength=len(lengths))
-
-
 def _walked(sessions: DataFrame, history: DataFrame | None, model_path: str) -> tuple[dict[str, Any], DataFrame]:
     """``model.json``, and a row for each walk: its sessions in order, of which those not asked for only carry states.
 
@@ -234,15 +198,6 @@ def _served(weights: dict[str, torch.Tensor], described: dict[str, Any]) -> Serv
     return ServedModel(network, parameters, weights["counts"].numpy() > 0)
 
 
-def _flat_items(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
-    """Items of all sessions of a batch one after another, and the number of each session's."""
-    return _flat(batch.column(ITEMS))
-
-
-def _flat(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
-    return column.flatten().to_numpy(zero_copy_only=False), np.diff(column.offsets.to_numpy())
-
-
 @dataclass(frozen=True)
 class Walks:
     """S sessions in W walks, with E events in all."""
@@ -284,7 +239,7 @@ class Walks:
 def _walks(batch: pa.RecordBatch) -> Walks:
     column = batch.column(_WALK)
     ids, users, items, asked = column.flatten().flatten()
-    flat, lengths = _flat(items)
+    flat, lengths = flat_lists(items)
     return Walks(ids, users, asked.to_numpy(zero_copy_only=False), flat, lengths, np.diff(column.offsets.to_numpy()))
 
 

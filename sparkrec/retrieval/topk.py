@@ -151,16 +151,29 @@ def top_k(
     Returns:
         ``(key…, item_idx int, rank int, score float)``, ranks from 1.
     """
-    import pyspark.sql.functions as F
-    from pyspark.sql import DataFrame, Window
-
     keys = [key] if isinstance(key, str) else list(key)
     prepared, schema = prepared_queries(queries, seen, keys, partitions)
     indexes = [broadcast(queries.sparkSession, _Index.build(part, k, block_mb)) for part in in_passes(items, pass_mb)]
-    lists = reduce(DataFrame.union, [prepared.mapInArrow(_searcher(index, keys), schema) for index in indexes])
-    if len(indexes) > 1:
-        best = Window.partitionBy(*keys).orderBy(F.desc(SCORE), ITEM_IDX)
-        lists = lists.withColumn(RANK, F.row_number().over(best)).where(F.col(RANK) <= k)
+    passes = [prepared.mapInArrow(_searcher(index, keys), schema) for index in indexes]
+    return observed(merged(passes, keys, k), k, observation)
+
+
+def merged(passes: Sequence[DataFrame], keys: Sequence[str], k: int) -> DataFrame:
+    """The best ``k`` rows of each query among the lists of all passes, by ``(-score, item_idx)``."""
+    import pyspark.sql.functions as F
+    from pyspark.sql import DataFrame, Window
+
+    lists = reduce(DataFrame.union, passes)
+    if len(passes) == 1:
+        return lists
+    best = Window.partitionBy(*keys).orderBy(F.desc(SCORE), ITEM_IDX)
+    return lists.withColumn(RANK, F.row_number().over(best)).where(F.col(RANK) <= k)
+
+
+def observed(lists: DataFrame, k: int, observation: Observation | None) -> DataFrame:
+    """The lists, with ``rows``, ``lists`` and ``full_lists`` observed where somebody counts."""
+    import pyspark.sql.functions as F
+
     if observation is None:
         return lists
     full = F.count_if(F.col(RANK) == k)
@@ -183,17 +196,21 @@ def in_passes(items: ItemMatrix, pass_mb: int) -> list[ItemMatrix]:
 
 
 def prepared_queries(
-    queries: DataFrame, seen: DataFrame | None, keys: list[str], partitions: int | None = None
+    queries: DataFrame,
+    seen: DataFrame | None,
+    keys: list[str],
+    partitions: int | None = None,
+    columns: Sequence[str] = (VECTOR,),
 ) -> tuple[DataFrame, StructType]:
-    """What a search walks, ``(key…, vector, seen array<int>)``, and the schema of the lists that it makes.
+    """What a search walks, ``(key…, columns…, seen array<int>)``, and the schema of the lists that it makes.
 
-    Arguments as for ``top_k``.
+    Arguments as for ``top_k``; ``columns`` are what a query is made of.
     """
     from pyspark.sql.types import FloatType, IntegerType, StructType
 
     parts = partitions or PARTITIONS_PER_CORE * queries.sparkSession.sparkContext.defaultParallelism
     # The same rows in the same order make the same blocks, so that reruns agree to the last bit.
-    prepared = _with_seen(queries, seen, keys, parts).select(*keys, VECTOR, SEEN).sortWithinPartitions(*keys)
+    prepared = _with_seen(queries, seen, keys, parts).select(*keys, *columns, SEEN).sortWithinPartitions(*keys)
     schema = StructType([queries.schema[name] for name in keys])
     return prepared, schema.add(ITEM_IDX, IntegerType()).add(RANK, IntegerType()).add(SCORE, FloatType())
 

@@ -1,0 +1,251 @@
+"""V-SKNN against a plain reference, and the ranks of next items by counting."""
+
+import math
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from sparkrec.config import SessionNeighboursConfig
+from sparkrec.errors import InvariantError, UserError
+from sparkrec.evaluation.session_events import left_out
+from sparkrec.models import session_neighbours
+from sparkrec.models.session_neighbours import (
+    TrainedSessions,
+    decayed,
+    load_session_neighbours,
+    looked_at,
+    next_item_ranks,
+    save_session_neighbours,
+    session_neighbour_lists,
+    trained_sessions,
+)
+
+DECAYS = {
+    "linear": lambda s, n: (n - s + 1) / n,
+    "quadratic": lambda s, n: ((n - s + 1) / n) ** 2,
+    "harmonic": lambda s, n: 1 / s,
+    "same": lambda s, n: 1.0,
+}
+
+
+def reference(newest_first, current, config):
+    """Item → score, by loops; ``newest_first`` are lists of items."""
+    current = current[-config.last_items :]
+    n = len(current)
+    weights = {item: DECAYS[config.decay](n - place, n) for place, item in enumerate(current)}  # the last one counts
+    length = math.sqrt(sum(w * w for w in weights.values()))
+    candidates = [number for number, items in enumerate(newest_first) if set(items) & set(weights)]
+    if config.sample:
+        candidates = candidates[: config.sample]
+    nearest = []
+    for number in candidates:
+        items = set(newest_first[number])
+        cosine = sum(weights[i] for i in sorted(items & set(weights))) / (length * math.sqrt(len(items)))
+        nearest.append((-np.float32(cosine), number, cosine))
+    scores = {}
+    for _, number, cosine in sorted(nearest)[: config.neighbours]:
+        items = set(newest_first[number])
+        step = next(s for s, item in enumerate(reversed(current), start=1) if item in items)
+        for item in items:
+            scores[item] = scores.get(item, 0.0) + cosine * DECAYS[config.decay](step, n)
+    n_with = {item: sum(item in items for items in newest_first) for item in scores}
+    return {i: s * math.log(len(newest_first) / n_with[i]) ** config.idf for i, s in scores.items()}
+
+
+def trained_of(newest_first, n_items):
+    held = np.zeros((len(newest_first), n_items))
+    for number, items in enumerate(newest_first):
+        held[number, items] = 1.0
+    return TrainedSessions(csr_matrix(held))
+
+
+items_of_a_session = st.lists(st.integers(0, 9), min_size=1, max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sessions=st.lists(items_of_a_session, min_size=1, max_size=12),
+    current=st.lists(items_of_a_session, min_size=1, max_size=4),
+    config=st.builds(
+        SessionNeighboursConfig,
+        neighbours=st.integers(1, 6),
+        sample=st.sampled_from([0, 0, 1, 4]),
+        decay=st.sampled_from(list(DECAYS)),
+        last_items=st.integers(1, 9),
+        idf=st.sampled_from([0.0, 0.5, 1.0]),
+    ),
+    at_once=st.sampled_from([1, 10, 1000]),
+)
+def test_scores_equal_the_reference(sessions, current, config, at_once):
+    index = session_neighbours.Index.build(trained_of(sessions, 10), config, 1)
+    index = session_neighbours.Index(**{**index.__dict__, "at_once": at_once})
+    known = [[item for item in items if index.trained[item]] for items in current]
+    ends = np.cumsum([len(items) for items in known])
+    flat = np.array([item for items in known for item in items], dtype=np.int64)
+    asked = looked_at(flat, np.concatenate([[0], ends[:-1]]), ends, config.last_items)
+    found = np.zeros((len(current), 10))
+    for block, scores in index.scores(asked):
+        found[block] = scores.toarray()
+    for row, items in enumerate(known):
+        expected = reference(sessions, items, config) if items else {}
+        assert found[row] == pytest.approx([expected.get(item, 0.0) for item in range(10)], rel=1e-6)
+
+
+def test_decays_by_hand():
+    steps, lengths = np.array([1, 2, 4]), np.array([4, 4, 4])
+    assert decayed(steps, lengths, "linear").tolist() == [1.0, 0.75, 0.25]
+    assert decayed(steps, lengths, "quadratic").tolist() == [1.0, 0.5625, 0.0625]
+    assert decayed(steps, lengths, "harmonic").tolist() == [1.0, 0.5, 0.25]
+    assert decayed(steps, lengths, "same").tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(InvariantError, match="no decay log"):
+        decayed(steps, lengths, "log")
+
+
+def test_the_last_shared_item_is_found_in_the_longest_session():
+    n = session_neighbours.LONGEST
+    trained = trained_of([[0, n - 1, n], list(range(n - 1)), [n]], n + 1)
+    config = SessionNeighboursConfig(last_items=n, decay="harmonic", idf=0.0)
+    index = session_neighbours.Index.build(trained, config, 1)
+    flat = np.arange(n)  # item n - 1 is the last event
+    ((_, scores),) = index.scores(looked_at(flat, np.array([0]), np.array([n]), n))
+    harmonic = [1 / s for s in range(1, n + 1)]  # of items n - 1, n - 2, …, 0
+    length = math.sqrt(sum(w * w for w in harmonic))
+    first = (harmonic[0] + harmonic[-1]) / (length * math.sqrt(3))
+    second = sum(harmonic[1:]) / (length * math.sqrt(n - 1)) * harmonic[1]  # its last shared item is the second last
+    assert scores.toarray()[0, [n, n - 1, 0, 1]] == pytest.approx([first, first, first + second, second])
+    with pytest.raises(UserError, match=f"at most {n} items"):
+        session_neighbours.Index.build(trained, SessionNeighboursConfig(last_items=n + 1), 1)
+
+
+N_ITEMS = 14
+START = datetime(2020, 1, 1)
+OLDER = [[0, 1, 2, 3], [1, 2, 5], [5, 6, 1], [7, 8], [8, 7, 0], [2, 3, 5, 5], [10, 11], [1, 2, 5]]
+CONFIG = SessionNeighboursConfig(neighbours=4, decay="linear", last_items=3, idf=1.0)
+# 4, 9 and 12 are in no trained session, 50 is newer than the model.
+CURRENT = {"a": [0, 4, 1, 2], "b": [9, 7], "c": [50, 12], "d": [5, 6, 1, 5, 3, 2], "e": [8], "f": [10, 5]}
+
+
+@pytest.fixture(scope="module")
+def older(spark):
+    rows = [(f"s{n}", START.replace(hour=n // 2), items) for n, items in enumerate(OLDER)]  # two at a time
+    return spark.createDataFrame(rows[::-1], "session_id string, start_ts timestamp, items array<int>").persist()
+
+
+@pytest.fixture(scope="module")
+def current(spark):
+    frame = spark.createDataFrame(list(CURRENT.items()), "session_id string, items array<int>")
+    return frame.repartition(2).persist()
+
+
+def known(items):
+    return [i for i in items if any(i in other for other in OLDER)]
+
+
+def expected_scores(items):
+    scores = reference(OLDER[::-1], known(items), CONFIG) if known(items) else {}
+    return {item: float(np.float32(score)) for item, score in scores.items()}
+
+
+def test_trained_sessions_are_sets_the_latest_first(older):
+    trained = trained_sessions(older, N_ITEMS)
+    assert [sorted(row.indices.tolist()) for row in trained.items] == [sorted(set(s)) for s in OLDER[::-1]]
+    assert set(trained.items.data.tolist()) == {1.0}
+    assert set(np.flatnonzero(~trained.trained).tolist()) == {4, 9, 12, 13}
+    with pytest.raises(InvariantError, match="not within 0 … 9"):
+        trained_sessions(older, 10)
+    with pytest.raises(UserError, match="no sessions"):
+        trained_sessions(older.where("false"), N_ITEMS)
+
+
+def test_lists_hold_what_the_nearest_sessions_had(spark, older, current):
+    trained = trained_sessions(older, N_ITEMS)
+    seen = spark.createDataFrame([("a", 3), ("d", 1), ("d", 13)], "session_id string, item_idx int")
+    rows = session_neighbour_lists(
+        current, trained, CONFIG, key="session_id", k=4, seen=seen, without=np.array([5, 99]), block_mb=1
+    )
+    found = {}
+    for row in sorted(rows.collect(), key=lambda r: (r["session_id"], r["rank"])):
+        found.setdefault(row["session_id"], []).append((row["item_idx"], row["score"]))
+        assert row["rank"] == len(found[row["session_id"]])
+    hidden = {"a": {3, 5}, "d": {1, 5}}
+    for name, items in CURRENT.items():
+        scores = expected_scores(items)
+        allowed = [i for i in scores if i not in hidden.get(name, {5})]
+        best = sorted(allowed, key=lambda i: (-scores[i], i))[:4]
+        assert [item for item, _ in found.get(name, [])] == best, name
+        assert [score for _, score in found.get(name, [])] == pytest.approx([scores[i] for i in best], rel=1e-6)
+    assert "c" not in found
+    assert found["b"]
+    with_column = current.join(seen.groupBy("session_id").agg({"item_idx": "collect_list"}), "session_id", "left")
+    with_column = with_column.withColumnRenamed("collect_list(item_idx)", "seen")
+    again = session_neighbour_lists(
+        with_column, trained, CONFIG, key="session_id", k=4, without=np.array([5, 99]), partitions=1
+    )
+    assert sorted(again.collect()) == sorted(rows.collect())
+
+
+@pytest.mark.parametrize("ties", ["conservative", "standard", "median"])
+def test_ranks_of_next_items_by_counting(older, current, ties):
+    trained = trained_sessions(older, N_ITEMS)
+    expected = {}
+    for name, items in CURRENT.items():
+        items = known(items)
+        for position in range(1, len(items)):
+            scores = expected_scores(items[:position])
+            all_scores = [scores.get(i, 0.0) for i in np.flatnonzero(trained.trained).tolist()]
+            own = scores.get(items[position], 0.0)
+            at_least, more = sum(s >= own for s in all_scores), sum(s > own for s in all_scores)
+            rank = {"conservative": at_least, "standard": more + 1, "median": (at_least + more + 1) / 2}[ties]
+            expected[name, position] = (items[position], rank)
+    rows = next_item_ranks(current, trained, CONFIG, ties).collect()
+    assert {(r["session_id"], r["position"]): (r["item_idx"], r["rank"]) for r in rows} == expected
+    assert len(rows) == len(expected) == 2 + 5 + 1
+    counted = left_out(current, trained.trained)
+    judged = counted["events"] - counted["events_unseen"] - counted["events_short"]
+    assert len(rows) == judged - (counted["sessions"] - counted["sessions_short"])
+    assert next_item_ranks(current.where("false"), trained, CONFIG, ties).count() == 0
+
+
+def test_an_item_that_no_neighbour_has_ties_with_all_others_like_it(older, current):
+    trained = trained_sessions(older, N_ITEMS)
+    ranks = {}
+    for ties in ("conservative", "standard", "median"):
+        (row,) = next_item_ranks(current.where("session_id = 'f'"), trained, CONFIG, ties).collect()
+        ranks[ties] = row["rank"]
+    assert ranks == {"conservative": 10.0, "standard": 3.0, "median": 6.5}  # 10 and 11 score, 8 others do not
+
+
+def test_parts_of_a_batch_change_no_rank(monkeypatch):
+    import pyarrow as pa
+
+    rng = np.random.default_rng(4)
+    trained = trained_of([rng.integers(0, 30, rng.integers(1, 9)).tolist() for _ in range(60)], 30)
+    index = session_neighbours.Index.build(trained, SessionNeighboursConfig(neighbours=7), 1)
+    sessions = [rng.integers(0, 30, rng.integers(0, 12)).tolist() for _ in range(25)]
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array([str(i) for i in range(25)]), pa.array(sessions, pa.list_(pa.int32()))], names=["session_id", "items"]
+    )
+    found = []
+    for at_once in (50_000, 1, 17):
+        monkeypatch.setattr(session_neighbours, "EVENTS_AT_ONCE", at_once)
+        parts = list(session_neighbours._batch_ranks(index, batch, "conservative"))
+        found.append([row for part in parts for row in part.to_pylist()])
+    assert len(found[0]) > 80
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_saved_model_is_read_back_and_a_broken_one_is_none(spark, older, tmp_path):
+    path = str(tmp_path / "model")
+    save_session_neighbours(older, path, {"n_items": N_ITEMS})
+    loaded, meta = load_session_neighbours(spark, path)
+    assert meta == {"n_items": N_ITEMS}
+    equal = trained_sessions(loaded, N_ITEMS).items != trained_sessions(older, N_ITEMS).items
+    assert equal.nnz == 0
+    Path(path, "model.json").unlink()
+    with pytest.raises(UserError, match="no model of session neighbours"):
+        load_session_neighbours(spark, path)
