@@ -62,6 +62,29 @@ def content_matrix(item_vectors: DataFrame, names: Sequence[str], n_items: int) 
     return ItemMatrix(vectors, None, vectors.any(axis=1))
 
 
+def save_content(items: ItemMatrix, path: str, meta: dict[str, Any]) -> None:
+    """Writes the items' vectors as safetensors, and then ``model.json``."""
+    import torch
+
+    from sparkrec.training.checkpoint import save_model
+
+    eligible = np.zeros(len(items.vectors), dtype=np.bool_)
+    eligible[items.positions()] = True
+    save_model(path, {"vectors": torch.from_numpy(items.vectors), "eligible": torch.from_numpy(eligible)}, meta)
+
+
+def load_content(path: str) -> ItemMatrix:
+    """What ``save_content`` was given.
+
+    Raises:
+        UserError: There is no such model, or it is damaged.
+    """
+    from sparkrec.training.checkpoint import load_model
+
+    weights, _ = load_model(path)
+    return ItemMatrix(weights["vectors"].numpy(), None, weights["eligible"].numpy())
+
+
 def profiles(
     interactions: DataFrame,
     items: ItemMatrix,

@@ -14,6 +14,7 @@ from sparkrec.errors import UserError
 from sparkrec.evaluation.ranking import ALL, ranking_metrics
 from sparkrec.evaluation.ranking import Lists as RankedLists
 from sparkrec.evaluation.ratings import rating_metrics
+from sparkrec.evaluation.session_events import left_out
 from sparkrec.evaluation.sessions import popularity_ranks, session_metrics
 from sparkrec.evaluation.split import holdout_users, known_items_only
 from sparkrec.evaluation.values import BASKETS_SPLIT, RATINGS_SPLIT, RECENT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
@@ -24,14 +25,13 @@ from sparkrec.models.popularity import popularity, popularity_matrix, popularity
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path
 from sparkrec.pipeline.next_items import next_product_ranks, session_model
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.scorer import DenseScorer
+from sparkrec.pipeline.scorer import DenseScorer, Scorer
 from sparkrec.pipeline.scorers import seen_pairs, user_scorer
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
 from sparkrec.prepare.weights import counted
-from sparkrec.retrieval.gru_states import left_out
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.tables import (
     BASKET_ID,

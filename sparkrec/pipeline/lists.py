@@ -10,12 +10,14 @@ from pyspark import StorageLevel
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
+from sparkrec.errors import InvariantError
 from sparkrec.log import log_event, warn_event
+from sparkrec.models.session_neighbours import session_neighbour_lists
 from sparkrec.pipeline.models import ModelCard, part_path
+from sparkrec.pipeline.next_items import neighbour_model
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import index_size
-from sparkrec.errors import InvariantError
-from sparkrec.pipeline.scorer import DenseScorer, NeighbourScorer
+from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, NeighbourScorer
 from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
@@ -93,7 +95,7 @@ def beside_lists(night: Night, inputs: Inputs, card: ModelCard, what: str, exclu
     """``(query_idx, item_idx, rank, score)``: the items or users beside each, as the users' lists know them."""
     scorer = timeless_scorer(night, inputs, card, card.served_part, night.as_of)
     if isinstance(scorer, NeighbourScorer):
-        return scorer.beside(night.config.topk.k, excluded)
+        return scorer.beside(night.config.topk.k, excluded if what == "items" else NO_ITEMS)
     if not isinstance(scorer, DenseScorer):
         raise InvariantError(f"{card.model} has nothing beside its {what}")
     if what == "items":
@@ -111,14 +113,21 @@ def _nearest(night: Night, rows: ItemMatrix, excluded: IntArray | None) -> DataF
 
 def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
     """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
-    path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
     walked = inputs.read(SESSIONS)
     current = current_sessions(night, walked).persist(StorageLevel.MEMORY_AND_DISK)
-    states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
-    key = (USER_ID, KEY_TYPE)
+    key, settings, note = (USER_ID, KEY_TYPE), night.config.topk, ""
     seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
-    items = ItemMatrix(*output_items(path), trained_items(path)).without(excluded)
-    rows, note = _best(night, card.model, _named(inputs, states, "vector"), items, key, seen)
+    if card.model == "gru":
+        path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
+        states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
+        items = ItemMatrix(*output_items(path), trained_items(path)).without(excluded)
+        rows, note = _best(night, card.model, _named(inputs, states, VECTOR), items, key, seen)
+    else:
+        model = neighbour_model(night, card, card.served_part)
+        rows = session_neighbour_lists(
+            _named(inputs, current, ITEMS), model.sessions, model.config, key=key, k=settings.k, seen=seen,
+            without=excluded, block_mb=settings.block_mb,
+        )  # fmt: skip
     weights = dict.fromkeys(night.fmt.session_events, 1.0)
     return Lists(rows, _named(inputs, current), key, seen, weights, note)
 

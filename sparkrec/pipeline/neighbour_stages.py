@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sparkrec.models.content import content_matrix, save_content
 from sparkrec.models.neighbours import item_neighbours, save_neighbours, user_neighbours
 from sparkrec.models.session_neighbours import save_session_neighbours
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import Part, index_size, model_cutoff, sessions_of, train_parts, user_item_of
-from sparkrec.tables import ITEM_INDEX, USER_INDEX
+from sparkrec.tables import ITEM_INDEX, ITEM_VECTORS, USER_INDEX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -26,6 +27,29 @@ def run_train_user_neighbours(night: Night, inputs: Inputs) -> StageResult:
     return _train_neighbours(night, inputs, "user_neighbours", user_neighbours)
 
 
+def run_train_session_neighbours(night: Night, inputs: Inputs) -> StageResult:
+    """The sessions that later ones are held against."""
+
+    def train(part: Part, path: str, meta: dict[str, Any]) -> str:
+        save_session_neighbours(sessions_of(night, inputs, part), path, meta)
+        return ""
+
+    model = "session_neighbours"
+    return train_parts(night, inputs, model, night.config.session_neighbours, model_cutoff(night, inputs, model), train)
+
+
+def run_train_content(night: Night, inputs: Inputs) -> StageResult:
+    """The items' vectors; what a user took turns them into lists when these are made."""
+    config = night.config.content
+    items = content_matrix(inputs.read(ITEM_VECTORS), config.vectors, index_size(inputs, ITEM_INDEX))
+
+    def train(part: Part, path: str, meta: dict[str, Any]) -> str:
+        save_content(items, path, meta)
+        return f"{len(items.positions())} items"
+
+    return train_parts(night, inputs, "content", config, model_cutoff(night, inputs, "content"), train)
+
+
 def _train_neighbours(
     night: Night, inputs: Inputs, model: str, fit: Callable[[DataFrame, int, int, Any], DataFrame]
 ) -> StageResult:
@@ -37,15 +61,3 @@ def _train_neighbours(
         return ""
 
     return train_parts(night, inputs, model, config, model_cutoff(night, inputs, model), train)
-
-
-def run_train_session_neighbours(night: Night, inputs: Inputs) -> StageResult:
-    """The sessions that later ones are held against."""
-    config, n_items = night.config.session_neighbours, index_size(inputs, ITEM_INDEX)
-
-    def train(part: Part, path: str, meta: dict[str, Any]) -> str:
-        save_session_neighbours(sessions_of(night, inputs, part), n_items, config, path, meta)
-        return ""
-
-    cutoff = model_cutoff(night, inputs, "session_neighbours")
-    return train_parts(night, inputs, "session_neighbours", config, cutoff, train)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sparkrec.config import SessionNeighboursConfig
+from sparkrec.models import session_neighbours
+from sparkrec.models.session_neighbours import TrainedSessions
 from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.night import Night
 from sparkrec.retrieval import gru_states
@@ -49,10 +52,36 @@ class GruModel:
         return gru_states.next_item_ranks(sessions, self.path, ties=ties, history=history)
 
 
+@dataclass(frozen=True)
+class NeighbourModel:
+    """The sessions that were alike."""
+
+    sessions: TrainedSessions
+    config: SessionNeighboursConfig
+
+    @property
+    def trained(self) -> npt.NDArray[np.bool_]:
+        """See ``SessionModel``."""
+        return self.sessions.trained
+
+    def next_item_ranks(self, sessions: DataFrame, history: DataFrame, ties: str) -> DataFrame:
+        """See ``SessionModel``; earlier sessions of the same users play no part."""
+        return session_neighbours.next_item_ranks(sessions, self.sessions, self.config, ties)
+
+
 def session_model(night: Night, card: ModelCard, part: str) -> SessionModel:
     """A part of a night's model of sessions."""
     path = part_path(night.warehouse, card.model, night.run_date, part)
-    return GruModel(path)
+    if card.model == "gru":
+        return GruModel(path)
+    return neighbour_model(night, card, part)
+
+
+def neighbour_model(night: Night, card: ModelCard, part: str) -> NeighbourModel:
+    """A part of a night's session neighbours."""
+    path = part_path(night.warehouse, card.model, night.run_date, part)
+    rows, _ = session_neighbours.load_session_neighbours(night.spark, path)
+    return NeighbourModel(session_neighbours.trained_sessions(rows, card.n_items), night.config.session_neighbours)
 
 
 def next_product_ranks(night: Night, card: ModelCard, part: str, baskets: DataFrame, k: int) -> DataFrame:

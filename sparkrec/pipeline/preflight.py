@@ -36,6 +36,7 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     _require(config.logs.format, "logs.format")
     fmt = load_format(config.logs.format)
     _check_attributes(config.topk, fmt)
+    _check_vectors(config, fmt)
     if "two_tower" in config.models:
         _check_second_head(config.two_tower, fmt)
     if config.topk.index != "exact" and "topk" in stages:
@@ -55,6 +56,15 @@ def _check_attributes(topk: TopKConfig, fmt: LogFormat) -> None:
     if unknown:
         known = ", ".join(declared) or "none"
         raise UserError("no such attribute of items", where=f"topk.exclude={unknown}", fix=f"{fmt.name} has: {known}")
+
+
+def _check_vectors(config: Config, fmt: LogFormat) -> None:
+    """Refuses models of the items' content where there is none."""
+    wanting = [model for model in ("content", "content2vec") if model in config.models]
+    ready = any(type_ == "array<float>" for type_ in fmt.item_columns().values())
+    if wanting and config.prepare.text.method == "none" and not ready:
+        fix = "set prepare.text.method, or declare vectors in the format"
+        raise UserError("no vectors of the items", where=f"models={wanting}", fix=fix)
 
 
 def _check_second_head(two_tower: TwoTowerConfig, fmt: LogFormat) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from sparkrec.config import TopKConfig
-from sparkrec.models.neighbours import item_neighbour_lists, profiles, similar, user_neighbour_lists
+from sparkrec.models.neighbours import item_neighbour_lists, similar, user_neighbour_lists
 from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, top_k
 from sparkrec.tables import USER_IDX
 
@@ -91,23 +91,28 @@ class DenseScorer:
 
 @dataclass(frozen=True)
 class NeighbourScorer:
-    """Lists by the neighbours of items, or of users.
+    """What the scorers by neighbours have in common.
 
     Attributes:
         neighbours: Of ``models.neighbours.item_neighbours`` or ``user_neighbours``.
-        taken: What users took, in the columns of ``tables.USER_ITEM``, as of the time when lists are made.
+        taken: What users took until lists are made: ``neighbours.profiles``, or in the columns of ``tables.USER_ITEM``.
         n_items: Items that a list may hold.
-        n_users: Size of the index of users.
         n_index: Size of the index of items.
-        by_users: Whether the neighbours are users.
     """
 
     neighbours: DataFrame
     taken: DataFrame
     n_items: int
-    n_users: int
     n_index: int
-    by_users: bool
+
+    def beside(self, k: int, excluded: IntArray) -> DataFrame:
+        """``(query_idx, item_idx, rank, score)``: the items beside items, or the users beside users."""
+        return similar(self.neighbours, k, excluded)
+
+
+@dataclass(frozen=True)
+class ItemNeighbourScorer(NeighbourScorer):
+    """Lists of the items near those that a user took."""
 
     def best(
         self,
@@ -120,17 +125,34 @@ class NeighbourScorer:
         settings: TopKConfig,
     ) -> DataFrame:
         """See ``Scorer``."""
-        if self.by_users:
-            return user_neighbour_lists(
-                users, self.neighbours, self.taken, self.n_users, self.n_index, key=key, k=k, seen=seen,
-                without=excluded, block_mb=settings.block_mb, pass_mb=settings.pass_mb,
-            )  # fmt: skip
-        queries = profiles(self.taken).join(users, USER_IDX, "inner")
         return item_neighbour_lists(
-            queries, self.neighbours, self.n_index, key=key, k=k, seen=seen, without=excluded,
-            block_mb=settings.block_mb, pass_mb=settings.pass_mb,
+            self.taken.join(users, USER_IDX, "inner"), self.neighbours, self.n_index, key=key, k=k, seen=seen,
+            without=excluded, block_mb=settings.block_mb, pass_mb=settings.pass_mb,
         )  # fmt: skip
 
-    def beside(self, k: int, excluded: IntArray) -> DataFrame:
-        """``(query_idx, item_idx, rank, score)``: the items beside items, or the users beside users."""
-        return similar(self.neighbours, k, None if self.by_users else excluded)
+
+@dataclass(frozen=True)
+class UserNeighbourScorer(NeighbourScorer):
+    """Lists of what the users near a user took.
+
+    Attributes:
+        n_users: Size of the index of users.
+    """
+
+    n_users: int
+
+    def best(
+        self,
+        users: DataFrame,
+        *,
+        key: Sequence[str],
+        k: int,
+        seen: DataFrame | None = None,
+        excluded: IntArray = NO_ITEMS,
+        settings: TopKConfig,
+    ) -> DataFrame:
+        """See ``Scorer``."""
+        return user_neighbour_lists(
+            users, self.neighbours, self.taken, self.n_users, self.n_index, key=key, k=k, seen=seen,
+            without=excluded, block_mb=settings.block_mb, pass_mb=settings.pass_mb,
+        )  # fmt: skip

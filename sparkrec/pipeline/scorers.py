@@ -15,7 +15,9 @@ from sparkrec.evaluation.values import RECENT
 from sparkrec.models import hybrid
 from sparkrec.models.als import load_als
 from sparkrec.models.als_fold_in import fold_in
-from sparkrec.models.neighbours import load_neighbours
+from sparkrec.models.content import load_content
+from sparkrec.models.content import profiles as content_profiles
+from sparkrec.models.neighbours import load_neighbours, profiles
 from sparkrec.models.popularity import (
     plus_popularity,
     popularity,
@@ -26,17 +28,18 @@ from sparkrec.models.popularity import (
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import index_size
-from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, NeighbourScorer, Scorer
+from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, ItemNeighbourScorer, Scorer, UserNeighbourScorer
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval import towers
-from sparkrec.retrieval.topk import SEEN, VECTOR, IntArray, ItemMatrix, item_matrix, top_k
+from sparkrec.retrieval.topk import SEEN, VECTOR, IntArray, ItemMatrix, item_matrix
 from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, ITEM_INDEX, TS, USER_FEATURES, USER_IDX, USER_INDEX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
 
 @dataclass(frozen=True)
 class HybridScorer:
@@ -152,8 +155,8 @@ def model_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of
     makers: dict[str, Callable[[Night, Inputs, ModelCard, str, datetime], Scorer]] = {
         "als": _als,
         "two_tower": _two_tower,
-        "item_neighbours": _neighbours,
-        "user_neighbours": _neighbours,
+        "item_neighbours": _item_neighbours,
+        "user_neighbours": _user_neighbours,
         "content": _content,
     }
     return makers[card.model](night, inputs, card, part, as_of)
@@ -214,21 +217,26 @@ def _two_tower(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: 
     return DenseScorer(towers.user_vectors(states, path), ItemMatrix(vectors, None, known))
 
 
-def _neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> NeighbourScorer:
-    """The kept neighbours, and what users took until the time, weighted by the model's own half-life."""
-    path = part_path(night.warehouse, card.model, night.run_date, part)
-    neighbours, _ = load_neighbours(night.spark, path)
-    settings = replace(
-        night.config.prepare.user_item, half_life_days=getattr(night.config, card.model).half_life_days
-    )
+def _item_neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> ItemNeighbourScorer:
+    """The kept neighbours, and what users took until the time, the later the more."""
+    neighbours, _ = load_neighbours(night.spark, part_path(night.warehouse, card.model, night.run_date, part))
+    half_life, weights = night.config.item_neighbours.half_life_days, night.fmt.event_weights
+    taken = profiles(inputs.read(INTERACTIONS), weights, as_of, half_life)
+    listed = neighbours.select(ITEM_IDX).distinct().count()
+    return ItemNeighbourScorer(neighbours, taken, listed, index_size(inputs, ITEM_INDEX))
+
+
+def _user_neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> UserNeighbourScorer:
+    """The kept neighbours, and what they took until the time, the later the more."""
+    neighbours, _ = load_neighbours(night.spark, part_path(night.warehouse, card.model, night.run_date, part))
+    half_life = night.config.user_neighbours.half_life_days
+    settings = replace(night.config.prepare.user_item, half_life_days=half_life)
     taken = user_item(inputs.read(INTERACTIONS), settings, night.fmt.event_weights, as_of)
-    by_users = card.model == "user_neighbours"
-    listed = taken if by_users else neighbours
-    return NeighbourScorer(
-        neighbours,
-        taken,
-        n_items=listed.select(ITEM_IDX).distinct().count(),
-        n_users=index_size(inputs, USER_INDEX),
-        n_index=index_size(inputs, ITEM_INDEX),
-        by_users=by_users,
-    )
+    listed, n_users = taken.select(ITEM_IDX).distinct().count(), index_size(inputs, USER_INDEX)
+    return UserNeighbourScorer(neighbours, taken, listed, index_size(inputs, ITEM_INDEX), n_users)
+
+
+def _content(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:
+    items = load_content(part_path(night.warehouse, card.model, night.run_date, part))
+    half_life, weights = night.config.content.half_life_days, night.fmt.event_weights
+    return DenseScorer(content_profiles(inputs.read(INTERACTIONS), items, half_life, weights, as_of), items)

@@ -10,6 +10,12 @@ from sparkrec.pipeline.data_stages import plan_ingest, run_index, run_ingest, ru
 from sparkrec.pipeline.evaluate_stage import run_evaluate
 from sparkrec.pipeline.hybrid_stage import run_train_hybrid
 from sparkrec.pipeline.maintain_stage import maintenance_due, run_maintain
+from sparkrec.pipeline.neighbour_stages import (
+    run_train_content,
+    run_train_item_neighbours,
+    run_train_session_neighbours,
+    run_train_user_neighbours,
+)
 from sparkrec.pipeline.night import Night, Stage
 from sparkrec.pipeline.parts import blended_models
 from sparkrec.pipeline.topk_stage import run_topk
@@ -85,6 +91,30 @@ _STAGES = (
         (INTERACTIONS, ITEM_FEATURES, USER_FEATURES, USER_INDEX, ITEM_INDEX),
         lambda n: (n.fmt.item_features, n.fmt.user_features, *_training(n, "two_tower")),
         run_train_two_tower,
+    ),
+    Stage(
+        "train_item_neighbours",
+        (INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX),
+        lambda n: _training(n, "item_neighbours"),
+        run_train_item_neighbours,
+    ),
+    Stage(
+        "train_user_neighbours",
+        (INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX),
+        lambda n: _training(n, "user_neighbours"),
+        run_train_user_neighbours,
+    ),
+    Stage(
+        "train_session_neighbours",
+        (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
+        lambda n: (n.fmt.session_events, *_training(n, "session_neighbours")),
+        run_train_session_neighbours,
+    ),
+    Stage(
+        "train_content",
+        (INTERACTIONS, ITEM_VECTORS, USER_INDEX, ITEM_INDEX),
+        lambda n: _training(n, "content"),
+        run_train_content,
     ),
     Stage(
         "train_hybrid",
