@@ -147,8 +147,11 @@ def append(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
 
 
 def overwrite(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
-    """Replaces the whole table in one transaction and returns the new version."""
-    return _write(df, warehouse, table, "overwrite", {"overwriteSchema": "true"} if table.open else {})
+    """Replaces the whole table in one transaction and returns the new version.
+
+    A table of an earlier version of the package gets the columns that have been added since.
+    """
+    return _write(df, warehouse, table, "overwrite", {"overwriteSchema" if table.open else "mergeSchema": "true"})
 
 
 def replace_night(df: DataFrame, warehouse: Warehouse, table: Table, run_date: date) -> int:

@@ -83,6 +83,7 @@ _MEASURED = (
     ),
     Column(QUANTITY, "double", "number of units", nullable=True, check=_finite(QUANTITY, "double")),
 )
+_PRICE = Column(PRICE, "double", "price of one unit", nullable=True, check=_finite(PRICE, "double"))
 _OWN_IDS = (
     Column(LOG_SESSION_ID, "string", "session id of the log itself", nullable=True),
     Column(BASKET_ID, "string", "basket, invoice or order id of the log itself", nullable=True),
@@ -97,7 +98,7 @@ EVENTS = Table(
         Column(EVENT_TYPE, "string", "an event type of the log format"),
         Column(TS, "timestamp", "when, UTC"),
         *_MEASURED,
-        Column(PRICE, "double", "price of one unit", nullable=True, check=_finite(PRICE, "double")),
+        _PRICE,
         Column(TEXT, "string", "review text", nullable=True),
         *_OWN_IDS,
         Column(SOURCE, "string", "file that the row came from, relative to logs.path"),
@@ -173,6 +174,7 @@ INTERACTIONS = Table(
         Column(EVENT_TYPE, "string", "an event type of the log format"),
         Column(TS, "timestamp", "when, UTC"),
         *_MEASURED,
+        _PRICE,
         *_OWN_IDS,
     ),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparkrec.config import SparkConfig
-
+from tests.quick import QUICK
 
 SHARED = ("night", "products")  # nights that are run once for all tests that look at them
 
@@ -37,6 +37,7 @@ def spark():
 
     sys.stderr.flush()
     conf = {
+        **QUICK,
         "spark.driver.memory": "2g",
         "spark.sql.shuffle.partitions": "2",
         "spark.default.parallelism": "2",
@@ -63,5 +64,15 @@ def night(spark, tmp_path_factory):
     from tests.nights import make_place
 
     place = make_place(tmp_path_factory.mktemp("night"))
+    assert place.run(spark, place.last) == 0
+    return place
+
+
+@pytest.fixture(scope="session")
+def products(spark, tmp_path_factory):
+    """A whole night of the other models on invoices, as a ``tests.nights.Place``. Tests must not change it."""
+    from tests.nights import PRODUCTS, make_place
+
+    place = make_place(tmp_path_factory.mktemp("products"), more=PRODUCTS)
     assert place.run(spark, place.last) == 0
     return place

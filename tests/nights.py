@@ -36,6 +36,24 @@ SMALL = [
     "maintenance.enabled=false",  # has its own tests
 ]
 
+PRODUCTS = (  # a night of all models but those of most tests
+    "models=[prod2vec,meta_prod2vec,content2vec,rules,item_neighbours,user_neighbours,session_neighbours,content,hybrid]",
+    "prod2vec.dim=8",
+    "prod2vec.epochs=1",
+    "meta_prod2vec.dim=8",
+    "meta_prod2vec.epochs=1",
+    "content2vec.dim=8",
+    "content2vec.hidden=[8]",
+    "content2vec.epochs=1",
+    "rules.min_support=0.01",
+    "hybrid.trees=3",
+    "hybrid.depth=3",
+    "hybrid.candidates=20",
+    "user_groups.enabled=true",
+    "user_groups.groups=[2,3]",
+    "topk.similar_items=true",
+    "topk.similar_users=true",
+)
 
 DATA_TABLES = {  # what any two attempts at a night give alike, but for these columns
     "events": [],
@@ -63,6 +81,7 @@ class Place:
     fmt: str
     first: date
     days: int
+    more: tuple[str, ...] = ()  # settings of every night here
 
     @property
     def last(self) -> date:
@@ -74,6 +93,7 @@ class Place:
             f"logs.format={self.fmt}",
             f"warehouse.path={self.warehouse}",
             *SMALL,
+            *self.more,
             *more,
         ]
 
@@ -99,10 +119,12 @@ class Place:
         return {t.name: DeltaTable(str(t)).version() for t in tables}
 
 
-def make_place(folder: Path, fmt: str = "invoices", days: int = 12, events: int = 4000) -> Place:
+def make_place(
+    folder: Path, fmt: str = "invoices", days: int = 12, events: int = 4000, more: tuple[str, ...] = ()
+) -> Place:
     first = date(2024, 1, 1)
     make_log(LogOptions(fmt, events, users=120, items=60, days=days, start=first), folder / "made")
-    return Place(folder / "made" / "log", folder / "warehouse", fmt, first, days)
+    return Place(folder / "made" / "log", folder / "warehouse", fmt, first, days, more)
 
 
 def assert_same_night(ours: Place, theirs: Place, models: tuple[str, ...] = ("als", "gru", "two_tower")) -> None:

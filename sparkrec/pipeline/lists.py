@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import InvariantError
 from sparkrec.log import log_event, warn_event
+from sparkrec.models.rules import complete, load_rules
 from sparkrec.models.session_neighbours import session_neighbour_lists
 from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.next_items import neighbour_model
@@ -25,6 +26,9 @@ from sparkrec.retrieval.item_embeddings import stored_vectors
 from sparkrec.retrieval.similar import nearest
 from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, item_matrix, top_k
 from sparkrec.tables import (
+    BASKET_ID,
+    CONSEQUENT,
+    COPURCHASE,
     ID,
     IDX,
     ITEM_IDX,
@@ -35,6 +39,7 @@ from sparkrec.tables import (
     SESSIONS,
     START_DATE,
     START_TS,
+    TS,
     USER_ID,
     USER_IDX,
     USER_INDEX,
@@ -133,7 +138,22 @@ def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntAr
 
 
 def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
-    raise RuntimeError("later")
+    """``(user_id, key_type, item_idx, rank, score)``: what completes users' last baskets and the day's anonymous ones.
+
+    A basket that no rule applies to has no list: none is expected of it.
+    """
+    rules = load_rules(night.spark, part_path(night.warehouse, card.model, night.run_date, card.served_part)).rules
+    if len(excluded):
+        hidden = night.spark.createDataFrame([(int(i),) for i in excluded], f"{CONSEQUENT} int")
+        rules = rules.join(F.broadcast(hidden), CONSEQUENT, "left_anti")
+    current = current_baskets(night, inputs.read(COPURCHASE)).persist(StorageLevel.MEMORY_AND_DISK)
+    key = (USER_ID, KEY_TYPE)
+    seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current, BASKET_ID)
+    rows = complete(_named(inputs, current, ITEMS, own=BASKET_ID), rules, key=key, k=night.config.topk.k, seen=seen)
+    rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
+    keys, n = rows.select(*key).distinct(), current.count()
+    note = f"{n - keys.count()} of {n} baskets without a rule"
+    return Lists(rows, keys, key, seen, dict.fromkeys(night.fmt.purchase_events, 1.0), note)
 
 
 def _best(
@@ -160,11 +180,11 @@ def _best(
     return lists, note
 
 
-def _named(inputs: Inputs, sessions: DataFrame, *columns: str) -> DataFrame:
-    """``(user_id, key_type, columns…)`` of sessions: a user's id, or the session's own where it is anonymous."""
+def _named(inputs: Inputs, sessions: DataFrame, *columns: str, own: str = SESSION_ID) -> DataFrame:
+    """``(user_id, key_type, columns…)`` of sessions or baskets: a user's id, or their own where they are anonymous."""
     return sessions.join(_user_ids(inputs), USER_IDX, "left").select(
-        F.coalesce(USER_ID, SESSION_ID).alias(USER_ID),
-        F.when(F.col(USER_IDX).isNull(), "session").otherwise("user").alias(KEY_TYPE),
+        F.coalesce(USER_ID, own).alias(USER_ID),
+        F.when(F.col(USER_IDX).isNull(), own.removesuffix("_id")).otherwise("user").alias(KEY_TYPE),
         *columns,
     )
 
@@ -177,12 +197,21 @@ def current_sessions(night: Night, sessions: DataFrame) -> DataFrame:
     return known.where("n = 1").drop("n").unionByName(anonymous)
 
 
-def _seen_by(night: Night, inputs: Inputs, current: DataFrame) -> DataFrame:
-    """``(user_id, key_type, item_idx)``: all that a user has taken; of an anonymous session what is in it."""
+def current_baskets(night: Night, baskets: DataFrame) -> DataFrame:
+    """Every known user's last basket, and the anonymous baskets of the night's day."""
+    newest = Window.partitionBy(USER_IDX).orderBy(F.col(TS).desc(), F.col(BASKET_ID).desc())
+    known = baskets.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
+    anonymous = baskets.where(F.col(USER_IDX).isNull() & (F.to_date(TS) == F.lit(night.run_date)))
+    return known.where("n = 1").drop("n").unionByName(anonymous)
+
+
+def _seen_by(night: Night, inputs: Inputs, current: DataFrame, own: str = SESSION_ID) -> DataFrame:
+    """``(user_id, key_type, item_idx)``: all that a user has taken; of an anonymous session or basket what is in it."""
     users = seen_pairs(night, inputs, night.as_of).join(_user_ids(inputs), USER_IDX, "inner")
     anonymous = current.where(F.col(USER_IDX).isNull()).withColumn(ITEM_IDX, F.explode(ITEMS))
     of_users = users.select(USER_ID, F.lit("user").alias(KEY_TYPE), ITEM_IDX)
-    of_sessions = anonymous.select(F.col(SESSION_ID).alias(USER_ID), F.lit("session").alias(KEY_TYPE), ITEM_IDX)
+    nobodys = F.lit(own.removesuffix("_id")).alias(KEY_TYPE)
+    of_sessions = anonymous.select(F.col(own).alias(USER_ID), nobodys, ITEM_IDX)
     return of_users.unionByName(of_sessions)
 
 

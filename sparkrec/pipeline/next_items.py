@@ -85,4 +85,20 @@ def neighbour_model(night: Night, card: ModelCard, part: str) -> NeighbourModel:
 
 
 def next_product_ranks(night: Night, card: ModelCard, part: str, baskets: DataFrame, k: int) -> DataFrame:
-    raise NotImplementedError
+    """``(rank double)`` of each next product of the baskets; where no list of length k holds it, a rank beyond any list.
+
+    Args:
+        night: The night.
+        card: A model whose lists are for items or for baskets.
+        part: Its part.
+        baskets: ``(session_id string, items array<int>)``, items in order.
+        k: Length of the lists that are looked at.
+    """
+    path = part_path(night.warehouse, card.model, night.run_date, part)
+    if KINDS[card.model].lists is Lists.ITEMS:
+        settings = night.config.topk
+        lists = nearest(night.spark, stored_vectors(path), k=k, block_mb=settings.block_mb, pass_mb=settings.pass_mb)
+        return product_ranks(lists, next_products(baskets), beyond=card.n_items + 1)
+    cases = prefixes(baskets.withColumnRenamed(SESSION_ID, BASKET_ID), night.config.rules.max_basket_items)
+    lists = complete(cases, load_rules(night.spark, path).rules, key=CASE, k=k)
+    return case_ranks(lists, cases, beyond=card.n_items + 1)

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import BasketsConfig
 from sparkrec.prepare.counts import Counts, observed
-from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, keys, so_far, with_owner
+from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, in_order, keys, so_far, with_owner
 from sparkrec.tables import BASKET_ID, COPURCHASE, EVENT_TYPE, ITEM_IDX, ITEMS, N_EVENTS, TS, USER_IDX
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def copurchase(
     baskets, anonymous ones too, one for each of their users (see :func:`sparkrec.prepare.grouping.with_owner`);
     purchases without an id fall back to the window.
 
-    A basket holds its distinct items in the order of their first purchase (then of ``item_idx``): the first
-    ``max_items`` of them. Baskets with fewer than ``min_items`` distinct items are left out.
+    A basket holds its distinct items in the order of their first purchase (of equal times in a drawn one, see
+    :func:`sparkrec.prepare.grouping.in_order`): the first ``max_items`` of them. Baskets with fewer than ``min_items`` distinct items are left out.
 
     Args:
         interactions: The columns of ``tables.INTERACTIONS``.
@@ -69,7 +69,7 @@ def copurchase(
 def _cut(bought: DataFrame, config: BasketsConfig, log_id: str | None) -> DataFrame:
     """Adds to each purchase when its chain began and which window of the chain (0, 1, …) it is in."""
     width = F.lit(round(config.window_hours * MICROS_PER_HOUR)).cast("bigint")
-    ordered = Window.partitionBy(*keys(log_id)).orderBy(TS, ITEM_IDX)
+    ordered = Window.partitionBy(*keys(log_id)).orderBy(*in_order())
     previous = F.lag(TS).over(ordered)
     pause = F.unix_micros(TS) - F.unix_micros(previous)
     new = previous.isNull() | (by_time(log_id) & (pause >= width))
@@ -83,14 +83,14 @@ def _collect(bought: DataFrame, config: BasketsConfig, log_id: str | None) -> Da
     """One row for each basket, the small ones too, with ``n_items``, ``purchases`` and those ``kept``."""
     basket = [*keys(log_id), *id_keys(log_id), BEGAN, PART]
     items = bought.groupBy(*basket, ITEM_IDX).agg(F.min(TS).alias(TS), F.count(F.lit(1)).alias(N_EVENTS))
-    place = F.row_number().over(Window.partitionBy(*basket).orderBy(TS, ITEM_IDX))
+    place = F.row_number().over(Window.partitionBy(*basket).orderBy(*in_order()))
     kept = F.col(PLACE) <= config.max_items
     baskets = (
         items.withColumn(PLACE, place)
         .groupBy(*basket)
         .agg(
             F.min(TS).alias(TS),
-            F.sort_array(F.collect_list(F.when(kept, F.struct(TS, ITEM_IDX)))).alias("bought"),
+            F.sort_array(F.collect_list(F.when(kept, F.struct(PLACE, ITEM_IDX)))).alias("bought"),
             F.count(F.lit(1)).alias("n_items"),
             F.sum(N_EVENTS).alias("purchases"),
             F.sum(F.when(kept, F.col(N_EVENTS))).alias("kept"),

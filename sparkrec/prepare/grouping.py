@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 LOG_ID, HOME, OWNER, FIRST_OWNER = "log_id", "home", "owner", "first_owner"
 
 
+def in_order() -> list[Column]:
+    """What events are ordered by: the time, and among equal times a draw that is the same in each run.
+
+    Events of one time have no order. That of the item numbers would be a false one: numbers are given in order of the
+    ids, in which products of one kind often follow each other, and whoever guesses the next number would look clever.
+    """
+    return [F.col(TS), F.xxhash64(F.unix_micros(TS), F.col(ITEM_IDX)), F.col(ITEM_IDX)]
+
+
 def with_owner(events: DataFrame, log_id: str | None) -> DataFrame:
     """Adds the columns that groups are made of; events with neither a user nor a log id are left out.
 
@@ -42,7 +51,7 @@ def with_owner(events: DataFrame, log_id: str | None) -> DataFrame:
         return events.where(F.col(USER_IDX).isNotNull()).withColumn(OWNER, F.col(USER_IDX))
     named = events.withColumn(LOG_ID, F.col(log_id)).withColumn(HOME, F.when(F.col(log_id).isNull(), F.col(USER_IDX)))
     named = named.where(F.col(LOG_ID).isNotNull() | F.col(HOME).isNotNull())
-    group = Window.partitionBy(LOG_ID, HOME).orderBy(TS, ITEM_IDX, USER_IDX)
+    group = Window.partitionBy(LOG_ID, HOME).orderBy(*in_order(), USER_IDX)
     latest = F.last(USER_IDX, ignorenulls=True).over(so_far(group))
     everything = group.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
     earliest = F.first(USER_IDX, ignorenulls=True).over(everything)

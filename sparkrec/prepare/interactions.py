@@ -15,6 +15,7 @@ from sparkrec.tables import (
     ITEM_ID,
     ITEM_IDX,
     LOG_SESSION_ID,
+    PRICE,
     QUANTITY,
     TS,
     USER_ID,
@@ -50,6 +51,7 @@ def interactions(events: DataFrame, user_index: DataFrame, item_index: DataFrame
         TS,
         VALUE,
         QUANTITY,
+        PRICE,
         LOG_SESSION_ID,
         BASKET_ID,
     )

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import SessionsConfig
 from sparkrec.prepare.counts import Counts, observed
-from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, keys, so_far, with_owner
+from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, in_order, keys, so_far, with_owner
 from sparkrec.tables import (
     END_TS,
     EVENT_TS,
@@ -45,7 +45,7 @@ def sessions(
     are left out. ``by=session_id``: the log's own sessions, one for each of their users (see
     :func:`sparkrec.prepare.grouping.with_owner`); events without an id fall back to the gap.
 
-    Events are ordered by (ts, item_idx). Immediate repeats of an item become its first event
+    Events are in order of time (:func:`sparkrec.prepare.grouping.in_order`). Immediate repeats of an item become its first event
     (``collapse_repeats``); what is left is split into pieces of ``max_length``; pieces shorter than ``min_length``
     are left out. No array is ever longer than ``max_length``, whatever a user did.
 
@@ -82,7 +82,7 @@ def _cut(events: DataFrame, config: SessionsConfig, log_id: str | None) -> DataF
 
     All windows share one order, so each user's events are shuffled and sorted once.
     """
-    ordered = Window.partitionBy(*keys(log_id)).orderBy(TS, ITEM_IDX)
+    ordered = Window.partitionBy(*keys(log_id)).orderBy(*in_order())
     previous = F.lag(TS).over(ordered)
     pause = F.unix_micros(TS) - F.unix_micros(previous)
     new = previous.isNull() | (by_time(log_id) & (pause > round(config.gap_minutes * MICROS_PER_MINUTE)))
@@ -101,9 +101,10 @@ def _cut(events: DataFrame, config: SessionsConfig, log_id: str | None) -> DataF
 
 def _collect(events: DataFrame, log_id: str | None) -> DataFrame:
     """One row for each piece of a session, with its repeats counted."""
-    in_order = F.sort_array(F.collect_list(F.when(~F.col(REPEAT), F.struct(TS, ITEM_IDX))))
+    event = F.struct(*(column.alias(name) for name, column in zip((TS, "drawn", ITEM_IDX), in_order(), strict=True)))
+    visits = F.sort_array(F.collect_list(F.when(~F.col(REPEAT), event)))
     pieces = events.groupBy(*keys(log_id), *id_keys(log_id), BEGAN, PIECE).agg(
-        in_order.alias("visits"), F.count_if(REPEAT).alias(REPEATS)
+        visits.alias("visits"), F.count_if(REPEAT).alias(REPEATS)
     )
     pieces = pieces.withColumns({ITEMS: F.col(f"visits.{ITEM_IDX}"), EVENT_TS: F.col(f"visits.{TS}")})
     start, end = F.element_at(EVENT_TS, 1), F.element_at(EVENT_TS, -1)

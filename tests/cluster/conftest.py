@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparkrec.spark import delta_jars
+from tests.quick import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = Path(sys.prefix)
@@ -58,7 +59,8 @@ def submission(package_zip, tmp_path):
     """
 
     def make(cluster, script, *args, conf=None):
-        options = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1", **(conf or {})}
+        options = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+        options |= {**QUICK, **(conf or {})}
         command = [
             str(ENVIRONMENT / "bin" / "spark-submit"),
             "--master", cluster.master_url,

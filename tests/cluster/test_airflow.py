@@ -19,6 +19,7 @@ import pytest
 from sparkrec import query
 from sparkrec.store import Warehouse
 from tests.nights import make_place
+from tests.quick import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "sparkrec_nightly"
@@ -105,6 +106,7 @@ def on_cluster(airflow, place, standalone_cluster, package_zip, tmp_path_factory
         "environment": sys.prefix,
         "master": standalone_cluster.master_url,
         "spark_conf": {
+            **QUICK,
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.memory": "1g",

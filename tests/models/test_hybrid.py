@@ -33,9 +33,12 @@ def test_candidates_are_the_union_of_the_lists_with_each_models_view(spark):
 
 def interactions(spark, *rows):
     values = [
-        (user, item, "purchase", AS_OF - timedelta(days=days), None, None, None, None) for user, item, days in rows
+        (user, item, "purchase", AS_OF - timedelta(days=days), None, None, None, None, None)
+        for user, item, days in rows
     ]
-    schema = "user_idx int, item_idx int, event_type string, ts timestamp, value double, quantity double, "
+    schema = (
+        "user_idx int, item_idx int, event_type string, ts timestamp, value double, quantity double, price double, "
+    )
     return spark.createDataFrame(values, schema + "log_session_id string, basket_id string")
 
 

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 BASE = 1_320_000_000  # seconds since 1970: 2011-10-30 18:40 UTC
 DDL = (
     "user_idx int, item_idx int, event_type string, us bigint, value double, quantity double, "
-    "log_session_id string, basket_id string"
+    "price double, log_session_id string, basket_id string"
 )
 
 
@@ -31,7 +31,7 @@ class Event(NamedTuple):
 
 def frame(spark, events):
     """The events in the columns of tables.INTERACTIONS."""
-    rows = [(e.user, e.item, e.kind, e.us, e.value, 1.0, e.session, e.basket) for e in events]
+    rows = [(e.user, e.item, e.kind, e.us, e.value, 1.0, None, e.session, e.basket) for e in events]
     ts = F.timestamp_micros("us").alias("ts")
     wide = spark.createDataFrame(rows, DDL)
     columns = [ts if c == "us" else c for c in wide.columns]
@@ -58,10 +58,38 @@ def found_baskets(baskets):
     return {r[0]: tuple(r[1:]) for r in rows}
 
 
+def drawn(e):
+    """The draw that orders events of one time: Spark's xxhash64 of the microseconds and the item."""
+    h = _xxh64(e.item, 4, _xxh64(e.us, 8, 42))
+    return h - (1 << 64) if h >> 63 else h
+
+
+def _xxh64(value, size, seed):
+    """XXH64 of an integer of 4 or 8 bytes (Collet, the xxHash specification)."""
+    p1, p2, p3, p4, p5 = (
+        0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5,
+    )  # fmt: skip
+    full = (1 << 64) - 1
+
+    def turned(x, by):
+        return ((x << by) | (x >> (64 - by))) & full
+
+    h = (seed + p5 + size) & full
+    if size == 8:
+        h ^= turned((value & full) * p2 & full, 31) * p1 & full
+        h = (turned(h, 27) * p1 + p4) & full
+    else:
+        h ^= (value & 0xFFFFFFFF) * p1 & full
+        h = (turned(h, 23) * p2 + p3) & full
+    h = (h ^ h >> 33) * p2 & full
+    h = (h ^ h >> 29) * p3 & full
+    return h ^ h >> 32
+
+
 def groups(events, log_id):
     """Events by owner: {(log id or None, owner, whether the first owner): events in order}, and those of nobody."""
     of_log, of_owner, nobodys = defaultdict(list), defaultdict(list), 0
-    for e in sorted(events, key=lambda e: (e.second, e.item, -1 if e.user is None else e.user)):
+    for e in sorted(events, key=lambda e: (e.second, drawn(e), e.item, -1 if e.user is None else e.user)):
         own = log_id and getattr(e, log_id)
         if own is not None:
             of_log[own].append(e)

@@ -15,7 +15,7 @@ ROWS = [("u", "a"), (None, "b"), ("v", "a"), ("u", "b"), ("u", "a")]
 
 def events(spark, rows):
     given = spark.createDataFrame(rows, "user_id string, item_id string")
-    known = {"event_type": "'view'", "ts": "timestamp_micros(5)", "value": "1.5D", "quantity": "2D",
+    known = {"event_type": "'view'", "ts": "timestamp_micros(5)", "value": "1.5D", "quantity": "2D", "price": "3D",
              "log_session_id": "'s'", "basket_id": "'k'"}  # fmt: skip
     columns = [
         F.col(c.name)
@@ -49,8 +49,8 @@ def test_each_event_once(spark, users, items, broadcast):
     assert [(f.name, f.dataType.simpleString()) for f in found.schema] == [
         (c.name, c.type) for c in INTERACTIONS.columns
     ]
-    kept = found.select("event_type", F.unix_micros("ts"), "value", "quantity", "log_session_id", "basket_id").head()
-    assert tuple(kept) == ("view", 5, 1.5, 2.0, "s", "k")
+    kept = found.select("event_type", F.unix_micros("ts"), "value", "quantity", "price", "log_session_id", "basket_id")
+    assert tuple(kept.head()) == ("view", 5, 1.5, 2.0, 3.0, "s", "k")
 
 
 @pytest.mark.parametrize(("row", "column"), [(("stranger", "a"), "user_id"), (("u", "novelty"), "item_id")])

@@ -1,0 +1,109 @@
+"""A night of products beside products, neighbours, groups and the hybrid: what a user finds afterwards."""
+
+import json
+
+import polars as pl
+import pytest
+
+from sparkrec import query
+from sparkrec.config import load_config
+from sparkrec.errors import UserError
+from sparkrec.pipeline.nightly import plan_nightly
+from sparkrec.store import Warehouse
+from sparkrec.tables import TABLES
+
+pytestmark = pytest.mark.slow
+
+USER_MODELS = ("item_neighbours", "user_neighbours", "content", "hybrid")
+ITEM_MODELS = ("prod2vec", "meta_prod2vec", "content2vec")
+
+
+def test_every_list_is_whole_ranked_and_without_seen_items(products):
+    bought = products.table("events").filter(pl.col("event_type") == "purchase").select("user_id", "item_id")
+    for model in (*USER_MODELS, "session_neighbours", "rules"):
+        lists = products.table(f"topk_{model}")
+        assert lists.columns == TABLES[f"topk_{model}"].column_names
+        key = [name for name in ("user_id", "key_type") if name in lists.columns]
+        assert set(lists.group_by(key).len()["len"]) == {5}
+        assert lists.select(*key, "item_id").n_unique() == lists.height
+        assert lists.filter(pl.col("source") == "model").height > 0
+        users = lists.filter(pl.col("key_type") == "user") if "key_type" in lists.columns else lists
+        assert users.join(bought, on=["user_id", "item_id"], how="semi").height == 0, model
+
+
+def test_every_user_has_a_list_of_every_user_model(products):
+    buyers = products.table("events").filter((pl.col("event_type") == "purchase") & pl.col("user_id").is_not_null())
+    for model in USER_MODELS:
+        assert set(products.table(f"topk_{model}")["user_id"]) == set(buyers["user_id"])
+
+
+def test_the_hybrid_lists_what_the_models_propose(products):
+    lists = products.table("topk_hybrid").filter(pl.col("source") == "model")
+    known = set(products.table("item_index")["id"])
+    assert set(lists["item_id"]) <= known
+    said = products.table("runs").filter(pl.col("stage") == "train_hybrid")["message"][0]
+    assert said.startswith("holdout: ")
+    assert "candidates taken" in said
+
+
+def test_items_lie_beside_items(products):
+    for model in (*ITEM_MODELS, "item_neighbours", "content"):
+        lists = products.table(f"topk_{model}_items")
+        assert lists.filter(pl.col("item_id") == pl.col("similar_item_id")).height == 0
+        assert lists.select("item_id", "rank").n_unique() == lists.height
+        found = query.similar(Warehouse(str(products.warehouse)), model, lists["item_id"][0], k=3)
+        assert found["rank"].to_list() == [1, 2, 3]
+    users = products.table("topk_user_neighbours_users")
+    assert users.filter(pl.col("user_id") == pl.col("similar_user_id")).height == 0
+    with pytest.raises(UserError, match="unknown model"):
+        query.topk(Warehouse(str(products.warehouse)), "prod2vec", "1")
+
+
+def test_models_are_judged_on_what_their_lists_are_for(products):
+    recall = products.table("metrics").filter((pl.col("metric") == "recall") & (pl.col("k") == 20))
+    baselines = {"popularity", "popularity_recent"}
+    judged = {
+        "holdout_users": {*USER_MODELS, *baselines},
+        "holdout_sessions": {"session_neighbours", *baselines},
+        "holdout_baskets": {*ITEM_MODELS, "rules", *baselines},
+    }
+    for split, models in judged.items():
+        rows = recall.filter(pl.col("split") == split)
+        assert set(rows["model"]) == models
+        assert rows["n"].n_unique() == 1  # all judged on the same cases
+        assert rows["n"].min() > 20
+
+
+def test_rules_are_published_with_what_they_rest_on(products):
+    rules = products.table("rules")
+    assert rules.columns == TABLES["rules"].column_names
+    assert rules.height > 0
+    assert rules.select("antecedent", "consequent").n_unique() == rules.height
+    n = products.table("copurchase").height
+    off = (rules["support"] * n - rules["n_baskets"]).abs().max()
+    assert off < 1e-6
+
+
+def test_users_are_in_groups_that_have_profiles(products):
+    groups, profiles = products.table("user_groups"), products.table("user_group_profiles")
+    sizes = dict(groups.group_by("group_id").len().iter_rows())
+    assert dict(profiles.select("group_id", "size").iter_rows()) == sizes
+    assert [sizes[g] for g in sorted(sizes)] == sorted(sizes.values(), reverse=True)
+    assert profiles["share"].sum() == pytest.approx(1.0)
+    assert all("users" in text for text in profiles["summary"])
+    buyers = products.table("events").filter((pl.col("event_type") == "purchase") & pl.col("user_id").is_not_null())
+    assert set(groups["user_id"]) == set(buyers["user_id"])
+
+
+def test_the_same_night_again_does_nothing(spark, products):
+    config = load_config(None, products.settings(*products.more))
+    plan = plan_nightly(config, products.last.isoformat(), spark=spark)
+    assert [(name, why) for name, runs, why in plan if runs] == []
+
+
+def test_the_stages_read_the_models_that_they_build_on(products):
+    rows = {r["stage"]: r for r in products.table("runs").iter_rows(named=True)}
+    hybrid = json.loads(rows["train_hybrid"]["inputs"])
+    models = ("item_neighbours", "user_neighbours", "content")
+    assert {name for name in hybrid if name.startswith("models/")} == {f"models/{m}" for m in models}
+    assert "models/prod2vec" in json.loads(rows["train_content2vec"]["inputs"])
