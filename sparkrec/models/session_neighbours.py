@@ -48,6 +48,7 @@ from sparkrec.retrieval.sparse import (
     cuts,
     product_blocks,
     row_entries,
+    without_seen,
 )
 from sparkrec.retrieval.topk import FloatArray, IntArray, list_batch, prepared_queries, seen_positions
 from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS
@@ -162,16 +163,8 @@ def session_neighbour_lists(
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         begin_task()
-        served = index.value
         for batch in batches:
-            flat, lengths = known_items(*flat_lists(batch.column(ITEMS)), served.trained)
-            rows, items = seen_positions(batch, np.arange(len(served.trained)))
-            asked = looked_at(flat, np.cumsum(lengths) - lengths, np.cumsum(lengths), served.config.last_items)
-            for block, scores in served.scores(asked):
-                first, last = np.searchsorted(rows, [block.start, block.stop])
-                pairs = rows[first:last] - block.start, items[first:last]
-                taken = csr_matrix((np.full(last - first, -np.inf), pairs), shape=scores.shape)
-                yield list_batch(batch, keys, block.start, *best(scores + taken, k))
+            yield from _batch_lists(index.value, batch, keys, k)
 
     return prepared.mapInArrow(search, schema)
 
@@ -344,6 +337,17 @@ def _newest(product: csr_matrix, sample: int) -> npt.NDArray[np.bool_]:
         columns = product.indices[ends[row] : ends[row + 1]]
         newest[ends[row] : ends[row + 1]] = columns <= np.partition(columns, sample - 1)[sample - 1]
     return newest
+
+
+def _batch_lists(index: Index, batch: pa.RecordBatch, keys: list[str], k: int) -> Iterator[pa.RecordBatch]:
+    """``(key…, item_idx, rank, score)`` for sessions."""
+    flat, lengths = known_items(*flat_lists(batch.column(ITEMS)), index.trained)
+    rows, items = seen_positions(batch, np.arange(len(index.trained)))
+    ends = np.cumsum(lengths)
+    for block, scores in index.scores(looked_at(flat, ends - lengths, ends, index.config.last_items)):
+        first, last = np.searchsorted(rows, [block.start, block.stop])
+        allowed = without_seen(scores, rows[first:last] - block.start, items[first:last])
+        yield list_batch(batch, keys, block.start, *best(allowed, k))
 
 
 def _batch_ranks(index: Index, batch: pa.RecordBatch, ties: str) -> Iterator[pa.RecordBatch]:

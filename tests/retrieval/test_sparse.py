@@ -153,6 +153,8 @@ def test_what_is_no_matrix_or_no_query_is_refused():
         SparseMatrix(csr_matrix(np.ones((1, 1), np.float32)))
     with pytest.raises(InvariantError, match="has shape"):
         SparseMatrix(csr_matrix(np.ones((1, 2))), np.ones(3, bool))
+    with pytest.raises(InvariantError, match="factors of 2 columns"):
+        SparseMatrix(csr_matrix(np.ones((1, 2)))).times(np.array([1.0, -1.0], np.float32))
     with pytest.raises(InvariantError, match="a query's weight is not finite"):
         search([[(0, np.nan)]], SparseMatrix(csr_matrix(np.ones((1, 2)))), [[]], 1)
     with pytest.raises(InvariantError, match="a score is not finite"):
