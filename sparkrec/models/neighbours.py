@@ -38,7 +38,7 @@ from sparkrec.prepare.cut import utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
 from sparkrec.prepare.weights import WEIGHT, counted
 from sparkrec.retrieval.sparse import INDICES, WEIGHTS, Doubles, SparseMatrix, sparse_matrix, sparse_top_k
-from sparkrec.retrieval.topk import PASS_MB, IntArray
+from sparkrec.retrieval.topk import PASS_MB, FloatArray, IntArray
 from sparkrec.tables import CONFIDENCE, ITEM_IDX, QUERY_IDX, RANK, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def item_neighbour_lists(
     k: int,
     seen: DataFrame | None = None,
     without: IntArray | None = None,
+    factors: FloatArray | None = None,
     block_mb: int = 64,
     pass_mb: int = PASS_MB,
 ) -> DataFrame:
@@ -168,6 +169,7 @@ def item_neighbour_lists(
         k: Length of the lists.
         seen: ``(key columns or some of them, item_idx)``: pairs to leave out.
         without: Items that no list may hold.
+        factors: What the scores of each item are multiplied by, float32 ``[n_items]``, above 0: a popularity prior.
         block_mb: Memory of a block of products, per worker process.
         pass_mb: Memory of the neighbours that a worker process holds at once.
 
@@ -175,7 +177,7 @@ def item_neighbour_lists(
         ``(key…, item_idx int, rank int, score float)``, score > 0.
     """
     values = sparse_matrix(neighbours, ITEM_IDX, NEIGHBOUR_IDX, SCORE, (n_items, n_items))
-    near = SparseMatrix(values).without(without)
+    near = SparseMatrix(values).times(factors).without(without)
     return sparse_top_k(profiles, near, key=key, k=k, seen=seen, block_mb=block_mb, pass_mb=pass_mb)
 
 
@@ -190,6 +192,7 @@ def user_neighbour_lists(
     k: int,
     seen: DataFrame | None = None,
     without: IntArray | None = None,
+    factors: FloatArray | None = None,
     block_mb: int = 64,
     pass_mb: int = PASS_MB,
 ) -> DataFrame:
@@ -208,6 +211,7 @@ def user_neighbour_lists(
         k: As for ``item_neighbour_lists``.
         seen: As for ``item_neighbour_lists``.
         without: As for ``item_neighbour_lists``.
+        factors: As for ``item_neighbour_lists``.
         block_mb: As for ``item_neighbour_lists``.
         pass_mb: Memory of the matrix that a worker process holds at once.
 
@@ -216,7 +220,7 @@ def user_neighbour_lists(
     """
     values = sparse_matrix(matrix, USER_IDX, ITEM_IDX, CONFIDENCE, (n_users, n_items))
     queries = users.join(_entries(neighbours, USER_IDX, NEIGHBOUR_IDX, SCORE), USER_IDX, "inner")
-    taken = SparseMatrix(values).without(without)
+    taken = SparseMatrix(values).times(factors).without(without)
     return sparse_top_k(queries, taken, key=key, k=k, seen=seen, block_mb=block_mb, pass_mb=pass_mb)
 
 

@@ -15,8 +15,9 @@ that share an item,
 
     score(i) = idf(i) ** power · Σ_(N with i) sim(N) · d(s of the last item that N shares)
 
-with idf(i) = ln(trained sessions / trained sessions with i). The items of the session itself are scored like all
-others. Equal similarities go to the later session, equal scores to the smaller item.
+with idf(i) = ln(trained sessions / trained sessions with i). Equal similarities go to the later session, equal scores
+to the smaller item. All neighbours have items of the session itself, so that these come first where they may be shown;
+where a session seldom returns to an item, ``own_items`` below 1 takes them back: their scores are multiplied by it.
 
 All of it is two products of sparse matrices, as in ``retrieval.sparse``, so nothing depends on blocks or partitions.
 The last shared item comes from a product, too: with the weights 4^(n - s) the sum's leading bit is that item's.
@@ -47,6 +48,7 @@ from sparkrec.retrieval.sparse import (
     cuts,
     product_blocks,
     row_entries,
+    without_seen,
 )
 from sparkrec.retrieval.topk import FloatArray, IntArray, list_batch, prepared_queries, seen_positions
 from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS
@@ -131,6 +133,7 @@ def session_neighbour_lists(
     k: int,
     seen: DataFrame | None = None,
     without: IntArray | None = None,
+    own_items: float = 1.0,
     block_mb: int = 64,
     partitions: int | None = None,
 ) -> DataFrame:
@@ -141,12 +144,13 @@ def session_neighbour_lists(
 
     Args:
         current: The key columns, ``items array<int>`` in order of time, and optionally ``seen array<int>``.
-        trained: The sessions that vote; they are broadcast.
+        trained: The sessions that vote; they are broadcast, and take 24 bytes for each item of each session.
         config: Neighbours, sample, decay, idf.
         key: The column or columns that tell sessions apart; all are kept in the lists.
         k: Length of the lists.
         seen: ``(key columns or some of them, item_idx)``: pairs to leave out, as for ``topk.top_k``.
         without: Items that no list may hold.
+        own_items: What the scores of the session's own items are multiplied by, from 0.
         block_mb: Memory of a block of products, per worker process.
         partitions: Partitions of the queries; four for each core by default.
 
@@ -155,20 +159,12 @@ def session_neighbour_lists(
     """
     keys = [key] if isinstance(key, str) else list(key)
     prepared, schema = prepared_queries(current, seen, keys, partitions, (ITEMS,))
-    index = broadcast(current.sparkSession, Index.build(trained, config, block_mb, without))
+    index = broadcast(current.sparkSession, Index.build(trained, config, own_items, block_mb, without))
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         begin_task()
-        served = index.value
         for batch in batches:
-            flat, lengths = known_items(*flat_lists(batch.column(ITEMS)), served.trained)
-            rows, items = seen_positions(batch, np.arange(len(served.trained)))
-            asked = looked_at(flat, np.cumsum(lengths) - lengths, np.cumsum(lengths), served.config.last_items)
-            for block, scores in served.scores(asked):
-                first, last = np.searchsorted(rows, [block.start, block.stop])
-                pairs = rows[first:last] - block.start, items[first:last]
-                taken = csr_matrix((np.full(last - first, -np.inf), pairs), shape=scores.shape)
-                yield list_batch(batch, keys, block.start, *best(scores + taken, k))
+            yield from _batch_lists(index.value, batch, keys, k)
 
     return prepared.mapInArrow(search, schema)
 
@@ -178,6 +174,7 @@ def next_item_ranks(
     trained: TrainedSessions,
     config: SessionNeighboursConfig,
     ties: str = "conservative",
+    own_items: float = 1.0,
     block_mb: int = 64,
 ) -> DataFrame:
     """The rank of each next event's item among all trained items; items that no neighbour has score 0, and tie.
@@ -190,13 +187,14 @@ def next_item_ranks(
         trained: The sessions that vote; they are broadcast.
         config: Neighbours, sample, decay, idf.
         ties: The item's place among equal scores, see ``evaluation.sessions.rank_of``.
+        own_items: As for ``session_neighbour_lists``.
         block_mb: Memory of a block of products, per worker process.
 
     Returns:
         session_id string, position int (of the predicted event among the session's remaining ones, from 1),
         item_idx int, rank double (from 1).
     """
-    index = broadcast(sessions.sparkSession, Index.build(trained, config, block_mb))
+    index = broadcast(sessions.sparkSession, Index.build(trained, config, own_items, block_mb))
 
     def ranks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         begin_task()
@@ -269,11 +267,16 @@ class Index:
     sizes: IntArray  # [sessions], items of each
     trained: npt.NDArray[np.bool_]  # [n_items]
     config: SessionNeighboursConfig
+    own_items: float  # what the scores of the session's own items are multiplied by
     at_once: int  # entries of a block's product
 
     @staticmethod
     def build(
-        trained: TrainedSessions, config: SessionNeighboursConfig, block_mb: int, without: IntArray | None = None
+        trained: TrainedSessions,
+        config: SessionNeighboursConfig,
+        own_items: float = 1.0,
+        block_mb: int = 64,
+        without: IntArray | None = None,
     ) -> Index:
         """Counts and turns the sessions; items of ``without`` get no votes."""
         if config.last_items > LONGEST:
@@ -286,7 +289,8 @@ class Index:
             idf[without[without < n_items]] = 0.0
         data = idf[trained.items.indices]
         votes = csr_matrix((data, trained.items.indices, trained.items.indptr), trained.items.shape)
-        return Index(trained.items.T.tocsr(), votes, np.diff(votes.indptr), counts > 0, config, block_entries(block_mb))
+        of_items, at_once = trained.items.T.tocsr(), block_entries(block_mb)
+        return Index(of_items, votes, np.diff(votes.indptr), counts > 0, config, own_items, at_once)
 
     def scores(self, asked: LookedAt) -> Iterator[tuple[slice, csr_matrix]]:
         """Runs of sessions, and the scores of the items for them: float64 ``[run, n_items]``."""
@@ -299,7 +303,11 @@ class Index:
         for block in product_blocks(similar, self.sessions_of, self.at_once):
             near = self.neighbours(similar[block], latest[block], asked.lengths[block])
             for run in product_blocks(near, self.votes, self.at_once):
-                yield slice(block.start + run.start, block.start + run.stop), near[run] @ self.votes
+                scores = near[run] @ self.votes
+                if self.own_items != 1.0:
+                    own = similar[block][run] > 0
+                    scores = scores - scores.multiply(own) * (1.0 - self.own_items)
+                yield slice(block.start + run.start, block.start + run.stop), scores
 
     def neighbours(self, similar: csr_matrix, latest: csr_matrix, lengths: IntArray) -> csr_matrix:
         """The votes' weights of the nearest sessions, float64 ``[b, sessions]``: sim(N) · d(s of the last shared).
@@ -329,6 +337,17 @@ def _newest(product: csr_matrix, sample: int) -> npt.NDArray[np.bool_]:
         columns = product.indices[ends[row] : ends[row + 1]]
         newest[ends[row] : ends[row + 1]] = columns <= np.partition(columns, sample - 1)[sample - 1]
     return newest
+
+
+def _batch_lists(index: Index, batch: pa.RecordBatch, keys: list[str], k: int) -> Iterator[pa.RecordBatch]:
+    """``(key…, item_idx, rank, score)`` for sessions."""
+    flat, lengths = known_items(*flat_lists(batch.column(ITEMS)), index.trained)
+    rows, items = seen_positions(batch, np.arange(len(index.trained)))
+    ends = np.cumsum(lengths)
+    for block, scores in index.scores(looked_at(flat, ends - lengths, ends, index.config.last_items)):
+        first, last = np.searchsorted(rows, [block.start, block.stop])
+        allowed = without_seen(scores, rows[first:last] - block.start, items[first:last])
+        yield list_batch(batch, keys, block.start, *best(allowed, k))
 
 
 def _batch_ranks(index: Index, batch: pa.RecordBatch, ties: str) -> Iterator[pa.RecordBatch]:

@@ -77,6 +77,17 @@ class SparseMatrix:
         eligible[excluded[excluded < columns]] = False
         return SparseMatrix(self.values, eligible)
 
+    def times(self, factors: FloatArray | None) -> SparseMatrix:
+        """The same matrix with every column multiplied by its factor, float32 ``[columns]`` of at least 0."""
+        if factors is None:
+            return self
+        if factors.shape != (self.values.shape[1],) or (factors < 0).any():
+            raise InvariantError(f"factors of {self.values.shape[1]} columns are negative or have another shape")
+        data = self.values.data * factors[self.values.indices]
+        return SparseMatrix(
+            csr_matrix((data, self.values.indices, self.values.indptr), self.values.shape), self.eligible
+        )
+
     def positions(self) -> IntArray:
         """The eligible columns, ascending."""
         return np.arange(self.values.shape[1]) if self.eligible is None else np.flatnonzero(self.eligible)
@@ -296,10 +307,14 @@ def search_block(
     product = entries @ index.values
     if index.pair_score is not None:
         product = _pair_scores(index, entries, sizes, product)
-    if len(rows):
-        taken = csr_matrix((np.full(len(rows), -np.inf), (rows, positions)), shape=product.shape)
-        product = product + taken  # what has been seen sinks below all else
-    return best(product, index.k)
+    return best(without_seen(product, rows, positions), index.k)
+
+
+def without_seen(product: csr_matrix, rows: IntArray, positions: IntArray) -> csr_matrix:
+    """The scores of a block, with ``-inf`` for the pairs of rows and positions."""
+    if not len(rows):
+        return product
+    return product + csr_matrix((np.full(len(rows), -np.inf), (rows, positions)), shape=product.shape)
 
 
 def _pair_scores(index: Index, entries: csr_matrix, sizes: IntArray, product: csr_matrix) -> csr_matrix:

@@ -1,15 +1,17 @@
 """Content-based lists, by hand."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models import content
 from sparkrec.models.content import content_matrix, profiles
 from sparkrec.prepare.counts import Counts
-from sparkrec.retrieval.topk import top_k
+from sparkrec.retrieval.topk import ItemMatrix, top_k
 
 NOW = datetime(2020, 1, 1, tzinfo=UTC)
 VECTORS = [
@@ -99,6 +101,20 @@ def test_means_do_not_depend_on_the_parts():
     weights = entries.toarray()
     assert total == pytest.approx(weights @ has)
     assert whole == pytest.approx(weights @ dense / (weights @ has)[:, None], rel=1e-5, abs=1e-6)
+
+
+def test_users_keep_their_vectors_where_a_batch_is_cut(monkeypatch):
+    items = ItemMatrix(np.eye(3, dtype=np.float32), None, np.array([True, True, False]))
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array([7, 8, 9], pa.int32()), pa.array([[0, 1], [2], [1]], pa.list_(pa.int32())),
+         pa.array([[1.0, 3.0], [1.0], [2.0]], pa.list_(pa.float64()))],
+        names=["user_idx", "indices", "weights"],
+    )  # fmt: skip
+    for at_once in (100, 1):
+        monkeypatch.setattr(content, "ENTRIES_AT_ONCE", at_once)
+        parts = content._averager(SimpleNamespace(value=items))([batch])
+        rows = [row for part in parts for row in part.to_pylist()]
+        assert {row["user_idx"]: row["vector"] for row in rows} == {7: [0.25, 0.75, 0.0], 8: None, 9: [0.0, 1.0, 0.0]}
 
 
 def test_vectors_that_are_not_there_or_do_not_fit_are_refused(spark, vectors):

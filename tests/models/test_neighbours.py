@@ -123,6 +123,9 @@ def test_lists_of_item_neighbours_add_up_what_is_near_to_what_was_taken(spark, t
     seen = mine.select("user_idx", "item_idx")
     found = item_neighbour_lists(queries, near, 6, key="user_idx", k=3, seen=seen, without=np.array([1]))
     assert lists_of(found) == {7: [(2, 1.0), (3, 0.5)], 8: [(0, 0.5)]}
+    factors = np.array([1, 1, 1, 4, 1, 1], dtype=np.float32)
+    found = item_neighbour_lists(queries, near, 6, key="user_idx", k=1, seen=seen, factors=factors)
+    assert lists_of(found) == {7: [(3, 2.0)], 8: [(0, 0.5)]}
 
 
 def test_lists_of_user_neighbours_add_up_what_the_neighbours_took(spark, taken):
@@ -138,6 +141,9 @@ def test_lists_of_user_neighbours_add_up_what_the_neighbours_took(spark, taken):
         users.drop("seen"), near, taken, N_USERS, N_ITEMS, key="user_id", k=2, without=np.array([0])
     )
     assert lists_of(found, "user_id") == {"a": [(1, 4 + 0.5 + 0.5), (2, 1.0)], "b": [(2, 1.0), (1, 0.5)]}
+    factors = np.array([1, 1, 1, 1, 8], dtype=np.float32)
+    found = user_neighbour_lists(users, near, taken, N_USERS, N_ITEMS, key="user_id", k=1, factors=factors)
+    assert lists_of(found, "user_id") == {"a": [(4, 2.0)], "b": [(2, 1.0)]}
 
 
 def test_a_half_life_lets_recent_events_decide_however_long_ago_they_are(spark):

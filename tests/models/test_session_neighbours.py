@@ -33,7 +33,7 @@ DECAYS = {
 }
 
 
-def reference(newest_first, current, config):
+def reference(newest_first, current, config, own_items=1.0):
     """Item → score, by loops; ``newest_first`` are lists of items."""
     current = current[-config.last_items :]
     n = len(current)
@@ -54,7 +54,8 @@ def reference(newest_first, current, config):
         for item in items:
             scores[item] = scores.get(item, 0.0) + cosine * DECAYS[config.decay](step, n)
     n_with = {item: sum(item in items for items in newest_first) for item in scores}
-    return {i: s * math.log(len(newest_first) / n_with[i]) ** config.idf for i, s in scores.items()}
+    scores = {i: s * math.log(len(newest_first) / n_with[i]) ** config.idf for i, s in scores.items()}
+    return {i: s * (own_items if i in current else 1.0) for i, s in scores.items()}
 
 
 def trained_of(newest_first, n_items):
@@ -79,10 +80,11 @@ items_of_a_session = st.lists(st.integers(0, 9), min_size=1, max_size=8)
         last_items=st.integers(1, 9),
         idf=st.sampled_from([0.0, 0.5, 1.0]),
     ),
+    own_items=st.sampled_from([1.0, 0.25, 0.0]),
     at_once=st.sampled_from([1, 10, 1000]),
 )
-def test_scores_equal_the_reference(sessions, current, config, at_once):
-    index = session_neighbours.Index.build(trained_of(sessions, 10), config, 1)
+def test_scores_equal_the_reference(sessions, current, config, own_items, at_once):
+    index = session_neighbours.Index.build(trained_of(sessions, 10), config, own_items)
     index = session_neighbours.Index(**{**index.__dict__, "at_once": at_once})
     known = [[item for item in items if index.trained[item]] for items in current]
     ends = np.cumsum([len(items) for items in known])
@@ -92,8 +94,8 @@ def test_scores_equal_the_reference(sessions, current, config, at_once):
     for block, scores in index.scores(asked):
         found[block] = scores.toarray()
     for row, items in enumerate(known):
-        expected = reference(sessions, items, config) if items else {}
-        assert found[row] == pytest.approx([expected.get(item, 0.0) for item in range(10)], rel=1e-6)
+        expected = reference(sessions, items, config, own_items) if items else {}
+        assert found[row] == pytest.approx([expected.get(item, 0.0) for item in range(10)], rel=1e-6, abs=1e-12)
 
 
 def test_decays_by_hand():
@@ -110,7 +112,7 @@ def test_the_last_shared_item_is_found_in_the_longest_session():
     n = session_neighbours.LONGEST
     trained = trained_of([[0, n - 1, n], list(range(n - 1)), [n]], n + 1)
     config = SessionNeighboursConfig(last_items=n, decay="harmonic", idf=0.0)
-    index = session_neighbours.Index.build(trained, config, 1)
+    index = session_neighbours.Index.build(trained, config)
     flat = np.arange(n)  # item n - 1 is the last event
     ((_, scores),) = index.scores(looked_at(flat, np.array([0]), np.array([n]), n))
     harmonic = [1 / s for s in range(1, n + 1)]  # of items n - 1, n - 2, …, 0
@@ -119,7 +121,7 @@ def test_the_last_shared_item_is_found_in_the_longest_session():
     second = sum(harmonic[1:]) / (length * math.sqrt(n - 1)) * harmonic[1]  # its last shared item is the second last
     assert scores.toarray()[0, [n, n - 1, 0, 1]] == pytest.approx([first, first, first + second, second])
     with pytest.raises(UserError, match=f"at most {n} items"):
-        session_neighbours.Index.build(trained, SessionNeighboursConfig(last_items=n + 1), 1)
+        session_neighbours.Index.build(trained, SessionNeighboursConfig(last_items=n + 1))
 
 
 N_ITEMS = 14
@@ -211,6 +213,22 @@ def test_ranks_of_next_items_by_counting(older, current, ties):
     assert next_item_ranks(current.where("false"), trained, CONFIG, ties).count() == 0
 
 
+def test_own_items_are_taken_back_in_lists_and_ranks(spark, older):
+    """After items 1, 2 all four neighbours have 2 itself; but 5 follows."""
+    trained = trained_sessions(older, N_ITEMS)
+    frame = spark.createDataFrame([("x", [1, 2, 5])], "session_id string, items array<int>")
+    config = SessionNeighboursConfig(neighbours=4, idf=0.0)
+    first, rank = {}, {}
+    for own in (1.0, 0.1):
+        asked = frame.selectExpr("session_id", "slice(items, 1, 2) AS items")
+        rows = session_neighbour_lists(asked, trained, config, key="session_id", k=1, own_items=own).collect()
+        first[own] = rows[0]["item_idx"]
+        ranked = next_item_ranks(frame, trained, config, own_items=own).collect()
+        rank[own] = next(row["rank"] for row in ranked if row["position"] == 2)
+    assert first == {1.0: 2, 0.1: 5}
+    assert rank[1.0] > rank[0.1] == 1.0
+
+
 def test_an_item_that_no_neighbour_has_ties_with_all_others_like_it(older, current):
     trained = trained_sessions(older, N_ITEMS)
     ranks = {}
@@ -225,7 +243,7 @@ def test_parts_of_a_batch_change_no_rank(monkeypatch):
 
     rng = np.random.default_rng(4)
     trained = trained_of([rng.integers(0, 30, rng.integers(1, 9)).tolist() for _ in range(60)], 30)
-    index = session_neighbours.Index.build(trained, SessionNeighboursConfig(neighbours=7), 1)
+    index = session_neighbours.Index.build(trained, SessionNeighboursConfig(neighbours=7))
     sessions = [rng.integers(0, 30, rng.integers(0, 12)).tolist() for _ in range(25)]
     batch = pa.RecordBatch.from_arrays(
         [pa.array([str(i) for i in range(25)]), pa.array(sessions, pa.list_(pa.int32()))], names=["session_id", "items"]
