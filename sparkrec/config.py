@@ -201,6 +201,7 @@ class PriorConfig:
     days: float = 14.0
     als: float = 0.0  # strength: score * (p + 1) ** als
     two_tower: float = 0.0  # strength: score + two_tower * ln(p + 1)
+    item_neighbours: float = 0.0  # strength: score * (p + 1) ** item_neighbours
 
 
 @dataclass(frozen=True)

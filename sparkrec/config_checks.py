@@ -97,6 +97,7 @@ AT_LEAST: dict[str, float] = {
     "session_neighbours.sample": 0,
     "session_neighbours.last_items": 1,
     "session_neighbours.idf": 0,
+    "session_neighbours.own_items": 0,
     "hybrid.candidates": 1,
     "hybrid.trees": 1,
     "hybrid.depth": 1,

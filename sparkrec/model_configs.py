@@ -146,8 +146,10 @@ class ItemNeighboursConfig:
     similarity: str = "bm25"  # cosine | bm25 | tfidf | jaccard
     neighbours: int = 100  # kept of each item
     shrinkage: float = 0.0  # similarity * n / (n + shrinkage), n: users of both
-    bm25_k1: float = 100.0
-    bm25_b: float = 0.8
+    binary: bool = False  # similarities of who took what, not how often or how lately
+    bm25_k1: float = 1.2
+    bm25_b: float = 0.75
+    fit_half_life_days: Optional[float] = None  # of the events that make the similarities; None: prepare.user_item's
     half_life_days: Optional[float] = None  # of the user's own events when lists are made; None: never
 
 
@@ -155,12 +157,14 @@ class ItemNeighboursConfig:
 class UserNeighboursConfig:
     """User-based collaborative filtering: the users whose items are alike."""
 
-    similarity: str = "cosine"  # cosine | bm25 | tfidf | jaccard
+    similarity: str = "bm25"  # cosine | bm25 | tfidf | jaccard
     neighbours: int = 200  # kept of each user
     shrinkage: float = 0.0
+    binary: bool = False  # similarities of who took what, not how often or how lately
     bm25_k1: float = 1.2
     bm25_b: float = 0.75
-    half_life_days: Optional[float] = None  # of the neighbours' events when lists are made; None: never
+    fit_half_life_days: Optional[float] = None  # of the events that make the similarities; None: prepare.user_item's
+    half_life_days: Optional[float] = 14.0  # of the neighbours' events when lists are made; None: never
 
 
 @dataclass(frozen=True)
@@ -169,9 +173,10 @@ class SessionNeighboursConfig:
 
     neighbours: int = 200
     sample: int = 0  # the most recent sessions that are looked at, of those with a common item; 0: all
-    decay: str = "linear"  # linear | quadratic | harmonic | same: weight of the session's items, the last weighs most
+    decay: str = "harmonic"  # linear | quadratic | harmonic | same: weight of the session's items, the last weighs most
     last_items: int = 20  # of the session that are looked at
     idf: float = 1.0  # power of the items' inverse frequency in the scores; 0: none
+    own_items: float = 0.3  # factor of the scores of items that the session has already; 1: as others
 
 
 @dataclass(frozen=True)

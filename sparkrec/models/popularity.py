@@ -91,6 +91,12 @@ def fallback_matrix(
     return ItemMatrix(np.where(recent > 0, recent, share).astype(np.float32), None, ever.eligible)
 
 
+def popularity_factors(users: FloatArray, strength: float) -> FloatArray:
+    """``(users + 1) ** strength``, float32 of the shape of ``users``."""
+    factors: FloatArray = ((users.astype(np.float64) + 1.0) ** strength).astype(np.float32)
+    return factors
+
+
 def times_popularity(items: ItemMatrix, users: FloatArray, strength: float) -> ItemMatrix:
     """Every score times ``(users + 1) ** strength``: a prior for models whose scores are degrees of preference.
 
@@ -99,7 +105,7 @@ def times_popularity(items: ItemMatrix, users: FloatArray, strength: float) -> I
         users: float32 ``[n]``: users who took each item of late.
         strength: 0 leaves the scores as they are.
     """
-    factor = ((users.astype(np.float64) + 1.0) ** strength).astype(np.float32)
+    factor = popularity_factors(users, strength)
     bias = None if items.bias is None else items.bias * factor
     return ItemMatrix(items.vectors * factor[:, None], bias, items.eligible)
 

@@ -131,7 +131,7 @@ def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntAr
         model = neighbour_model(night, card, card.served_part)
         rows = session_neighbour_lists(
             _named(inputs, current, ITEMS), model.sessions, model.config, key=key, k=settings.k, seen=seen,
-            without=excluded, block_mb=settings.block_mb,
+            without=excluded, own_items=model.config.own_items, block_mb=settings.block_mb,
         )  # fmt: skip
     weights = dict.fromkeys(night.fmt.session_events, 1.0)
     return Lists(rows, _named(inputs, current), key, seen, weights, note)

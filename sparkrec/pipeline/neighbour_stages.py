@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import functions as F
+
 from sparkrec.models.content import content_matrix, save_content
 from sparkrec.models.neighbours import item_neighbours, save_neighbours, user_neighbours
 from sparkrec.models.session_neighbours import save_session_neighbours
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import Part, index_size, model_cutoff, sessions_of, train_parts, user_item_of
-from sparkrec.tables import ITEM_INDEX, ITEM_VECTORS, USER_INDEX
+from sparkrec.tables import CONFIDENCE, ITEM_INDEX, ITEM_VECTORS, USER_INDEX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -57,7 +59,10 @@ def _train_neighbours(
     n_users, n_items = index_size(inputs, USER_INDEX), index_size(inputs, ITEM_INDEX)
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
-        save_neighbours(fit(user_item_of(night, inputs, part), n_users, n_items, config), path, meta)
+        matrix = user_item_of(night, inputs, part, config.fit_half_life_days)
+        if config.binary:
+            matrix = matrix.withColumn(CONFIDENCE, F.lit(1.0).cast("float"))
+        save_neighbours(fit(matrix, n_users, n_items, config), path, meta)
         return ""
 
     return train_parts(night, inputs, model, config, model_cutoff(night, inputs, model), train)

@@ -66,7 +66,9 @@ class NeighbourModel:
 
     def next_item_ranks(self, sessions: DataFrame, history: DataFrame, ties: str) -> DataFrame:
         """See ``SessionModel``; earlier sessions of the same users play no part."""
-        return session_neighbours.next_item_ranks(sessions, self.sessions, self.config, ties)
+        return session_neighbours.next_item_ranks(
+            sessions, self.sessions, self.config, ties, own_items=self.config.own_items
+        )
 
 
 def session_model(night: Night, card: ModelCard, part: str) -> SessionModel:

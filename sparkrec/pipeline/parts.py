@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +102,16 @@ class Begin:
         return f", begun with {found.version}" if found else ""
 
 
-def user_item_of(night: Night, inputs: Inputs, part: Part) -> DataFrame:
-    """The user-item matrix that a part sees, in the columns of ``tables.USER_ITEM``."""
-    if part.name == FULL:
-        return inputs.read(USER_ITEM)
+def user_item_of(night: Night, inputs: Inputs, part: Part, half_life_days: float | None = None) -> DataFrame:
+    """The user-item matrix that a part sees, in the columns of ``tables.USER_ITEM``; with a half-life of its own."""
     prepare = night.config.prepare
+    if part.name == FULL and half_life_days is None:
+        return inputs.read(USER_ITEM)
+    settings = (
+        prepare.user_item if half_life_days is None else replace(prepare.user_item, half_life_days=half_life_days)
+    )
     kept, _ = filter_support(before(inputs.read(INTERACTIONS), part), prepare.support)
-    return user_item(kept, prepare.user_item, night.fmt.event_weights, part.before)
+    return user_item(kept, settings, night.fmt.event_weights, part.before)
 
 
 def sessions_of(night: Night, inputs: Inputs, part: Part) -> DataFrame:

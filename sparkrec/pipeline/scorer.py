@@ -10,7 +10,7 @@ import numpy as np
 
 from sparkrec.config import TopKConfig
 from sparkrec.models.neighbours import item_neighbour_lists, similar, user_neighbour_lists
-from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, top_k
+from sparkrec.retrieval.topk import VECTOR, FloatArray, IntArray, ItemMatrix, top_k
 from sparkrec.tables import USER_IDX
 
 if TYPE_CHECKING:
@@ -98,12 +98,14 @@ class NeighbourScorer:
         taken: What users took until lists are made: ``neighbours.profiles``, or in the columns of ``tables.USER_ITEM``.
         n_items: Items that a list may hold.
         n_index: Size of the index of items.
+        factors: float32 ``[n_index]``: what the items' scores are multiplied by; None: nothing.
     """
 
     neighbours: DataFrame
     taken: DataFrame
     n_items: int
     n_index: int
+    factors: FloatArray | None = None
 
     def beside(self, k: int, excluded: IntArray) -> DataFrame:
         """``(query_idx, item_idx, rank, score)``: the items beside items, or the users beside users."""
@@ -127,7 +129,7 @@ class ItemNeighbourScorer(NeighbourScorer):
         """See ``Scorer``."""
         return item_neighbour_lists(
             self.taken.join(users, USER_IDX, "inner"), self.neighbours, self.n_index, key=key, k=k, seen=seen,
-            without=excluded, block_mb=settings.block_mb, pass_mb=settings.pass_mb,
+            without=excluded, factors=self.factors, block_mb=settings.block_mb, pass_mb=settings.pass_mb,
         )  # fmt: skip
 
 
@@ -139,7 +141,7 @@ class UserNeighbourScorer(NeighbourScorer):
         n_users: Size of the index of users.
     """
 
-    n_users: int
+    n_users: int = 0
 
     def best(
         self,

@@ -21,6 +21,7 @@ from sparkrec.models.neighbours import load_neighbours, profiles
 from sparkrec.models.popularity import (
     plus_popularity,
     popularity,
+    popularity_factors,
     popularity_matrix,
     popularity_queries,
     times_popularity,
@@ -28,7 +29,14 @@ from sparkrec.models.popularity import (
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import index_size
-from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, ItemNeighbourScorer, Scorer, UserNeighbourScorer
+from sparkrec.pipeline.scorer import (
+    NO_ITEMS,
+    DenseScorer,
+    ItemNeighbourScorer,
+    NeighbourScorer,
+    Scorer,
+    UserNeighbourScorer,
+)
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import debiased, user_item
@@ -165,13 +173,18 @@ def model_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of
 def _with_prior(night: Night, inputs: Inputs, scorer: Scorer, card: ModelCard, as_of: datetime) -> Scorer:
     """The scorer blended with what was popular of late, where the configuration asks for it."""
     prior = night.config.prior
-    found = {"als": (prior.als, times_popularity), "two_tower": (prior.two_tower, plus_popularity)}.get(card.model)
-    if found is None or not found[0] or not isinstance(scorer, DenseScorer):
+    strength = {"als": prior.als, "two_tower": prior.two_tower, "item_neighbours": prior.item_neighbours}.get(
+        card.model
+    )
+    if not strength:
         return scorer
-    strength, blend = found
     recent = popularity(inputs.read(INTERACTIONS), night.fmt.event_weights, as_of, prior.days)
-    users = popularity_matrix(recent, len(scorer.items.vectors)).vectors[:, 0]
-    return replace(scorer, items=blend(scorer.items, users, strength))
+    users = popularity_matrix(recent, card.n_items).vectors[:, 0]
+    if isinstance(scorer, NeighbourScorer):
+        return replace(scorer, factors=popularity_factors(users, strength))
+    assert isinstance(scorer, DenseScorer)  # these are the models with a prior
+    blend = plus_popularity if card.model == "two_tower" else times_popularity
+    return replace(scorer, items=blend(scorer.items, users[: len(scorer.items.vectors)], strength))
 
 
 def seen_pairs(night: Night, inputs: Inputs, before: datetime) -> DataFrame:
@@ -222,8 +235,8 @@ def _item_neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, a
     neighbours, _ = load_neighbours(night.spark, part_path(night.warehouse, card.model, night.run_date, part))
     half_life, weights = night.config.item_neighbours.half_life_days, night.fmt.event_weights
     taken = profiles(inputs.read(INTERACTIONS), weights, as_of, half_life)
-    listed = neighbours.select(ITEM_IDX).distinct().count()
-    return ItemNeighbourScorer(neighbours, taken, listed, index_size(inputs, ITEM_INDEX))
+    listed, n_index = neighbours.select(ITEM_IDX).distinct().count(), index_size(inputs, ITEM_INDEX)
+    return ItemNeighbourScorer(neighbours, taken, listed, n_index)
 
 
 def _user_neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> UserNeighbourScorer:
@@ -233,7 +246,7 @@ def _user_neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, a
     settings = replace(night.config.prepare.user_item, half_life_days=half_life)
     taken = user_item(inputs.read(INTERACTIONS), settings, night.fmt.event_weights, as_of)
     listed, n_users = taken.select(ITEM_IDX).distinct().count(), index_size(inputs, USER_INDEX)
-    return UserNeighbourScorer(neighbours, taken, listed, index_size(inputs, ITEM_INDEX), n_users)
+    return UserNeighbourScorer(neighbours, taken, listed, index_size(inputs, ITEM_INDEX), n_users=n_users)
 
 
 def _content(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:

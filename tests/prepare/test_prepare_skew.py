@@ -31,6 +31,7 @@ def events(spark):
         F.timestamp_seconds(1_320_000_000 + F.when(robot, F.col("id")).otherwise(minute * 60)).alias("ts"),
         F.lit(1.0).alias("value"),
         F.lit(1.0).alias("quantity"),
+        F.lit(1.0).alias("price"),
         F.when(robot, F.lit("one")).otherwise(user).alias("log_session_id"),
         F.when(robot, F.lit("one")).otherwise(user).alias("basket_id"),
     )
