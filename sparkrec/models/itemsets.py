@@ -52,7 +52,7 @@ class Baskets:
     """Baskets as the miners read them.
 
     Attributes:
-        rows: ``(items array<int>)``: the frequent items of each basket, the most frequent first.
+        rows: ``(items array<int>, …)``: the frequent items of each basket, the most frequent first; persisted.
         frequent: The frequent items (``item_idx``), the most frequent first, equal ones by number.
         n_baskets: All baskets, those without a frequent item too.
         minimum: Baskets that a frequent set is in, at least.
@@ -102,7 +102,7 @@ def prepared(baskets: DataFrame, config: RulesConfig) -> Baskets:
         name: sum(row[column] for row in table)
         for name, column in (("rare_entries", "rare"), ("cut_baskets", "long"), ("cut_entries", "cut"))
     }
-    return Baskets(rows.select(ITEMS), frequent, n_baskets, minimum, {r["size"]: r["n"] for r in table}, left_out)
+    return Baskets(rows, frequent, n_baskets, minimum, {r["size"]: r["n"] for r in table}, left_out)
 
 
 def minimum_baskets(min_support: float, n_baskets: int) -> int:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
-BUCKET_LENGTH, HASH_TABLES, HASHES = 2.0, 32, 8
+BUCKET_LENGTH, HASH_TABLES, HASHES = 3.0, 48, 10
 PAIRS_AT_ONCE = 1 << 21  # candidates that are looked at together; those of one row always are
 SCORED_AT_ONCE = 1 << 16
 MEMBER = "member"
