@@ -92,12 +92,16 @@ def _tops(groups: DataFrame, taken: DataFrame, attributes: DataFrame, n_top: int
 
 
 def _summary(row: Mapping[str, Any]) -> str:
-    parts = [f"{row['size']:,} users ({_percent(row['share'])})"]
+    parts = [f"{_number(row['size'], 'user')} ({_percent(row['share'])})"]
     if row[RECENCY] is not None:
-        parts += [f"last seen {row[RECENCY]:,.0f} days ago", f"{row[FREQUENCY]:,.0f} events"]
+        parts += [f"last seen {_number(row[RECENCY], 'day')} ago", _number(row[FREQUENCY], "event")]
     if row["top"]:
         parts.append(f"mostly: {', '.join(row['top'])}")
     return ", ".join(parts)
+
+
+def _number(n: float, what: str) -> str:
+    return f"{n:,.0f} {what}{'' if round(n) == 1 else 's'}"
 
 
 def _percent(share: float) -> str:

@@ -21,7 +21,7 @@ from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
 from sparkrec.config import UserGroupsConfig
-from sparkrec.errors import UserError
+from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 from sparkrec.models.popularity import fallback_matrix
 from sparkrec.prepare.cut import utc
@@ -68,8 +68,12 @@ def group_users(vectors: DataFrame, config: UserGroupsConfig) -> UserGroups:
 
     Raises:
         UserError: There are fewer users than groups, or a number of groups is below 2.
+        InvariantError: A vector is null or not finite.
     """
-    n_users = vectors.count()
+    finite = F.forall(VECTOR, lambda x: x.isNotNull() & ~F.isnan(x) & (F.abs(x) != float("inf")))
+    n_users, n_finite = vectors.agg(F.count("*"), F.count_if(finite)).first()  # type: ignore[misc]
+    if n_finite < n_users:
+        raise InvariantError(f"{n_users - n_finite} of {n_users} users' vectors are not finite")
     tried = [k for k in sorted(set(config.groups)) if k <= n_users]
     if not tried or tried[0] < 2:
         where, fix = f"user_groups.groups={config.groups}, {n_users} users", "numbers from 2 to that of the users"

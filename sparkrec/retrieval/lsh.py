@@ -72,18 +72,18 @@ class _Jaccard:
 class _Tables:
     """Rows by bucket: of table t the rows in order of their buckets, and the first place of each bucket.
 
-    ``bucket_of`` is int64 ``[n, tables]``, -1 for a row without one; ``rows[t]`` holds those that may be on a list.
+    ``bucket_of`` is int32 ``[n, tables]``, -1 for a row without one; ``rows[t]`` holds those that may be on a list.
     """
 
-    bucket_of: IntArray
-    rows: tuple[IntArray, ...]
+    bucket_of: npt.NDArray[np.int32]
+    rows: tuple[npt.NDArray[np.int32], ...]
     first: tuple[IntArray, ...]
 
     @staticmethod
-    def build(bucket_of: IntArray, shown: npt.NDArray[np.bool_]) -> _Tables:
+    def build(bucket_of: npt.NDArray[np.int32], shown: npt.NDArray[np.bool_]) -> _Tables:
         rows, first = [], []
         for buckets in bucket_of.T:
-            usable = np.flatnonzero(shown & (buckets >= 0))
+            usable = np.flatnonzero(shown & (buckets >= 0)).astype(np.int32)
             order = usable[np.argsort(buckets[usable], kind="stable")]
             rows.append(order)
             first.append(np.searchsorted(buckets[order], np.arange(buckets.max(initial=-1) + 2)))
@@ -142,7 +142,7 @@ def lsh_nearest(
     if excluded is not None:
         shown[excluded[excluded < len(shown)]] = False
     keys = _projection_keys(spark, directions, numbers, bucket_length, hash_tables * hashes, seed)
-    bucket_of = np.full((len(directions), hash_tables), -1, dtype=np.int64)
+    bucket_of = np.full((len(directions), hash_tables), -1, dtype=np.int32)
     bucket_of[numbers] = _buckets(keys, hash_tables)
     return _lists(spark, numbers, _Tables.build(bucket_of, shown), _Cosine(directions), k)
 
@@ -186,7 +186,7 @@ def minhash_nearest(
     if excluded is not None:
         shown[excluded[excluded < len(shown)]] = False
     keys = _minhash_keys(spark, matrix, numbers, hash_tables * hashes, seed)
-    bucket_of = np.full((matrix.shape[0], hash_tables), -1, dtype=np.int64)
+    bucket_of = np.full((matrix.shape[0], hash_tables), -1, dtype=np.int32)
     bucket_of[numbers] = _buckets(keys, hash_tables)
     scorer = _Jaccard(matrix, np.diff(matrix.indptr).astype(np.int64))
     return _lists(spark, numbers, _Tables.build(bucket_of, shown), scorer, k)
@@ -271,9 +271,16 @@ def _collected(hashed: DataFrame, n: int, n_hashes: int) -> IntArray:
 
 
 def _buckets(keys: IntArray, hash_tables: int) -> IntArray:
-    """Numbers of the buckets, int64 ``[n, hash_tables]``: equal where all hashes of a table are."""
-    parts = np.split(keys, hash_tables, axis=1)
-    return np.column_stack([np.unique(part, axis=0, return_inverse=True)[1].reshape(-1) for part in parts])
+    """Numbers of the buckets, int64 ``[n, hash_tables]``: equal where all hashes of a table are.
+
+    A table's hashes are added up with fixed random factors, modulo 2^64. Where two sums should meet by chance, a bucket
+    holds further candidates, which are scored as any.
+    """
+    hashes = keys.shape[1] // hash_tables
+    parts = keys.reshape(len(keys), hash_tables, hashes).astype(np.uint64)
+    factors = np.random.default_rng(0).integers(1 << 63, size=hashes, dtype=np.uint64) | 1
+    sums = (parts * factors).sum(axis=2, dtype=np.uint64)
+    return np.column_stack([np.unique(column, return_inverse=True)[1] for column in sums.T])
 
 
 def _lists(spark: SparkSession, numbers: IntArray, tables: _Tables, scorer: Scorer, k: int) -> DataFrame:

@@ -41,7 +41,7 @@ def test_groups_are_described_by_medians_and_by_what_they_take_above_others(spar
     assert first["top"] == ["bag (50 %)", "mug (50 %)"]
     assert first["summary"] == ("4 users (80 %), last seen 4 days ago, 30 events, mostly: bag (50 %), mug (50 %)")
     assert (second["size"], second["recency_days"], second["top"]) == (1, None, ["bag (100 %)", "mug (100 %)"])
-    assert second["summary"] == "1 users (20 %), mostly: bag (100 %), mug (100 %)"
+    assert second["summary"] == "1 user (20 %), mostly: bag (100 %), mug (100 %)"
 
 
 def test_the_value_with_the_largest_lift_comes_first(spark):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparkrec.config import UserGroupsConfig
-from sparkrec.errors import UserError
+from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.user_groups import group_popularity, group_queries, group_users
 from sparkrec.retrieval.topk import top_k
 
@@ -83,6 +83,13 @@ def test_fewer_users_than_groups_are_refused(spark):
         group_users(frame, UserGroupsConfig(groups=[3, 4]))
     with pytest.raises(UserError, match="numbers from 2"):
         group_users(frame, UserGroupsConfig(groups=[1, 2]))
+
+
+def test_a_vector_that_is_not_finite_is_a_defect(spark):
+    rows = [(1, [0.0]), (2, [1.0]), (3, [float("nan")]), (4, [float("-inf")]), (5, None), (6, [None])]
+    frame = spark.createDataFrame(rows, "user_idx int, vector array<float>")
+    with pytest.raises(InvariantError, match="4 of 6 users' vectors are not finite"):
+        group_users(frame, UserGroupsConfig(groups=[2]))
 
 
 AS_OF = datetime(2020, 1, 31, tzinfo=UTC)
