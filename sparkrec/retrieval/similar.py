@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from sparkrec.retrieval.topk import PASS_MB, VECTOR, IntArray, ItemMatrix, top_k
+from sparkrec.retrieval.topk import PASS_MB, VECTOR, FloatArray, IntArray, ItemMatrix, top_k
 from sparkrec.tables import ITEM_IDX, QUERY_IDX
 
 if TYPE_CHECKING:
@@ -39,11 +40,7 @@ def nearest(
     """
     import pyarrow as pa
 
-    lengths = np.linalg.norm(rows.vectors.astype(np.float64), axis=1)
-    eligible = lengths > 0
-    if rows.eligible is not None:
-        eligible &= rows.eligible
-    directions = (rows.vectors / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
+    directions, eligible = unit_vectors(rows)
     numbers = np.flatnonzero(eligible).astype(np.int32)
     ends = np.arange(len(numbers) + 1, dtype=np.int64) * directions.shape[1]
     lists = pa.LargeListArray.from_arrays(pa.array(ends), pa.array(directions[numbers].ravel()))
@@ -52,3 +49,12 @@ def nearest(
     matrix = ItemMatrix(directions, None, eligible)
     matrix = matrix if excluded is None else matrix.without(excluded)
     return top_k(queries, matrix, key=QUERY_IDX, k=k, seen=itself, block_mb=block_mb, pass_mb=pass_mb)
+
+
+def unit_vectors(rows: ItemMatrix) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """The vectors at length 1, float32 ``[n, d]``, and which rows are eligible and have a direction, bool ``[n]``."""
+    lengths = np.linalg.norm(rows.vectors.astype(np.float64), axis=1)
+    eligible = lengths > 0
+    if rows.eligible is not None:
+        eligible &= rows.eligible
+    return (rows.vectors / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32), eligible
