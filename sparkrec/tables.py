@@ -397,7 +397,7 @@ def topk_table(model: str) -> Table:
         Column(ITEM_ID, "string", "item"),
         Column(SCORE, "float", "comparable within a list and a source only", check=_finite(SCORE, "float")),
         Column(MODEL_VERSION, "string", "version of the model"),
-        Column(SOURCE, "string", "what put the item there: model, or popularity where the model has no more"),
+        Column(SOURCE, "string", "what put the item there: model; group or popularity where the model has no more"),
     )
     key = (RUN_DATE, *(c.name for c in who), RANK)
     return Table(f"topk_{model}", f"Top-K lists of {model}.", columns, key=key, partition=(RUN_DATE,))

@@ -10,8 +10,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import UserError
 from sparkrec.models.rfm import FREQUENCY, MONETARY, RECENCY, RFM
-from sparkrec.models.user_groups import GROUP
-from sparkrec.tables import ID, IDX, ITEM_IDX, USER_IDX, VALUE
+from sparkrec.tables import GROUP_ID, ID, IDX, ITEM_IDX, USER_IDX, VALUE
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -47,29 +46,29 @@ def profiles(
     """What each group is like.
 
     Args:
-        groups: ``(user_idx, group)``.
+        groups: ``(user_idx, group_id)``.
         values: Of ``rfm_values``.
         taken: ``(user_idx, item_idx)``: what users took.
         attributes: ``(item_idx, value string)``, of ``attribute_values``; None: no ``top``.
         n_top: Values of the attribute that describe a group, at most.
 
     Returns:
-        ``(group int, size bigint, share double, recency_days double, frequency double, value double, top
+        ``(group_id int, size bigint, share double, recency_days double, frequency double, value double, top
         array<string>, summary string)``, a row for each group: medians; ``top`` are, of the values that most of the
         group's users took, those with the largest lift: their share in the group by their share of all users.
     """
     medians = [F.median(name).alias(name) for name in RFM]
-    rows = groups.join(values, USER_IDX, "left").groupBy(GROUP).agg(F.count("*").alias("size"), *medians)
-    facts = [row.asDict() for row in rows.orderBy(GROUP).collect()]
+    rows = groups.join(values, USER_IDX, "left").groupBy(GROUP_ID).agg(F.count("*").alias("size"), *medians)
+    facts = [row.asDict() for row in rows.orderBy(GROUP_ID).collect()]
     total = sum(row["size"] for row in facts)
     tops = {} if attributes is None else _tops(groups, taken, attributes, n_top)
     described = []
     for row in facts:
-        row |= {"share": row["size"] / total, "top": tops.get(row[GROUP], [])}
-        described.append((*(row[name] for name in (GROUP, "size", "share", *RFM, "top")), _summary(row)))
+        row |= {"share": row["size"] / total, "top": tops.get(row[GROUP_ID], [])}
+        described.append((*(row[name] for name in (GROUP_ID, "size", "share", *RFM, "top")), _summary(row)))
     return groups.sparkSession.createDataFrame(
         described,
-        f"{GROUP} int, size bigint, share double, {RECENCY} double, {FREQUENCY} double, {MONETARY} double, "
+        f"{GROUP_ID} int, size bigint, share double, {RECENCY} double, {FREQUENCY} double, {MONETARY} double, "
         "top array<string>, summary string",
     )
 
@@ -77,17 +76,17 @@ def profiles(
 def _tops(groups: DataFrame, taken: DataFrame, attributes: DataFrame, n_top: int) -> dict[int, list[str]]:
     """For each group its values, as ``value (share of the group's users)``, by lift, then users, then name."""
     pairs = taken.select(USER_IDX, ITEM_IDX).join(attributes, ITEM_IDX, "inner").select(USER_IDX, VALUE).distinct()
-    counts = pairs.join(groups, USER_IDX, "inner").groupBy(GROUP, VALUE).agg(F.count("*").alias("n"))
-    sizes = groups.groupBy(GROUP).agg(F.count("*").alias("size"))
+    counts = pairs.join(groups, USER_IDX, "inner").groupBy(GROUP_ID, VALUE).agg(F.count("*").alias("n"))
+    sizes = groups.groupBy(GROUP_ID).agg(F.count("*").alias("size"))
     overall = F.sum("n").over(Window.partitionBy(VALUE))
-    common = F.row_number().over(Window.partitionBy(GROUP).orderBy(F.desc("n"), VALUE))
+    common = F.row_number().over(Window.partitionBy(GROUP_ID).orderBy(F.desc("n"), VALUE))
     each = counts.withColumns({"overall": overall, "place": common}).where(F.col("place") <= COMMON)
-    each = each.join(F.broadcast(sizes), GROUP, "inner").withColumn("share", F.col("n") / F.col("size"))
-    by_lift = Window.partitionBy(GROUP).orderBy(F.desc(F.col("n") / F.col("overall")), F.desc("n"), VALUE)
+    each = each.join(F.broadcast(sizes), GROUP_ID, "inner").withColumn("share", F.col("n") / F.col("size"))
+    by_lift = Window.partitionBy(GROUP_ID).orderBy(F.desc(F.col("n") / F.col("overall")), F.desc("n"), VALUE)
     best = each.withColumn("place", F.row_number().over(by_lift)).where(F.col("place") <= n_top)
     found: dict[int, list[str]] = {}
-    for row in best.orderBy(GROUP, "place").collect():
-        found.setdefault(row[GROUP], []).append(f"{row[VALUE]} ({_percent(row['share'])})")
+    for row in best.orderBy(GROUP_ID, "place").collect():
+        found.setdefault(row[GROUP_ID], []).append(f"{row[VALUE]} ({_percent(row['share'])})")
     return found
 
 

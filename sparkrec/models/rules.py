@@ -23,14 +23,25 @@ from sparkrec.config import RulesConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 from sparkrec.models.itemsets import N_BASKETS, Miner, itemsets, prepared, refuse_too_many
-from sparkrec.tables import CONFIDENCE, ITEM_IDX, ITEMS, RANK, SCORE
+from sparkrec.tables import (
+    ANTECEDENT,
+    CONFIDENCE,
+    CONSEQUENT,
+    ITEM_IDX,
+    ITEMS,
+    LEVERAGE,
+    LIFT,
+    RANK,
+    SCORE,
+    SUPPORT,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 RULES, MODEL_FILE = "rules", "model.json"
-ANTECEDENT, CONSEQUENT = "antecedent", "consequent"
-SUPPORT, LIFT, LEVERAGE = "support", "lift", "leverage"
+
+
 _N_ANTECEDENT, _N_CONSEQUENT = "n_antecedent", "n_consequent"
 
 

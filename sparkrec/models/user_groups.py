@@ -27,12 +27,12 @@ from sparkrec.models.popularity import fallback_matrix
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.topk import ItemMatrix
-from sparkrec.tables import ITEM_IDX, TS, USER_IDX, VECTOR
+from sparkrec.tables import DISTANCE, GROUP_ID, ITEM_IDX, TS, USER_IDX, VECTOR
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-GROUP, DISTANCE, N_USERS = "group", "distance", "n_users"
+N_USERS = "n_users"
 STEP = 2.0**20  # vectors are rounded to multiples of its inverse
 ROWS_PER_PART = 50_000
 SILHOUETTE_OF_ONE = 0.0  # nothing tells one group apart (Rousseeuw 1987, section 2, gives 0 to groups of one)
@@ -45,7 +45,7 @@ class UserGroups:
     """Groups of users; the numbers are 0, 1, … by size, the largest first, equal ones in order of their centres.
 
     Attributes:
-        groups: ``(user_idx int, group int, distance float)``, the Euclidean distance from the group's centre. Held by
+        groups: ``(user_idx int, group_id int, distance float)``, the Euclidean distance from the centre. Held by
             the executors alone: write it at once.
         centres: float64 ``[groups, d]``.
         sizes: Users of each.
@@ -115,27 +115,27 @@ def _estimator(config: UserGroupsConfig, k: int) -> Any:
     from pyspark.ml.clustering import BisectingKMeans, KMeans
 
     kind = KMeans if config.method == "kmeans" else BisectingKMeans
-    return kind(featuresCol="features", predictionCol=GROUP, k=k, seed=config.seed)
+    return kind(featuresCol="features", predictionCol=GROUP_ID, k=k, seed=config.seed)
 
 
 def _silhouette(grouped: DataFrame) -> float:
     from pyspark.ml.evaluation import ClusteringEvaluator
 
-    if grouped.select(GROUP).distinct().count() < 2:
+    if grouped.select(GROUP_ID).distinct().count() < 2:
         return SILHOUETTE_OF_ONE
-    return float(ClusteringEvaluator(featuresCol="features", predictionCol=GROUP).evaluate(grouped))
+    return float(ClusteringEvaluator(featuresCol="features", predictionCol=GROUP_ID).evaluate(grouped))
 
 
 def _numbered(grouped: DataFrame, centres: FloatArray) -> tuple[DataFrame, FloatArray, tuple[int, ...]]:
     """The groups with their numbers, the centres and sizes in that order; clusters without a user are no groups."""
-    counts = {row[GROUP]: row["n"] for row in grouped.groupBy(GROUP).agg(F.count("*").alias("n")).collect()}
+    counts = {row[GROUP_ID]: row["n"] for row in grouped.groupBy(GROUP_ID).agg(F.count("*").alias("n")).collect()}
     order = sorted(counts, key=lambda cluster: (-counts[cluster], centres[cluster].tolist()))
     rows = [(cluster, number, centres[cluster].tolist()) for number, cluster in enumerate(order)]
     numbers = grouped.sparkSession.createDataFrame(rows, "cluster int, number int, centre array<double>")
     squares = F.zip_with(VECTOR, "centre", lambda x, y: (x - y) * (x - y))
     distance = F.sqrt(F.aggregate(squares, F.lit(0.0), lambda total, x: total + x)).cast("float")
-    joined = grouped.withColumnRenamed(GROUP, "cluster").join(F.broadcast(numbers), "cluster", "inner")
-    groups = joined.select(USER_IDX, F.col("number").alias(GROUP), distance.alias(DISTANCE)).localCheckpoint()
+    joined = grouped.withColumnRenamed(GROUP_ID, "cluster").join(F.broadcast(numbers), "cluster", "inner")
+    groups = joined.select(USER_IDX, F.col("number").alias(GROUP_ID), distance.alias(DISTANCE)).localCheckpoint()
     return groups, centres[order], tuple(counts[cluster] for cluster in order)
 
 
@@ -151,7 +151,7 @@ def group_popularity(
 
     Args:
         interactions: As for ``popularity``.
-        groups: ``(user_idx, group)``, the groups 0, 1, ….
+        groups: ``(user_idx, group_id)``, the groups 0, 1, ….
         event_weights: As for ``popularity``.
         as_of: As for ``popularity``.
         days: Length of the window that ends at ``as_of``.
@@ -164,29 +164,30 @@ def group_popularity(
     """
     within = (F.col(TS) < utc(as_of)) & (F.col(TS) >= utc(as_of - timedelta(days=days)))
     taken = counted(interactions, event_weights).where(within).select(USER_IDX, ITEM_IDX).distinct()
-    each = taken.join(groups.select(USER_IDX, GROUP), USER_IDX, "inner").groupBy(GROUP, ITEM_IDX)
+    each = taken.join(groups.select(USER_IDX, GROUP_ID), USER_IDX, "inner").groupBy(GROUP_ID, ITEM_IDX)
     table = each.agg(F.count("*").alias(N_USERS)).toArrow()
-    last = groups.agg(F.max(GROUP)).first()
+    last = groups.agg(F.max(GROUP_ID)).first()
     n_groups = 1 + int(last[0]) if last is not None and last[0] is not None else 0
     overall = fallback_matrix(interactions, event_weights, as_of, days, n_items)
     vectors = np.zeros((n_items, n_groups + 1), dtype=np.float32)
-    item, group, users = (table.column(name).to_numpy() for name in (ITEM_IDX, GROUP, N_USERS))
+    item, group, users = (table.column(name).to_numpy() for name in (ITEM_IDX, GROUP_ID, N_USERS))
     vectors[item, group] = users
     vectors[:, n_groups] = 0.5 * overall.vectors[:, 0] / (overall.vectors.max(initial=0.0) + 1.0)
     return ItemMatrix(vectors, None, overall.eligible)
 
 
-def group_queries(keys: DataFrame, groups: DataFrame, n_groups: int) -> DataFrame:
+def group_queries(keys: DataFrame, groups: DataFrame, n_groups: int, on: str = USER_IDX) -> DataFrame:
     """Queries for ``group_popularity``: one-hot vectors of the users' groups, and of none.
 
     Args:
         keys: With ``user_idx``, which may be null.
-        groups: ``(user_idx, group)``.
+        groups: ``(user_idx, group_id)``.
         n_groups: Number of groups.
+        on: The column of both that tells users apart.
 
     Returns:
         The columns of ``keys`` and ``vector array<float>`` of ``n_groups + 1``.
     """
-    joined = keys.join(groups.select(USER_IDX, F.col(GROUP).alias("_group")), USER_IDX, "left")
+    joined = keys.join(groups.select(on, F.col(GROUP_ID).alias("_group")), on, "left")
     one_hot = [F.coalesce((F.col("_group") == g).cast("float"), F.lit(0.0).cast("float")) for g in range(n_groups)]
     return joined.select(*keys.columns, F.array(*one_hot, F.lit(1.0).cast("float")).alias(VECTOR))

@@ -10,7 +10,7 @@ from sparkrec import store
 from sparkrec.models.group_profiles import attribute_values, profiles
 from sparkrec.models.rfm import rfm_scaling, rfm_values, rfm_vectors
 from sparkrec.models.user_groups import group_users
-from sparkrec.pipeline.ledger import StageResult
+from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.models import read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.scorer import DenseScorer
@@ -45,7 +45,7 @@ def run_user_groups(night: Night, inputs: Inputs) -> StageResult:
     taken = seen_pairs(night, inputs, night.as_of)
     described = profiles(found.groups, values, taken, _attributes(night, inputs))
     described = described.withColumn(RUN_DATE, F.lit(night.run_date)).coalesce(1)
-    outputs = {
+    outputs: Versions = {
         USER_GROUPS.name: store.replace_night(named, night.warehouse, USER_GROUPS, night.run_date),
         USER_GROUP_PROFILES.name: store.replace_night(described, night.warehouse, USER_GROUP_PROFILES, night.run_date),
     }

@@ -23,7 +23,7 @@ from sparkrec.model_kinds import KINDS, Lists
 from sparkrec.models.als import load_als
 from sparkrec.models.popularity import popularity, popularity_matrix, popularity_queries
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path
-from sparkrec.pipeline.next_items import next_product_ranks, session_model
+from sparkrec.pipeline.next_items import next_product_metrics, session_model
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.scorer import DenseScorer, Scorer
 from sparkrec.pipeline.scorers import seen_pairs, user_scorer
@@ -178,7 +178,7 @@ def judge_baskets(
         raise _nothing_held_out(cutoff)
     judged: list[Judged] = []
     for card in cards:
-        values = session_metrics(next_product_ranks(night, card, HOLDOUT, known, max(ks)), ks)
+        values = next_product_metrics(night, card, HOLDOUT, known, ks)
         judged += [(card.model, card.model_version, BASKETS_SPLIT, value) for value in values]
     baselines = _popularity_of_next(night, inputs, known, catalogue, cutoff, night.fmt.purchase_events)
     judged += [(name, "", BASKETS_SPLIT, value) for name, value in (baselines if with_baselines else ())]

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pyspark import StorageLevel
 
 from sparkrec.config import SessionNeighboursConfig
+from sparkrec.evaluation.baskets import basket_metrics, next_products
+from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
+from sparkrec.evaluation.ranking import ALL
+from sparkrec.evaluation.values import MetricValue
+from sparkrec.model_kinds import KINDS, Lists
 from sparkrec.models import session_neighbours
+from sparkrec.models.rules import complete, load_rules
 from sparkrec.models.session_neighbours import TrainedSessions
 from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.night import Night
 from sparkrec.retrieval import gru_states
+from sparkrec.retrieval.item_embeddings import stored_vectors
+from sparkrec.retrieval.similar import nearest
+from sparkrec.tables import BASKET_ID, SESSION_ID
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -86,21 +97,27 @@ def neighbour_model(night: Night, card: ModelCard, part: str) -> NeighbourModel:
     return NeighbourModel(session_neighbours.trained_sessions(rows, card.n_items), night.config.session_neighbours)
 
 
-def next_product_ranks(night: Night, card: ModelCard, part: str, baskets: DataFrame, k: int) -> DataFrame:
-    """``(rank double)`` of each next product of the baskets; where no list of length k holds it, a rank beyond any list.
+def next_product_metrics(
+    night: Night, card: ModelCard, part: str, baskets: DataFrame, ks: Sequence[int]
+) -> list[MetricValue]:
+    """Metrics of a model's lists at guessing the next products of baskets.
 
     Args:
         night: The night.
-        card: A model whose lists are for items or for baskets.
+        card: A model whose lists are for items (asked what goes with the product before) or for baskets (shown all
+            that is in the basket by then).
         part: Its part.
         baskets: ``(session_id string, items array<int>)``, items in order.
-        k: Length of the lists that are looked at.
+        ks: Lengths of the lists.
     """
-    path = part_path(night.warehouse, card.model, night.run_date, part)
+    path, k = part_path(night.warehouse, card.model, night.run_date, part), max(ks)
     if KINDS[card.model].lists is Lists.ITEMS:
         settings = night.config.topk
         lists = nearest(night.spark, stored_vectors(path), k=k, block_mb=settings.block_mb, pass_mb=settings.pass_mb)
-        return product_ranks(lists, next_products(baskets), beyond=card.n_items + 1)
-    cases = prefixes(baskets.withColumnRenamed(SESSION_ID, BASKET_ID), night.config.rules.max_basket_items)
-    lists = complete(cases, load_rules(night.spark, path).rules, key=CASE, k=k)
-    return case_ranks(lists, cases, beyond=card.n_items + 1)
+        return basket_metrics(lists, next_products(baskets), ks)[ALL]
+    cases = prefixes(baskets.withColumnRenamed(SESSION_ID, BASKET_ID)).persist(StorageLevel.MEMORY_AND_DISK)
+    lists = complete(cases, load_rules(night.spark, path).rules, key=CASE, k=k).persist(StorageLevel.MEMORY_AND_DISK)
+    values = completion_metrics(lists, cases, ks, card.n_items)
+    for frame in (lists, cases):
+        frame.unpersist()
+    return values

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from sparkrec.config import Config
-from sparkrec.model_kinds import KINDS
+from sparkrec.model_kinds import KINDS, MODELS
 from sparkrec.pipeline.data_stages import plan_ingest, run_index, run_ingest, run_prepare
 from sparkrec.pipeline.evaluate_stage import run_evaluate
+from sparkrec.pipeline.groups_stage import run_user_groups
 from sparkrec.pipeline.hybrid_stage import run_train_hybrid
 from sparkrec.pipeline.maintain_stage import maintenance_due, run_maintain
 from sparkrec.pipeline.neighbour_stages import (
@@ -18,6 +19,7 @@ from sparkrec.pipeline.neighbour_stages import (
 )
 from sparkrec.pipeline.night import Night, Stage
 from sparkrec.pipeline.parts import blended_models
+from sparkrec.pipeline.product_stages import run_train_rules
 from sparkrec.pipeline.topk_stage import run_topk
 from sparkrec.pipeline.train_stages import run_train_als, run_train_gru, run_train_two_tower
 from sparkrec.pipeline.warm_start import beginning
@@ -33,6 +35,7 @@ from sparkrec.tables import (
     METRICS,
     SESSIONS,
     USER_FEATURES,
+    USER_GROUPS,
     USER_INDEX,
     USER_ITEM,
     USERS_TABLE,
@@ -93,6 +96,12 @@ _STAGES = (
         run_train_two_tower,
     ),
     Stage(
+        "train_rules",
+        (INTERACTIONS, COPURCHASE, USER_INDEX, ITEM_INDEX),
+        lambda n: (n.fmt.purchase_events, *_training(n, "rules")),
+        run_train_rules,
+    ),
+    Stage(
         "train_item_neighbours",
         (INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX),
         lambda n: _training(n, "item_neighbours"),
@@ -139,6 +148,14 @@ _STAGES = (
         models=lambda c: c.models,
     ),
     Stage(
+        "user_groups",
+        (INTERACTIONS, USER_INDEX, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
+        lambda n: (n.config.user_groups, n.fmt.event_weights, n.fmt.title),
+        run_user_groups,
+        optional=(ITEMS_TABLE,),
+        models=lambda c: [c.user_groups.vectors] if c.user_groups.vectors in MODELS else [],
+    ),
+    Stage(
         "topk",
         (*_SCORED, SESSIONS, COPURCHASE),
         lambda n: (
@@ -147,10 +164,11 @@ _STAGES = (
             n.config.prior,
             n.config.gate,
             n.config.evaluation.recent_days,
+            n.config.user_groups.enabled,
             *_counting(n),
         ),
         run_topk,
-        optional=(METRICS, ITEMS_TABLE),
+        optional=(METRICS, ITEMS_TABLE, USER_GROUPS),
         models=lambda c: c.models,
     ),
     Stage("maintain", (), lambda n: (n.config.maintenance,), run_maintain, plan=maintenance_due, aftercare=True),
@@ -161,6 +179,7 @@ STAGES = {stage.name: stage for stage in _STAGES}
 def stage_names(config: Config) -> list[str]:
     """The stages of a whole night with these settings, in order."""
     left_out = {f"train_{model}" for model in KINDS if model not in config.models}
-    if not config.maintenance.enabled:
-        left_out.add("maintain")
+    for stage, enabled in (("maintain", config.maintenance.enabled), ("user_groups", config.user_groups.enabled)):
+        if not enabled:
+            left_out.add(stage)
     return [name for name in STAGES if name not in left_out]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
@@ -20,26 +20,41 @@ from sparkrec.evaluation.gate import objections
 from sparkrec.evaluation.values import RECENT, MetricValue, split_of
 from sparkrec.log import warn_event
 from sparkrec.model_kinds import KINDS, Lists
-from sparkrec.models.popularity import fallback_matrix
+from sparkrec.models.popularity import fallback_matrix, popularity_queries
+from sparkrec.models.rules import load_rules
+from sparkrec.models.user_groups import group_popularity, group_queries
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.lists import Lists as ListsOf
 from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, user_lists
-from sparkrec.pipeline.models import ModelCard, read_card
+from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import last_published, make_current
-from sparkrec.retrieval.fallback import FROM_MODEL, Counts, count_lists, filled_up
+from sparkrec.retrieval.fallback import FROM_GROUP, FROM_MODEL, FROM_POPULARITY, Counts, count_lists, filled_up
 from sparkrec.retrieval.publish import published, published_similar
 from sparkrec.retrieval.topk import IntArray
 from sparkrec.tables import (
+    ANTECEDENT,
+    CONFIDENCE,
+    CONSEQUENT,
+    GROUP_ID,
     ID,
     IDX,
     INTERACTIONS,
     ITEM_INDEX,
     ITEMS_TABLE,
+    LEVERAGE,
+    LIFT,
     METRICS,
     MODEL_VERSION,
+    N_BASKETS,
+    RULES,
     RUN_DATE,
+    SCORE,
     SOURCE,
+    SUPPORT,
+    USER_GROUPS,
+    USER_ID,
+    USER_IDX,
     USER_INDEX,
     VALUE,
     lists_table,
@@ -69,6 +84,10 @@ def run_topk(night: Night, inputs: Inputs) -> StageResult:
                 raise UserError(f"no list for {model}", where=str(night.run_date), fix="see its training's messages")
             outputs[table.name] = store.replace_night(lists, night.warehouse, table, night.run_date)
             outputs |= _publish_similar(night, inputs, card, excluded)
+            if model == "rules":
+                outputs[RULES.name] = store.replace_night(
+                    _named_rules(night, inputs, card), night.warehouse, RULES, night.run_date
+                )
             published_cards.append(card)
         rows += counts.rows
         note = f"{model}: {counts.lists} lists, {counts.whole} of them with {night.config.topk.k} items"
@@ -118,18 +137,40 @@ def _persisted(rows: DataFrame, kept: ExitStack) -> DataFrame:
 
 
 def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: ListsOf, excluded: IntArray) -> DataFrame:
-    """The lists, filled up with what was popular in the window of the recent-popularity baseline."""
+    """The lists, filled up with what was popular in the window of the recent-popularity baseline.
+
+    Where users have groups, what is popular in a user's group comes first.
+    """
     days, settings = night.config.evaluation.recent_days, night.config.topk
-    popular = fallback_matrix(inputs.read(INTERACTIONS), lists.event_weights, night.as_of, days, card.n_items)
-    return filled_up(
+    rows, when = inputs.read(INTERACTIONS), (lists.event_weights, night.as_of, days, card.n_items)
+    groups = _groups(night, inputs)
+    if groups is None:
+        popular, source, queries = fallback_matrix(rows, *when), FROM_POPULARITY, popularity_queries
+    else:
+        popular, source = group_popularity(rows, groups, *when), FROM_GROUP
+        queries = partial(group_queries, groups=groups, n_groups=popular.vectors.shape[1] - 1, on=USER_ID)
+    filled = filled_up(
         lists.rows,
         lists.keys,
         popular.without(excluded),
         key=lists.key,
         k=settings.k,
         seen=lists.seen,
+        queries=queries,
+        source=source,
         block_mb=settings.block_mb,
     )
+    nobody = (F.col(SOURCE) == FROM_GROUP) & (F.col(SCORE) < 1)  # nobody of the group has taken it of late
+    return filled.withColumn(SOURCE, F.when(nobody, FROM_POPULARITY).otherwise(F.col(SOURCE)))
+
+
+def _groups(night: Night, inputs: Inputs) -> DataFrame | None:
+    """``(user_idx, user_id, group_id)`` of the night; None without groups."""
+    if not night.config.user_groups.enabled or not inputs.has(USER_GROUPS):
+        return None
+    users = inputs.read(USER_INDEX).select(F.col(IDX).alias(USER_IDX), F.col(ID).alias(USER_ID))
+    mine = inputs.read(USER_GROUPS).where(F.col(RUN_DATE) == F.lit(night.run_date))
+    return mine.join(users, USER_ID, "inner").select(USER_IDX, USER_ID, GROUP_ID)
 
 
 def _publish_similar(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Versions:
@@ -146,6 +187,25 @@ def _publish_similar(night: Night, inputs: Inputs, card: ModelCard, excluded: In
             named = published_similar(lists, inputs.read(index), night.run_date, card.model_version, table)
             outputs[table.name] = store.replace_night(named, night.warehouse, table, night.run_date)
     return outputs
+
+
+def _named_rules(night: Night, inputs: Inputs, card: ModelCard) -> DataFrame:
+    """The rules of the served part in the columns of ``tables.RULES``, items by their ids."""
+    path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
+    index = inputs.read(ITEM_INDEX)
+    names = F.broadcast(index.select(F.col(IDX).alias(CONSEQUENT), F.col(ID).alias("_consequent")))
+    rules = load_rules(night.spark, path).rules.join(names, CONSEQUENT, "inner")
+    each = rules.select("*", F.posexplode(ANTECEDENT).alias("_place", IDX)).join(F.broadcast(index), IDX, "inner")
+    measures = [SUPPORT, CONFIDENCE, LIFT, LEVERAGE, N_BASKETS]
+    ordered = F.array_sort(F.collect_list(F.struct("_place", ID)))
+    grouped = each.groupBy(ANTECEDENT, CONSEQUENT, "_consequent", *measures).agg(ordered.alias("_items"))
+    return grouped.select(
+        F.lit(night.run_date).alias(RUN_DATE),
+        F.col(f"_items.{ID}").alias(ANTECEDENT),
+        F.col("_consequent").alias(CONSEQUENT),
+        *measures,
+        F.lit(card.model_version).alias(MODEL_VERSION),
+    )
 
 
 def excluded_items(night: Night, inputs: Inputs) -> IntArray:

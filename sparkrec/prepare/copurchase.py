@@ -35,7 +35,8 @@ def copurchase(
     purchases without an id fall back to the window.
 
     A basket holds its distinct items in the order of their first purchase (of equal times in a drawn one, see
-    :func:`sparkrec.prepare.grouping.in_order`): the first ``max_items`` of them. Baskets with fewer than ``min_items`` distinct items are left out.
+    :func:`sparkrec.prepare.grouping.in_order`): the first ``max_items`` of them. Baskets with fewer than ``min_items``
+    distinct items are left out.
 
     Args:
         interactions: The columns of ``tables.INTERACTIONS``.

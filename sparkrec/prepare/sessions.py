@@ -45,9 +45,9 @@ def sessions(
     are left out. ``by=session_id``: the log's own sessions, one for each of their users (see
     :func:`sparkrec.prepare.grouping.with_owner`); events without an id fall back to the gap.
 
-    Events are in order of time (:func:`sparkrec.prepare.grouping.in_order`). Immediate repeats of an item become its first event
-    (``collapse_repeats``); what is left is split into pieces of ``max_length``; pieces shorter than ``min_length``
-    are left out. No array is ever longer than ``max_length``, whatever a user did.
+    Events are in order of time (:func:`sparkrec.prepare.grouping.in_order`). Immediate repeats of an item become its
+    first event (``collapse_repeats``); what is left is split into pieces of ``max_length``; pieces shorter than
+    ``min_length`` are left out. No array is ever longer than ``max_length``, whatever a user did.
 
     Args:
         interactions: The columns of ``tables.INTERACTIONS``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from sparkrec.tables import ITEM_IDX, RANK, SCORE, SOURCE
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-FROM_MODEL, FROM_POPULARITY = "model", "popularity"
+FROM_MODEL, FROM_POPULARITY, FROM_GROUP = "model", "popularity", "group"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Counts:
 
     Attributes:
         rows: Their rows.
-        popular: Rows that came from popularity.
+        popular: Rows that came from popularity, overall or in a group of users.
         lists: Keys that have a row.
         whole: Keys that have ``k``.
         expected: Keys that should have a list.
@@ -50,7 +50,7 @@ def count_lists(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int
 
     names, n = list(key), F.coalesce("n", F.lit(0))
     lengths = lists.groupBy(*names).agg(
-        F.count("*").alias("n"), F.count_if(F.col(SOURCE) == FROM_POPULARITY).alias("popular")
+        F.count("*").alias("n"), F.count_if(F.col(SOURCE) != FROM_MODEL).alias("popular")
     )
     both = keys.select(*names, F.lit(True).alias("expected")).join(lengths, names, "full")
     row = both.agg(
@@ -73,23 +73,26 @@ def filled_up(
     key: Sequence[str],
     k: int,
     seen: DataFrame | None = None,
+    queries: Callable[[DataFrame], DataFrame] = popularity_queries,
+    source: str = FROM_POPULARITY,
     block_mb: int = 64,
 ) -> DataFrame:
-    """The lists with what they lack of ``k`` items, by popularity, below the model's own.
+    """The lists with what they lack of ``k`` items, by popularity, below what they hold.
 
     Args:
-        lists: ``(key…, item_idx int, rank int from 1, score float)`` of the model; read several times, so persist it.
+        lists: ``(key…, item_idx int, rank int from 1, score float, source string)``; read several times, so persist it.
         keys: ``(key…)``, distinct: who should have a list, besides those of ``lists``.
-        popular: ``popularity_matrix``.
+        popular: ``popularity_matrix``, or what ``queries`` ask.
         key: The column or columns that identify a list.
         k: Length of a whole list.
         seen: ``(key columns or some of them, item_idx)``: pairs to leave out.
+        queries: Adds the ``vector`` to the keys of short lists.
+        source: What the rows that fill up say of themselves.
         block_mb: Memory of a block of scores, per worker process.
 
     Returns:
-        ``(key…, item_idx, rank, score, source)``: the rows of ``lists`` with ``source`` = model, and those that fill
-        up with ``source`` = popularity, whose score is the popularity. A list stays short where no more items are
-        popular that its key has not seen.
+        ``(key…, item_idx, rank, score, source)``: the rows of ``lists`` and those that fill up, whose score is the
+        popularity. A list stays short where no more items are popular that its key has not seen.
     """
     import pyspark.sql.functions as F
 
@@ -102,8 +105,7 @@ def filled_up(
         on = [name for name in names if name in seen.columns]
         among_short = short.select(*names).join(seen.select(*on, ITEM_IDX), on, "inner")
         taken = own.unionByName(among_short.select(*names, ITEM_IDX)).distinct()
-    more = top_k(popularity_queries(short.select(*names)), popular, key=names, k=k, seen=taken, block_mb=block_mb)
+    more = top_k(queries(short.select(*names)), popular, key=names, k=k, seen=taken, block_mb=block_mb)
     below = more.join(short, names, "inner").withColumn(RANK, F.col(RANK) + F.col("n")).where(F.col(RANK) <= k)
     columns = [*names, ITEM_IDX, RANK, SCORE]
-    filled = below.select(*columns, F.lit(FROM_POPULARITY).alias(SOURCE))
-    return lists.select(*columns, F.lit(FROM_MODEL).alias(SOURCE)).unionByName(filled)
+    return lists.select(*columns, SOURCE).unionByName(below.select(*columns, F.lit(source).alias(SOURCE)))

@@ -45,10 +45,10 @@ def test_planted_groups_are_found_and_numbered_by_size(spark, method):
     rows = {r["user_idx"]: r for r in found.groups.collect()}
     assert rows.keys() == vectors.keys()
     for user, vector in vectors.items():
-        own = found.centres[rows[user]["group"]]
+        own = found.centres[rows[user]["group_id"]]
         assert np.abs(own - vector).max() < 2.5  # its own planted centre, not another
         assert rows[user]["distance"] == pytest.approx(np.linalg.norm(own - vector), abs=1e-5)
-    groups = {user: row["group"] for user, row in rows.items()}
+    groups = {user: row["group_id"] for user, row in rows.items()}
     assert found.silhouettes[3] == pytest.approx(silhouette(vectors, groups), abs=1e-9)
 
 
@@ -72,7 +72,7 @@ def test_groups_of_one_size_are_in_order_of_their_centres_and_fewer_win_ties(spa
     assert found.silhouettes == pytest.approx({2: 1.0, 3: 1.0})
     assert found.silhouettes[2] == found.silhouettes[3]  # the third group would be empty
     assert found.centres.tolist() == [[-5.0, 1.0], [5.0, 1.0]]
-    assert {r["user_idx"]: (r["group"], r["distance"]) for r in found.groups.collect()} == {
+    assert {r["user_idx"]: (r["group_id"], r["distance"]) for r in found.groups.collect()} == {
         0: (1, 0.0), 1: (0, 0.0), 2: (1, 0.0), 3: (0, 0.0),
     }  # fmt: skip
 
@@ -111,7 +111,7 @@ def interactions(spark):
 
 def test_users_are_given_what_is_popular_in_their_group_and_then_with_all(spark):
     groups = spark.createDataFrame([(1, 0, 0.1), (2, 0, 0.1), (3, 1, 0.1), (4, 1, 0.1), (5, 1, 0.1)],
-                                   "user_idx int, group int, distance float")  # fmt: skip
+                                   "user_idx int, group_id int, distance float")  # fmt: skip
     items = group_popularity(interactions(spark), groups, {"buy": 1.0, "return": 0.0}, AS_OF, 7.0, 7)
     assert items.vectors.shape == (7, 3)
     assert items.vectors[:, :2].tolist() == [[2, 0], [1, 3], [0, 0], [0, 1], [0, 0], [0, 0], [0, 0]]
@@ -129,7 +129,7 @@ def test_users_are_given_what_is_popular_in_their_group_and_then_with_all(spark)
 
 
 def test_popularity_of_no_groups_is_that_of_all(spark):
-    none = spark.createDataFrame([], "user_idx int, group int")
+    none = spark.createDataFrame([], "user_idx int, group_id int")
     items = group_popularity(interactions(spark), none, {"buy": 1.0}, AS_OF, 7.0, 7)
     assert items.vectors.shape == (7, 1)
     assert np.argsort(-items.vectors[:4, 0], kind="stable").tolist() == [1, 3, 0, 2]

@@ -7,7 +7,7 @@ from sparkrec.models.popularity import fallback_matrix
 from sparkrec.retrieval.fallback import Counts, count_lists, filled_up
 from sparkrec.retrieval.topk import ItemMatrix
 
-LISTS = "user_idx int, item_idx int, rank int, score float"
+LISTS = "user_idx int, item_idx int, rank int, score float, source string"
 
 
 def popular(scores):
@@ -22,7 +22,8 @@ def rows(frame):
 
 def test_short_lists_and_missing_ones_are_filled_up_below_the_models_own(spark):
     lists = spark.createDataFrame(
-        [(1, 4, 1, 0.9), (1, 2, 2, 0.5), (2, 0, 1, 0.3), (2, 1, 2, 0.2), (2, 3, 3, 0.1)], LISTS
+        [(*row, "model") for row in ((1, 4, 1, 0.9), (1, 2, 2, 0.5), (2, 0, 1, 0.3), (2, 1, 2, 0.2), (2, 3, 3, 0.1))],
+        LISTS,
     )
     keys = spark.createDataFrame([(1,), (2,), (3,)], "user_idx int")
     seen = spark.createDataFrame([(1, 0), (3, 1), (3, 0), (9, 9)], "user_idx int, item_idx int")
@@ -42,7 +43,7 @@ def test_short_lists_and_missing_ones_are_filled_up_below_the_models_own(spark):
 
 
 def test_a_list_of_no_key_is_filled_up_too_and_one_stays_short_where_nothing_is_left(spark):
-    lists = spark.createDataFrame([(5, 0, 1, 1.0)], LISTS)
+    lists = spark.createDataFrame([(5, 0, 1, 1.0, "model")], LISTS)
     keys = spark.createDataFrame([], "user_idx int")
     filled = filled_up(lists, keys, popular([3.0, 2.0, None]), key=["user_idx"], k=3)
     assert rows(filled) == [(5, 1, 0, 1.0, "model"), (5, 2, 1, 2.0, "popularity")]
