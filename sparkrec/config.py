@@ -188,6 +188,9 @@ class TopKConfig:
     ivf_cells: int = 0  # ivf: cells that the items are divided into; 0: four times the root of their number
     ivf_probes: int = 16  # ivf: cells that are searched
     block_mb: int = 64  # memory of a block of scores
+    similar_index: str = "exact"  # exact | lsh: the items beside items by MLlib's random projections
+    lsh_tables: int = 48  # lsh: hash tables
+    lsh_hashes: int = 10  # lsh: projections of a table
     pass_mb: int = 1024  # memory of the item vectors that a worker searches at once: more items take several passes
 
 

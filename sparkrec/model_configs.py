@@ -136,6 +136,7 @@ class RulesConfig:
     min_lift: float = 1.0
     max_basket_items: int = 100  # longer baskets keep their most frequent items
     max_itemset: int = 4  # items of a rule, both sides together
+    miner: str = "level_wise"  # level_wise (sets up to max_itemset) | fp_growth (MLlib's, which walks longer ones too)
     max_rules: int = 5_000_000  # more candidates than this are refused with a line that says what to change
 
 

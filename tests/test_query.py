@@ -151,7 +151,7 @@ def test_unknown_user(warehouse, untouched, user):
 
 @pytest.mark.parametrize("model", ["", "ALS", "../topk_als", "als'; --", "als/../topk_als", "nope"])
 def test_unknown_model(warehouse, untouched, model):
-    with pytest.raises(UserError, match=r"unknown model.*als, gru, two_tower"):
+    with pytest.raises(UserError, match=r"unknown model.*als, content, gru, hybrid"):
         query.topk(warehouse, model, "a")
 
 

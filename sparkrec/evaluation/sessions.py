@@ -34,11 +34,12 @@ def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
     import pyspark.sql.functions as F
 
     columns = [F.count("*").alias("n"), F.count_if(F.col(RANK).isNull() | (F.col(RANK) < 1)).alias("wrong")]
+    gain = F.try_divide(F.lit(1.0), F.log2(1.0 + F.col(RANK)))
     for k in ks:
         within = F.col(RANK) <= k
         columns.append(F.avg(within.cast("double")).alias(f"recall_{k}"))
         columns.append(F.avg(F.when(within, F.try_divide(F.lit(1.0), F.col(RANK))).otherwise(0.0)).alias(f"mrr_{k}"))
-        columns.append(F.avg(F.when(within, 1.0 / F.log2(1.0 + F.col(RANK))).otherwise(0.0)).alias(f"ndcg_{k}"))
+        columns.append(F.avg(F.when(within, gain).otherwise(0.0)).alias(f"ndcg_{k}"))
     row = ranks.agg(*columns).first()
     if row is None or not row["n"]:
         raise InvariantError("no event to predict after the cutoff: nothing to judge by")

@@ -23,6 +23,7 @@ from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
 from sparkrec.retrieval.item_embeddings import stored_vectors
+from sparkrec.retrieval.lsh import lsh_nearest, lsh_recall
 from sparkrec.retrieval.similar import nearest
 from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, item_matrix, top_k
 from sparkrec.tables import (
@@ -92,7 +93,7 @@ def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
     vectors = stored_vectors(path)
     numbers = [(int(i),) for i in vectors.positions()]
     keys = night.spark.createDataFrame(numbers, f"{QUERY_IDX} int")
-    rows = _nearest(night, vectors, excluded)
+    rows = _nearest(night, card, vectors, excluded)
     return Lists(rows, keys, (QUERY_IDX,), None, night.fmt.event_weights)
 
 
@@ -104,16 +105,28 @@ def beside_lists(night: Night, inputs: Inputs, card: ModelCard, what: str, exclu
     if not isinstance(scorer, DenseScorer):
         raise InvariantError(f"{card.model} has nothing beside its {what}")
     if what == "items":
-        return _nearest(night, scorer.items, excluded)
+        return _nearest(night, card, scorer.items, excluded)
     users = scorer.queries.select(F.col(USER_IDX).alias(IDX), VECTOR)
-    return _nearest(night, item_matrix(users, index_size(inputs, USER_INDEX)), None)
+    return _nearest(night, card, item_matrix(users, index_size(inputs, USER_INDEX)), None)
 
 
-def _nearest(night: Night, rows: ItemMatrix, excluded: IntArray | None) -> DataFrame:
+def _nearest(night: Night, card: ModelCard, rows: ItemMatrix, excluded: IntArray | None) -> DataFrame:
+    """The nearest rows of each: exactly, or by MLlib's hashing where its recall on the exact lists is high enough."""
     settings = night.config.topk
-    return nearest(
+    exact = nearest(
         night.spark, rows, k=settings.k, excluded=excluded, block_mb=settings.block_mb, pass_mb=settings.pass_mb
     )
+    if settings.similar_index == "exact":
+        return exact
+    found = lsh_nearest(
+        night.spark, rows, k=settings.k, hash_tables=settings.lsh_tables, hashes=settings.lsh_hashes, excluded=excluded
+    )
+    recall = lsh_recall(found, exact)
+    log_event("lsh", model=card.model, recall=round(recall, 4), k=settings.k)
+    if recall >= settings.min_recall:
+        return found
+    warn_event("lsh_refused", model=card.model, recall=round(recall, 4), min_recall=settings.min_recall)
+    return exact
 
 
 def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:

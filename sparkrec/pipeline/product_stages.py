@@ -14,7 +14,7 @@ def run_train_rules(night: Night, inputs: Inputs) -> StageResult:
     """Association rules of the baskets."""
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
-        mined = mine_rules(baskets_of(night, inputs, part), night.config.rules)
+        mined = mine_rules(baskets_of(night, inputs, part), night.config.rules, miner=night.config.rules.miner)
         save_rules(mined, path, {**meta, **mined.meta})
         left_out = ", ".join(f"{name} {value}" for name, value in mined.meta.items())
         return f"{mined.rules.count()} rules ({left_out})"

@@ -1,3 +1,5 @@
+from math import log2
+
 import pytest
 
 from sparkrec.errors import InvariantError
@@ -12,6 +14,8 @@ def test_hand_computed_values(spark):
         ("mrr", 1): 0.25,
         ("recall", 20): 0.75,
         ("mrr", 20): pytest.approx((1 + 1 / 2 + 1 / 20) / 4),
+        ("ndcg", 1): 0.25,
+        ("ndcg", 20): pytest.approx((1 + 1 / log2(3) + 1 / log2(21)) / 4),
     }
     assert {v.n for v in session_metrics(ranks, [5])} == {4}
 

@@ -50,7 +50,7 @@ def test_what_is_no_grid_is_refused(grid, said):
     [
         (["--model", "als", "--try", "als.rank=[0]"], "als.rank"),
         (["--model", "als", "--try", "als.depth=[2]"], "als.depth"),
-        (["--model", "svd"], "unknown model"),
+        (["--model", "svd"], "no model that is trained by itself"),
     ],
 )
 def test_wrong_settings_are_told_in_a_line_before_anything_begins(capfd, tmp_path, words, said):
