@@ -13,6 +13,8 @@ from sparkrec.errors import InvariantError
 from sparkrec.training.snapshot import FILE_NO, Manifest
 
 if TYPE_CHECKING:
+    import torch
+
     from sparkrec.training.comm import Comm
 
 Columns = dict[str, np.ndarray]
@@ -61,6 +63,26 @@ def check_total(manifest: Manifest, rows_here: int, comm: Comm) -> int:
     if seen != manifest.rows:
         raise InvariantError(f"{manifest.path}: the ranks saw {seen} rows, the manifest says {manifest.rows}")
     return seen
+
+
+def item_counts(manifest: Manifest, comm: Comm, n_items: int) -> torch.Tensor:
+    """int64 [n_items], the rows of each ``item`` in the whole snapshot.
+
+    Raises:
+        InvariantError: An item is outside of the catalogue, or the ranks' rows are not the snapshot's.
+    """
+    import torch
+
+    counts = np.zeros(n_items, dtype=np.int64)
+    for columns in read_files(manifest, comm.rank, comm.size, ["item"]).values():
+        item = columns["item"]
+        if len(item) and (item.min() < 0 or item.max() >= n_items):
+            raise InvariantError(f"{manifest.path}: an item is outside of the catalogue of {n_items}")
+        counts += np.bincount(item, minlength=n_items)
+    summed = comm.allreduce_sum(torch.from_numpy(counts))
+    if int(summed.sum()) != manifest.rows:
+        raise InvariantError(f"{manifest.path}: {int(summed.sum())} events counted, expected {manifest.rows}")
+    return summed
 
 
 def _read_row_groups(urls: list[str], columns: Sequence[str]) -> dict[int, Columns]:

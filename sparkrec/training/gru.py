@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,27 +16,18 @@ from sparkrec.models.gru_networks import VECTORS, build_network, by_user
 from sparkrec.models.network import Network, init_parameters, to_tensors
 from sparkrec.training import checkpoint
 from sparkrec.training.comm import Comm
-from sparkrec.training.feed import check_total, read_files
+from sparkrec.training.feed import check_total, item_counts, read_files
 from sparkrec.training.gru_step import GruState, Trainer, make_batch
 from sparkrec.training.item_vectors import describe, read_item_vectors
 from sparkrec.training.lanes import LaneTable, chunks, lane_table, lanes_of_files, walk_lanes
 from sparkrec.training.launch import pick_device
-from sparkrec.training.snapshot import Manifest, read_manifest
+from sparkrec.training.snapshot import Manifest, SnapshotRows, read_manifest
 from sparkrec.training.warm_start import continued
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _CHUNK_IDS = 2_000_000  # ids of a chunk: drawn and gathered at once
-
-
-@dataclass(frozen=True)
-class SnapshotRows:
-    """What to write a snapshot of, with ``n_slots=gru.lanes``."""
-
-    rows: DataFrame
-    group: str  # what takes a lane
-    order: tuple[str, ...]
 
 
 def snapshot_rows(sessions: DataFrame, config: GruConfig) -> SnapshotRows:
@@ -49,6 +40,7 @@ def snapshot_rows(sessions: DataFrame, config: GruConfig) -> SnapshotRows:
     Returns:
         Rows: session bigint (a hash of session_id), start bigint (µs), position int, item int; for users further user
         bigint (user_idx, or a hash where the session has none and so is a user's only one) and first bigint (µs).
+        A group takes a lane: write the snapshot with ``n_slots=gru.lanes``.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -96,7 +88,7 @@ def train(
     """
     manifest = read_manifest(snapshot_path)
     device = pick_device(comm, train_config)
-    counts = _item_counts(manifest, comm, n_items)
+    counts = item_counts(manifest, comm, n_items)
     n_sessions = _session_count(manifest, comm)
     vectors = read_item_vectors(snapshot_path, config.features, n_items)
     network = build_network(config, n_items, {name: matrix.to(device) for name, matrix in vectors.items()})
@@ -145,20 +137,6 @@ def _start(
         state = state.broadcast(comm)
     history = found[2]["history"] if found else [{"epoch": e} for e in range(1, done + 1)]
     return state, history
-
-
-def _item_counts(manifest: Manifest, comm: Comm, n_items: int) -> torch.Tensor:
-    """int64 [n_items], events of each item in the snapshot."""
-    counts = np.zeros(n_items, dtype=np.int64)
-    for columns in read_files(manifest, comm.rank, comm.size, ["item"]).values():
-        item = columns["item"]
-        if len(item) and (item.min() < 0 or item.max() >= n_items):
-            raise InvariantError(f"{manifest.path}: an item is outside of the catalogue of {n_items}")
-        counts += np.bincount(item, minlength=n_items)
-    summed = comm.allreduce_sum(torch.from_numpy(counts))
-    if int(summed.sum()) != manifest.rows:
-        raise InvariantError(f"{manifest.path}: {int(summed.sum())} events counted, expected {manifest.rows}")
-    return summed
 
 
 def _session_count(manifest: Manifest, comm: Comm) -> int:

@@ -19,25 +19,32 @@ if TYPE_CHECKING:
 FOLDER = "vectors"
 
 
-def write_item_vectors(vectors: DataFrame | None, snapshot_path: str, names: Sequence[str]) -> None:
+def write_item_vectors(
+    vectors: DataFrame | None, snapshot_path: str, names: Sequence[str], setting: str = "gru.features"
+) -> list[str]:
     """Writes the vectors of these names into a snapshot's folder, through Spark's executors.
 
     Args:
         vectors: Columns of ``tables.ITEM_VECTORS``; None where there is no such table.
         snapshot_path: The snapshot's folder.
-        names: What ``gru.features`` asks for.
+        names: What the setting asks for; []: all there are.
+        setting: The key of the configuration that asks, for the message.
+
+    Returns:
+        The names written.
 
     Raises:
-        UserError: There are no vectors of a name.
+        UserError: There are no vectors of a name, or none at all.
     """
     there = [] if vectors is None else sorted(row[NAME] for row in vectors.select(NAME).distinct().collect())
     lacking = [name for name in names if name not in there]
-    if lacking or vectors is None:
+    if lacking or vectors is None or not there:
         known = f"choose among {', '.join(there)}, or " if there else ""
-        raise UserError("no item vectors of this name", where=f"gru.features={list(names)}: {', '.join(lacking)}",
+        raise UserError("no item vectors of this name", where=f"{setting}={list(names)}: {', '.join(lacking)}",
                         fix=f"{known}see prepare.text")  # fmt: skip
-    wanted = vectors.where(vectors[NAME].isin(list(names)))
+    wanted = vectors.where(vectors[NAME].isin(list(names))) if names else vectors
     wanted.write.mode("overwrite").parquet(files.join(snapshot_path, FOLDER))
+    return list(names) or there
 
 
 def read_item_vectors(snapshot_path: str, names: Sequence[str], n_items: int) -> dict[str, torch.Tensor]:

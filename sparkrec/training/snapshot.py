@@ -27,6 +27,15 @@ _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double")
 
 
 @dataclass(frozen=True)
+class SnapshotRows:
+    """What to write a snapshot of."""
+
+    rows: DataFrame
+    group: str  # column whose equal values stay in one file
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SnapshotFile:
     """A file of a snapshot; ``name`` is empty where the file has no rows and so was not written."""
 
