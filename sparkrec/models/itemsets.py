@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-Miner = Literal["level_wise", "fp_growth"]
 N_BASKETS = "n_baskets"
 GROUPS_PER_CORE = 4  # tasks of the level-wise miner
 PROBES = 8  # random walks from each item, of the estimate
@@ -177,13 +176,13 @@ def list_column(values: IntArray, lengths: IntArray) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(values.astype(np.int32)))
 
 
-def itemsets(baskets: Baskets, longest: int, miner: Miner) -> DataFrame:
+def itemsets(baskets: Baskets, longest: int, miner: str) -> DataFrame:
     """The frequent sets of 2 to ``longest`` items.
 
     Args:
         baskets: Of ``prepared``.
         longest: Items of a set, at most.
-        miner: See the module.
+        miner: ``level_wise`` or ``fp_growth``.
 
     Returns:
         ``(items array<int>, n_baskets bigint)``, the items ascending.
@@ -389,7 +388,7 @@ def walked(matrix: Matrix, last: int, minimum: int, longest: int, probes: int) -
             yield size, weight * within.shape[1]
 
 
-def refuse_too_many(baskets: Baskets, config: RulesConfig, miner: Miner) -> None:
+def refuse_too_many(baskets: Baskets, config: RulesConfig) -> None:
     """Refuses settings that would make more than ``max_rules`` candidates, before anything is mined.
 
     A set of k items makes k candidates, one for each item as the consequent. What cannot be more by ``most_itemsets``
@@ -398,7 +397,7 @@ def refuse_too_many(baskets: Baskets, config: RulesConfig, miner: Miner) -> None
     Raises:
         UserError: There would be too many; it says what to change.
     """
-    longest = config.max_itemset
+    longest, miner = config.max_itemset, config.miner
     if miner == "fp_growth":  # it walks the longer ones too
         longest = max([2, *baskets.sizes])
     if _candidates(most_itemsets(baskets, longest))[-1] <= config.max_rules:

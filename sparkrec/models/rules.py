@@ -22,7 +22,7 @@ from sparkrec import files
 from sparkrec.config import RulesConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
-from sparkrec.models.itemsets import N_BASKETS, Miner, itemsets, prepared, refuse_too_many
+from sparkrec.models.itemsets import N_BASKETS, itemsets, prepared, refuse_too_many
 from sparkrec.tables import (
     ANTECEDENT,
     CONFIDENCE,
@@ -60,7 +60,7 @@ class RulesModel:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-def mine_rules(baskets: DataFrame, config: RulesConfig, *, miner: Miner = "level_wise") -> RulesModel:
+def mine_rules(baskets: DataFrame, config: RulesConfig) -> RulesModel:
     """Finds the rules with one item as the consequent.
 
     The frequent sets are held by the executors and nowhere else: save the rules at once.
@@ -69,22 +69,21 @@ def mine_rules(baskets: DataFrame, config: RulesConfig, *, miner: Miner = "level
         baskets: ``(items array<int>)``, for example ``tables.COPURCHASE``; read three times. The items of a basket are
             distinct and not null.
         config: What a rule must reach, and how long baskets and sets are.
-        miner: Which algorithm finds the frequent sets (``sparkrec.models.itemsets``); the rules are the same.
 
     Raises:
         UserError: There are no baskets, or the settings would make too many candidates. Nothing was mined.
     """
     ready = prepared(baskets, config)
     try:
-        refuse_too_many(ready, config, miner)
-        sets = itemsets(ready, config.max_itemset, miner).localCheckpoint()
+        refuse_too_many(ready, config)
+        sets = itemsets(ready, config.max_itemset, config.miner).localCheckpoint()
         singles = _singles(ready.rows).localCheckpoint()
     finally:
         ready.rows.unpersist()
     sizes = _sizes(sets)
     meta = {"baskets": ready.n_baskets, "minimum": ready.minimum, "items": len(ready.frequent), **ready.left_out}
     meta |= {f"sets_of_{size}": n for size, n in sizes.items()}
-    log_event("rules", miner=miner, **meta)
+    log_event("rules", miner=config.miner, **meta)
     return RulesModel(_rules(sets, singles, ready.n_baskets, config), meta)
 
 

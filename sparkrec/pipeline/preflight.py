@@ -59,7 +59,13 @@ def _check_attributes(topk: TopKConfig, fmt: LogFormat) -> None:
 
 
 def _check_vectors(config: Config, fmt: LogFormat) -> None:
-    """Refuses models of the items' content where there is none."""
+    """Refuses models of the items' content or features where there are none."""
+    if "meta_prod2vec" in config.models:
+        known = [feature.name for feature in fmt.item_features]
+        lacking = [name for name in config.meta_prod2vec.side if name not in known]
+        if lacking or not known:
+            fix = f"{fmt.name} declares: {', '.join(known) or 'none'}"
+            raise UserError("no such feature of items", where=f"meta_prod2vec.side={lacking}", fix=fix)
     wanting = [model for model in ("content", "content2vec") if model in config.models]
     ready = any(type_ == "array<float>" for type_ in fmt.item_columns().values())
     if wanting and config.prepare.text.method == "none" and not ready:

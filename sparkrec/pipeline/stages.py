@@ -19,7 +19,12 @@ from sparkrec.pipeline.neighbour_stages import (
 )
 from sparkrec.pipeline.night import Night, Stage
 from sparkrec.pipeline.parts import blended_models
-from sparkrec.pipeline.product_stages import run_train_rules
+from sparkrec.pipeline.product_stages import (
+    run_train_content2vec,
+    run_train_meta_prod2vec,
+    run_train_prod2vec,
+    run_train_rules,
+)
 from sparkrec.pipeline.topk_stage import run_topk
 from sparkrec.pipeline.train_stages import run_train_als, run_train_gru, run_train_two_tower
 from sparkrec.pipeline.warm_start import beginning
@@ -55,6 +60,11 @@ def _training(night: Night, model: str) -> tuple[Any, ...]:
 def _counting(night: Night) -> tuple[Any, ...]:
     """What decides which events count, and whether items come again."""
     return (night.fmt.event_weights, night.fmt.session_events, night.fmt.recommend_seen)
+
+
+def _sequences(night: Night) -> tuple[Any, ...]:
+    """What decides which events make sessions and baskets."""
+    return (night.fmt.session_events, night.fmt.purchase_events)
 
 
 # What the user models' scores are made from.
@@ -94,6 +104,25 @@ _STAGES = (
         (INTERACTIONS, ITEM_FEATURES, USER_FEATURES, USER_INDEX, ITEM_INDEX),
         lambda n: (n.fmt.item_features, n.fmt.user_features, *_training(n, "two_tower")),
         run_train_two_tower,
+    ),
+    Stage(
+        "train_prod2vec",
+        (INTERACTIONS, SESSIONS, COPURCHASE, USER_INDEX, ITEM_INDEX),
+        lambda n: (*_sequences(n), *_training(n, "prod2vec")),
+        run_train_prod2vec,
+    ),
+    Stage(
+        "train_meta_prod2vec",
+        (INTERACTIONS, ITEM_FEATURES, SESSIONS, COPURCHASE, USER_INDEX, ITEM_INDEX),
+        lambda n: (n.fmt.item_features, *_sequences(n), *_training(n, "meta_prod2vec")),
+        run_train_meta_prod2vec,
+    ),
+    Stage(
+        "train_content2vec",
+        (INTERACTIONS, ITEM_VECTORS, SESSIONS, COPURCHASE, USER_INDEX, ITEM_INDEX),
+        lambda n: (n.config.prod2vec.sequences, *_sequences(n), *_training(n, "content2vec")),
+        run_train_content2vec,
+        models=lambda _: ["prod2vec"],
     ),
     Stage(
         "train_rules",

@@ -132,6 +132,9 @@ def save(path: str, tables: Tables, counts: torch.Tensor, side: Side | None, des
         weights["side_vectors"] = tables.vectors[n_items:]
         described = described | {"side": side.described}
     log_event("prod2vec_items", **found)
+    if not found["learnt"]:
+        fix = "more epochs, or a smaller batch_size: the first step alone moves no item"
+        raise UserError("no item has learnt a vector", where=path, fix=fix)
     model = "prod2vec" if side is None else "meta_prod2vec"
     checkpoint.save_model(path, weights, {"model": model, "n_items": n_items, "items": found, **described})
 
