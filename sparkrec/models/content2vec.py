@@ -49,19 +49,19 @@ class Content2VecShape:
 class Content2Vec(nn.Module):
     """The weights. Vectors of items are handed in by the caller, of length 1, or 0 where an item has none."""
 
-    def __init__(self, shape: Content2VecShape) -> None:
+    def __init__(self, shape: Content2VecShape, generator: torch.Generator) -> None:
         super().__init__()
         self.shape = shape
         n_content = len(shape.content)
         self.log_weights = nn.Parameter(torch.zeros(n_content + 1))  # of the modalities, prod2vec last
         self.log_scale = nn.Parameter(torch.tensor(math.log(_FIRST_SCALE)))
         self.bias = nn.Parameter(torch.tensor(_FIRST_BIAS))
-        self.stand_in = nn.Linear(sum(shape.content) + n_content, shape.behaviour)
+        self.stand_in = _linear(sum(shape.content) + n_content, shape.behaviour, generator)
         if shape.dim:
             widths = [sum(shape.content) + shape.behaviour + n_content + 1, *shape.hidden, shape.dim]
             layers: list[nn.Module] = []
             for before, after in itertools.pairwise(widths):
-                layers += [nn.Linear(before, after), nn.ReLU()]
+                layers += [_linear(before, after, generator), nn.ReLU()]
             self.residual = nn.Sequential(*layers[:-1])
 
     def forward(self, content: list[Tensor], behaviour: Tensor) -> Tensor:
@@ -92,6 +92,12 @@ class Content2Vec(nn.Module):
 
 def new_content2vec(shape: Content2VecShape, seed: int) -> Content2Vec:
     """Fresh weights: the same on every rank, for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Content2Vec(shape)
+    return Content2Vec(shape, torch.Generator().manual_seed(seed))
+
+
+def _linear(before: int, after: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer that begins as PyTorch's do, uniform in ±1/√before, but with a generator of its own."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, before, after)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -(before**-0.5), before**-0.5, generator=generator)
+    return layer

@@ -202,18 +202,21 @@ def _run_epoch(trainer: Trainer, state: State, manifest: Manifest, comm: Comm, e
     for steps in chunks_of_steps(plan, config.batch_size):
         negatives = draw_negatives([trainer.group], config.negatives, len(steps), draws)
         for k, pairs in enumerate(pairs_of_steps(walks, plan, steps)):
-            loss, n = _step(trainer, state, pairs, negatives[k], (config.seed, epoch, next(bar)), comm)
-            total, seen = total + loss, seen + n
+            step = next(bar)
+            n = plan.rank_size(0, 1, step)  # of all ranks
+            total += _step(trainer, state, pairs, negatives[k], n, (config.seed, epoch, step), comm)
+            seen += len(pairs[0])
         if not np.isfinite(total):
             raise UserError("training diverged", where=f"content2vec, epoch {epoch}", fix="lower its learning_rate")
     next(bar, None)
-    if seen != sum(plan.examples):
-        raise InvariantError(f"{manifest.path}: {seen} pairs seen, expected {sum(plan.examples)}")
+    n_pairs = sum(plan.examples)
+    if (seen := int(comm.allreduce_sum(torch.tensor([seen]))[0])) != n_pairs:
+        raise InvariantError(f"{manifest.path}: {seen} pairs seen, expected {n_pairs}")
     seconds = time.perf_counter() - began
     return {
         "epoch": epoch,
-        "loss": total / seen,
-        "pairs": seen,
+        "loss": total / n_pairs,
+        "pairs": n_pairs,
         "events": manifest.rows,
         "steps": plan.steps,
         "rows_seen": manifest.rows,
@@ -227,10 +230,11 @@ def _step(
     state: State,
     pairs: tuple[np.ndarray, np.ndarray],
     negatives: Negatives,
+    n_pairs: int,
     seed: tuple[int, ...],
     comm: Comm,
-) -> tuple[float, int]:
-    """Moves the weights by the mean gradient of all ranks' pairs; their loss and number."""
+) -> float:
+    """Moves the weights by the mean gradient of the ``n_pairs`` pairs of all ranks; gives their loss."""
     sets, device = trainer.sets, trainer.items.behaviour.device
     centres, rows = sets.distinct(pairs[0]), sets.distinct(*pairs, negatives.row)
     hidden = torch.from_numpy(hidden_items(rows, seed)).to(device)
@@ -243,21 +247,20 @@ def _step(
     with torch.no_grad():
         loss, *slopes = gradients(left.detach(), right.detach(), batch)
     torch.autograd.backward([left, right], slopes)
-    sums = torch.tensor([float(loss), len(pairs[0])], dtype=torch.float64)
-    total, n = comm.allreduce_sum(sums).tolist()
-    _update(state, comm, trainer.config.learning_rate, int(n))
-    return total, int(n)
+    return _update(state, comm, trainer.config.learning_rate, loss, n_pairs)
 
 
-def _update(state: State, comm: Comm, rate: float, n_pairs: int) -> None:
-    """Sums the gradients of all ranks in one message, and takes a step of Adagrad."""
+def _update(state: State, comm: Comm, rate: float, loss: Tensor, n_pairs: int) -> float:
+    """Sums the loss and the gradients of all ranks in one message, and takes a step of Adagrad; gives the loss."""
     parameters = list(state.model.parameters())
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-    sums = (comm.allreduce_sum(flat) / n_pairs).split([p.numel() for p in parameters])
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    sent = comm.allreduce_sum(torch.cat([*(part.flatten() for part in parts), loss.view(1)]))
+    *sums, total = sent.split([*(p.numel() for p in parameters), 1])
     with torch.no_grad():
         for parameter, squares, gradient in zip(parameters, state.squares, sums, strict=True):
-            adagrad_(parameter, squares, gradient.view_as(parameter), rate)
+            adagrad_(parameter, squares, gradient.view_as(parameter) / n_pairs, rate)
             parameter.grad = None
+    return float(total)
 
 
 @torch.no_grad()

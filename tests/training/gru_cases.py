@@ -18,14 +18,14 @@ def random_sessions(n, n_items, seed=0, longest=7):
     return [rng.integers(0, n_items, rng.integers(1, longest + 1)).tolist() for _ in range(n)]
 
 
-def write_rows(path, sessions, n_files, n_lanes):
+def write_rows(path, sessions, n_files, n_lanes, key="session"):
     """Sessions, in order of their first event, dealt out over files in the layout of a snapshot."""
     Path(path, "data").mkdir(parents=True)
     entries = []
     for number in range(n_files):
         mine = [i for i in range(len(sessions)) if i % n_lanes % n_files == number]
         columns = {
-            "session": np.repeat(np.array(mine, np.int64) * 7, [len(sessions[i]) for i in mine]),
+            key: np.repeat(np.array(mine, np.int64) * 7, [len(sessions[i]) for i in mine]),
             "item": np.array([x for i in mine for x in sessions[i]], np.int32),
         }
         columns["file_no"] = np.full(len(columns["item"]), number, np.int32)
@@ -33,9 +33,7 @@ def write_rows(path, sessions, n_files, n_lanes):
         if mine:
             pq.write_table(pa.table(columns), Path(path, name))
         entries.append(SnapshotFile(name, len(columns["item"]), len(mine)))
-    manifest = Manifest(
-        str(path), tuple(entries), ("session", "item", "file_no"), "session", (), n_lanes, {"sessions": 1}
-    )
+    manifest = Manifest(str(path), tuple(entries), (key, "item", "file_no"), key, (), n_lanes, {"sessions": 1})
     write_manifest(manifest)
     return manifest
 
@@ -67,7 +65,7 @@ class ThreadComm:
         return torch.cat(self._exchange(tensor))
 
     def broadcast(self, tensor, root=0):
-        return self._exchange(tensor)[root]
+        return self._exchange(tensor)[root].clone()  # each rank has its own
 
     def barrier(self):
         self._meet.wait(60)
