@@ -155,12 +155,12 @@ item_sets = st.sets(st.integers(0, 7), max_size=6)
 
 @settings(max_examples=8, deadline=None)
 @given(
-    baskets=st.lists(item_sets, min_size=1, max_size=12),
+    baskets=st.lists(item_sets, min_size=4, max_size=12),
     rules=st.dictionaries(
         st.tuples(st.frozensets(st.integers(0, 7), min_size=1, max_size=3), st.integers(0, 7)),
         st.tuples(st.sampled_from([0.25, 0.5, 0.75]), st.sampled_from([1.0, 2.0])),
-        min_size=1,
-        max_size=25,
+        min_size=10,
+        max_size=40,
     ),
     seen=st.sets(st.tuples(st.integers(0, 11), st.integers(0, 7)), max_size=10),
     k=st.integers(1, 5),
