@@ -17,6 +17,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import RulesConfig, SparkConfig
 from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
-from sparkrec.models.itemsets import Miner, prepared
+from sparkrec.models.itemsets import prepared
 from sparkrec.models.rules import complete, mine_rules
 from sparkrec.spark import build_session
 
@@ -105,9 +106,9 @@ def cut_baskets(baskets: DataFrame, config: RulesConfig) -> list[list[int]]:
     return held
 
 
-def ours(baskets: DataFrame, config: RulesConfig, miner: Miner) -> Rules:
+def ours(baskets: DataFrame, config: RulesConfig, miner: str) -> Rules:
     """The rules of a miner of this package."""
-    rows = mine_rules(baskets, config, miner=miner).rules.collect()
+    rows = mine_rules(baskets, replace(config, miner=miner)).rules.collect()
     return {(tuple(r["antecedent"]), r["consequent"]): tuple(r[m] for m in MEASURES) for r in rows}  # type: ignore[misc]
 
 

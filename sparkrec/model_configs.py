@@ -131,11 +131,11 @@ class Content2VecConfig:
 class RulesConfig:
     """Association rules of baskets, by FP-Growth."""
 
-    min_support: float = 0.001  # share of the baskets
+    min_support: float = 0.002  # share of the baskets
     min_confidence: float = 0.1
     min_lift: float = 1.0
     max_basket_items: int = 100  # longer baskets keep their most frequent items
-    max_itemset: int = 4  # items of a rule, both sides together
+    max_itemset: int = 3  # items of a rule, both sides together
     miner: str = "level_wise"  # level_wise (sets up to max_itemset) | fp_growth (MLlib's, which walks longer ones too)
     max_rules: int = 5_000_000  # more candidates than this are refused with a line that says what to change
 

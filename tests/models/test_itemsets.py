@@ -1,6 +1,7 @@
 """Frequent sets: the kernel against counting by hand, the bounds, and what is refused before it starts."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -136,7 +137,7 @@ def refused(spark, baskets, config, miner):
     ready = prepared(baskets, config)
     try:
         with pytest.raises(UserError) as error:
-            refuse_too_many(ready, config, miner)
+            refuse_too_many(ready, replace(config, miner=miner))
     finally:
         ready.rows.unpersist()
     return str(error.value)
@@ -163,7 +164,7 @@ def test_few_sets_of_long_baskets_are_let_through(spark):
     ready = prepared(baskets, config)
     bound = most_itemsets(ready, 4)
     assert sum(k * n for k, n in enumerate(bound, 2)) > 300  # which alone would refuse it
-    refuse_too_many(ready, config, "level_wise")
-    refuse_too_many(ready, config, "fp_growth")
+    refuse_too_many(ready, config)
+    refuse_too_many(ready, replace(config, miner="fp_growth"))
     assert estimated_itemsets(ready, 2)[0] <= math.comb(len(ready.frequent), 2)
     ready.rows.unpersist()

@@ -30,7 +30,7 @@ def by_sides(model):
 def test_hand_computed_rules(spark, miner):
     # Bread 3, butter 1, jam 7, beer 9.
     rows = [[3, 1, 7], [3, 1], [1, 3, 9], [3, 7], [9]]
-    model = mine_rules(frame(spark, rows), RulesConfig(min_support=0.4, min_confidence=0.6, max_itemset=3), miner=miner)
+    model = mine_rules(frame(spark, rows), RulesConfig(min_support=0.4, min_confidence=0.6, max_itemset=3, miner=miner))
     assert model.rules.schema.simpleString() == "struct<" + SCHEMA.replace(" ", ":").replace(",:", ",") + ">"
     found = by_sides(model)
     # In two baskets or more: bread 4, butter 3, jam 2, beer 2; bread and butter 3, bread and jam 2.
@@ -54,8 +54,8 @@ def test_rules_are_those_of_mlxtend(spark, miner, seed, support, confidence, lif
     rng = np.random.default_rng(seed)
     popular = 1 / np.arange(1, 13)
     rows = [rng.choice(12, rng.integers(1, 8), replace=False, p=popular / popular.sum()).tolist() for _ in range(60)]
-    config = RulesConfig(min_support=support, min_confidence=confidence, min_lift=lift, max_itemset=4)
-    ours = by_sides(mine_rules(frame(spark, rows).repartition(3), config, miner=miner))
+    config = RulesConfig(support, confidence, lift, max_itemset=4, miner=miner)
+    ours = by_sides(mine_rules(frame(spark, rows).repartition(3), config))
     held = pd.DataFrame([[i in row for i in range(12)] for row in rows])
     sets = fpgrowth(held, min_support=support, max_len=4)
     theirs = association_rules(sets, num_itemsets=len(held), metric="confidence", min_threshold=confidence)
@@ -85,7 +85,7 @@ def test_nothing_is_mined_from_no_baskets_or_too_many_candidates(spark):
     endless = frame(spark, [list(range(40))] * 4)
     held = set(spark.sparkContext._jsc.getPersistentRDDs())
     with pytest.raises(UserError, match=r"more than rules\.max_rules"):
-        mine_rules(endless, RulesConfig(max_itemset=20), miner="level_wise")
+        mine_rules(endless, RulesConfig(max_itemset=20))
     assert set(spark.sparkContext._jsc.getPersistentRDDs()) <= held  # what was read is let go
 
 
