@@ -97,7 +97,7 @@ class Prod2VecConfig:
     ns_exponent: float = 0.75  # negatives are drawn by count ** ns_exponent; negative: rare items more often
     subsample: float = 1e-3  # share of the events above which an item's are sampled down; 0: none
     epochs: int = 10
-    learning_rate: float = 0.025  # falls in a line to
+    learning_rate: float = 0.2  # of row-wise Adagrad; falls in a line to
     min_learning_rate: float = 1e-4
     batch_size: int = 8192  # positive pairs of a step, over all ranks together
     seed: int = 1

@@ -29,26 +29,20 @@ ACCURACY = ("recall", "hit_rate", "ndcg", "mrr")
 COLD_NEXT = "cold_next"
 
 
-def next_products(baskets: DataFrame, *, ordered: bool = True) -> DataFrame:
+def next_products(baskets: DataFrame) -> DataFrame:
     """The neighbours in baskets, and how often each pair was seen.
 
     Args:
-        baskets: ``(items array<int>)``, distinct items of each basket.
-        ordered: Whether the order of the items means something. False: it is drawn by a hash of the basket. Where all
-            lines of an invoice have one time, ``copurchase`` orders them by the item's number, and so by its id, and
-            who guesses the neighbour in the alphabet looks clever.
+        baskets: ``(items array<int>)``, distinct items of each basket in order.
 
     Returns:
         ``(query_idx int, item_idx int, n bigint)``, distinct.
     """
     import pyspark.sql.functions as F
 
-    items = F.col(ITEMS) if ordered else _drawn(F.col(ITEMS))
-    pairs = F.arrays_zip(
-        F.slice("placed", 1, F.greatest(F.size("placed") - 1, F.lit(0))).alias(QUERY_IDX),
-        F.slice("placed", 2, F.greatest(F.size("placed") - 1, F.lit(0))).alias(ITEM_IDX),
-    )
-    each = baskets.select(items.alias("placed")).select(F.inline(pairs).alias(QUERY_IDX, ITEM_IDX))
+    rest = F.greatest(F.size(ITEMS) - 1, F.lit(0))
+    pairs = F.arrays_zip(F.slice(ITEMS, 1, rest).alias(QUERY_IDX), F.slice(ITEMS, 2, rest).alias(ITEM_IDX))
+    each = baskets.select(F.inline(pairs).alias(QUERY_IDX, ITEM_IDX))
     return each.groupBy(QUERY_IDX, ITEM_IDX).agg(F.count("*").alias(N))
 
 
@@ -105,13 +99,6 @@ def basket_metrics(lists: DataFrame, pairs: DataFrame, ks: Sequence[int]) -> dic
         raise InvariantError(f"{rows[ALL][N]} pairs judged, there are {total}")
     log_event("basket_metrics", pairs=rows[ALL][N], pairs_without_list=rows[ALL]["missing"])
     return {segment: _values(row, ks) for segment, row in sorted(rows.items())}
-
-
-def _drawn(items: Column) -> Column:
-    import pyspark.sql.functions as F
-
-    placed = F.array_sort(F.transform(items, lambda i: F.struct(F.xxhash64(items, i).alias("_h"), i.alias("_i"))))
-    return F.transform(placed, lambda p: p["_i"])
 
 
 def _means(ranked: DataFrame, ks: Sequence[int]) -> dict[str, dict[str, Any]]:

@@ -33,17 +33,6 @@ def test_pairs_are_the_neighbours_of_each_basket_counted(spark):
     assert sorted(map(tuple, found.collect())) == [(1, 2, 1), (2, 3, 2), (3, 2, 1)]
 
 
-def test_an_order_that_means_nothing_is_drawn_the_same_for_any_order_of_partitions(spark):
-    baskets = baskets_of(spark, *[list(range(k, k + 10)) for k in range(0, 400, 10)])
-    drawn = sorted(map(tuple, next_products(baskets, ordered=False).collect()))
-    again = sorted(map(tuple, next_products(baskets.repartition(7), ordered=False).collect()))
-    assert drawn == again
-    assert len(drawn) == 40 * 9  # each basket's own items, none twice
-    assert all(a // 10 == b // 10 and a != b for a, b, _ in drawn)
-    following = sum(b == a + 1 for a, b, _ in drawn)
-    assert 5 < following < 100  # 36 by chance, 360 in the order of the numbers
-
-
 def test_metrics_are_those_computed_by_hand(spark):
     # rank 2 three times, rank 1 once, not in the list twice, and a query without a list
     pairs = pairs_of(spark, (1, 3, 3), (2, 3, 1), (2, 4, 2), (7, 1, 2))

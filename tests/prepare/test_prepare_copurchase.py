@@ -1,6 +1,7 @@
 """Baskets: by the log's id or by window, distinct items in order of purchase."""
 
 import random
+from itertools import pairwise
 
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
@@ -103,3 +104,16 @@ def test_same_as_one_purchase_after_another(spark, seed, by, hours, min_items, m
     assert counts == {key: expected_counts[key] for key in counts}
     parts = ("anonymous", "small_purchases", "cut_purchases", "basket_purchases")
     assert counts["purchases"] == sum(counts[k] for k in parts)
+
+
+def test_items_of_one_time_are_in_no_order_of_their_numbers(spark):
+    """Else who guesses the next number, which is the next id in the alphabet, would look clever."""
+    events = [Event(u, item, 1000 * u, "buy") for u in range(40) for item in range(10)]
+    baskets = copurchase(frame(spark, events).repartition(5), BasketsConfig(), BUY)
+    rows = {row["user_idx"]: row["items"] for row in baskets.collect()}
+    again = copurchase(frame(spark, events[::-1]), BasketsConfig(), BUY)
+    assert {row["user_idx"]: row["items"] for row in again.collect()} == rows
+    assert all(sorted(items) == list(range(10)) for items in rows.values())
+    following = sum(b == a + 1 for items in rows.values() for a, b in pairwise(items))
+    assert following < 2 * 40 * 9 / 10  # 36 of 360 expected
+    assert len({tuple(items) for items in rows.values()}) > 30
