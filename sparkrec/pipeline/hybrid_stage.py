@@ -13,7 +13,7 @@ from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.models import BLEND, HOLDOUT
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import Part, blend_cutoff, blended_models, model_cutoff, train_parts
-from sparkrec.pipeline.scorer import NO_ITEMS
+from sparkrec.pipeline.scorer import Wanted
 from sparkrec.pipeline.scorers import hybrid_scorer, seen_pairs
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.tables import INTERACTIONS, ITEM_IDX, USER_IDX
@@ -35,7 +35,9 @@ def run_train_hybrid(night: Night, inputs: Inputs) -> StageResult:
         users = truth.select(USER_IDX).distinct().persist(StorageLevel.MEMORY_AND_DISK)
         seen = seen_pairs(night, inputs, since).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
         scorer = hybrid_scorer(night, inputs, models, base, since)
-        rows = scorer.candidates(users.join(seen, USER_IDX, "left"), None, NO_ITEMS, night.config.topk)
+        rows = scorer.candidates(
+            users.join(seen, USER_IDX, "left"), Wanted((USER_IDX,), config.candidates, night.config.topk)
+        )
         blender, n, hits = hybrid.fit_blender(rows, truth.select(USER_IDX, ITEM_IDX), scorer.features, config)
         hybrid.save_blender(blender, path, {**meta, "models": models, "blender": config.blender})
         users.unpersist()

@@ -25,7 +25,7 @@ from sparkrec.models.popularity import popularity, popularity_matrix, popularity
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path
 from sparkrec.pipeline.next_items import next_product_metrics, session_model
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.scorer import DenseScorer, Scorer
+from sparkrec.pipeline.scorer import DenseScorer, Scorer, Wanted
 from sparkrec.pipeline.scorers import seen_pairs, user_scorer
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.cut import utc
@@ -89,7 +89,7 @@ def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_basel
     baselines = [(name, "", scorer) for name, scorer in popular]
     lists = {}
     for model, _, scorer in [*scorers, *baselines]:
-        best = scorer.best(users, key=[USER_IDX], k=max(ks), settings=night.config.topk)
+        best = scorer.best(users, Wanted((USER_IDX,), max(ks), night.config.topk))
         lists[model] = RankedLists(best, scorer.n_items)
     found = ranking_metrics(lists, truth, ks)
     users.unpersist()

@@ -18,7 +18,7 @@ from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.next_items import neighbour_model
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import index_size
-from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, NeighbourScorer
+from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, NeighbourScorer, Wanted
 from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
@@ -80,9 +80,7 @@ def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
     if isinstance(scorer, DenseScorer):
         rows, note = _best(night, card.model, scorer.of(users), scorer.items.without(excluded), key, seen)
     else:
-        rows = scorer.best(
-            users, key=key, k=night.config.topk.k, seen=seen, excluded=excluded, settings=night.config.topk
-        )
+        rows = scorer.best(users, Wanted(key, night.config.topk.k, night.config.topk, seen, excluded))
     keys = taken.select(USER_IDX).distinct().join(users, USER_IDX, "inner")
     return Lists(rows, keys, key, seen, night.fmt.event_weights, note)
 

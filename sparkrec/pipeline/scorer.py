@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,6 +18,25 @@ if TYPE_CHECKING:
 NO_ITEMS: IntArray = np.zeros(0, dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What lists are asked for.
+
+    Attributes:
+        key: The columns that the lists keep.
+        k: Length of the lists.
+        settings: Memory of the search.
+        seen: ``(key columns or some of them, item_idx)`` to leave out, where the users have no column ``seen``.
+        excluded: ``item_idx`` that no list may hold.
+    """
+
+    key: tuple[str, ...]
+    k: int
+    settings: TopKConfig
+    seen: DataFrame | None = None
+    excluded: IntArray = field(default_factory=lambda: NO_ITEMS)
+
+
 class Scorer(Protocol):
     """What makes the users' lists of a model."""
 
@@ -26,25 +44,12 @@ class Scorer(Protocol):
     def n_items(self) -> int:
         """Items that a list may hold."""
 
-    def best(
-        self,
-        users: DataFrame,
-        *,
-        key: Sequence[str],
-        k: int,
-        seen: DataFrame | None = None,
-        excluded: IntArray = NO_ITEMS,
-        settings: TopKConfig,
-    ) -> DataFrame:
+    def best(self, users: DataFrame, wanted: Wanted) -> DataFrame:
         """The best items of users.
 
         Args:
             users: The key columns and ``user_idx``, a row for each user; optionally ``seen array<int>``.
-            key: The columns that the lists keep.
-            k: Length of the lists.
-            seen: ``(key columns or some of them, item_idx)`` to leave out, where ``users`` has no such column.
-            excluded: ``item_idx`` that no list may hold.
-            settings: Memory of the search.
+            wanted: What lists are asked for.
 
         Returns:
             ``(key…, item_idx int, rank int, score float)``; a user whom the model does not know has no list.
@@ -67,26 +72,9 @@ class DenseScorer:
         """The users with their vectors."""
         return self.queries.select(USER_IDX, VECTOR).join(users, USER_IDX, "inner")
 
-    def best(
-        self,
-        users: DataFrame,
-        *,
-        key: Sequence[str],
-        k: int,
-        seen: DataFrame | None = None,
-        excluded: IntArray = NO_ITEMS,
-        settings: TopKConfig,
-    ) -> DataFrame:
+    def best(self, users: DataFrame, wanted: Wanted) -> DataFrame:
         """See ``Scorer``."""
-        return top_k(
-            self.of(users),
-            self.items.without(excluded),
-            key=key,
-            k=k,
-            seen=seen,
-            block_mb=settings.block_mb,
-            pass_mb=settings.pass_mb,
-        )
+        return top_k(self.of(users), self.items.without(wanted.excluded), **_search(wanted))
 
 
 @dataclass(frozen=True)
@@ -116,21 +104,11 @@ class NeighbourScorer:
 class ItemNeighbourScorer(NeighbourScorer):
     """Lists of the items near those that a user took."""
 
-    def best(
-        self,
-        users: DataFrame,
-        *,
-        key: Sequence[str],
-        k: int,
-        seen: DataFrame | None = None,
-        excluded: IntArray = NO_ITEMS,
-        settings: TopKConfig,
-    ) -> DataFrame:
+    def best(self, users: DataFrame, wanted: Wanted) -> DataFrame:
         """See ``Scorer``."""
-        return item_neighbour_lists(
-            self.taken.join(users, USER_IDX, "inner"), self.neighbours, self.n_index, key=key, k=k, seen=seen,
-            without=excluded, factors=self.factors, block_mb=settings.block_mb, pass_mb=settings.pass_mb,
-        )  # fmt: skip
+        taken = self.taken.join(users, USER_IDX, "inner")
+        options = {**_search(wanted), "without": wanted.excluded, "factors": self.factors}
+        return item_neighbour_lists(taken, self.neighbours, self.n_index, **options)
 
 
 @dataclass(frozen=True)
@@ -143,18 +121,13 @@ class UserNeighbourScorer(NeighbourScorer):
 
     n_users: int = 0
 
-    def best(
-        self,
-        users: DataFrame,
-        *,
-        key: Sequence[str],
-        k: int,
-        seen: DataFrame | None = None,
-        excluded: IntArray = NO_ITEMS,
-        settings: TopKConfig,
-    ) -> DataFrame:
+    def best(self, users: DataFrame, wanted: Wanted) -> DataFrame:
         """See ``Scorer``."""
-        return user_neighbour_lists(
-            users, self.neighbours, self.taken, self.n_users, self.n_index, key=key, k=k, seen=seen,
-            without=excluded, block_mb=settings.block_mb, pass_mb=settings.pass_mb,
-        )  # fmt: skip
+        options = {**_search(wanted), "without": wanted.excluded, "factors": self.factors}
+        return user_neighbour_lists(users, self.neighbours, self.taken, self.n_users, self.n_index, **options)
+
+
+def _search(wanted: Wanted) -> dict[str, Any]:
+    """What both engines are told."""
+    memory = {"block_mb": wanted.settings.block_mb, "pass_mb": wanted.settings.pass_mb}
+    return {"key": wanted.key, "k": wanted.k, "seen": wanted.seen, **memory}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pyspark.sql import functions as F
 
-from sparkrec.config import HybridConfig, TopKConfig
+from sparkrec.config import HybridConfig
 from sparkrec.evaluation.values import RECENT
 from sparkrec.models import hybrid
 from sparkrec.models.als import load_als
@@ -30,19 +30,19 @@ from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import index_size
 from sparkrec.pipeline.scorer import (
-    NO_ITEMS,
     DenseScorer,
     ItemNeighbourScorer,
     NeighbourScorer,
     Scorer,
     UserNeighbourScorer,
+    Wanted,
 )
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval import towers
-from sparkrec.retrieval.topk import SEEN, VECTOR, IntArray, ItemMatrix, item_matrix
+from sparkrec.retrieval.topk import SEEN, VECTOR, ItemMatrix, item_matrix
 from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, ITEM_INDEX, TS, USER_FEATURES, USER_IDX, USER_INDEX
 
 if TYPE_CHECKING:
@@ -75,33 +75,17 @@ class HybridScorer:
         """Names of what the blender reads, in order."""
         return [*hybrid.candidate_features(list(self.scorers)), *hybrid.context_features()]
 
-    def candidates(
-        self, users: DataFrame, seen: DataFrame | None, excluded: IntArray, settings: TopKConfig
-    ) -> DataFrame:
-        """All models' candidates of users ``(user_idx[, seen])``, with their features."""
-        lists = {
-            name: scorer.best(
-                users, key=[USER_IDX], k=self.config.candidates, seen=seen, excluded=excluded, settings=settings
-            )
-            for name, scorer in self.scorers.items()
-        }
+    def candidates(self, users: DataFrame, wanted: Wanted) -> DataFrame:
+        """All candidates of users ``(user_idx[, seen])`` and their features; ``wanted.seen`` by ``user_idx``."""
+        each = replace(wanted, key=(USER_IDX,), k=self.config.candidates)
+        lists = {name: scorer.best(users, each) for name, scorer in self.scorers.items()}
         return self.context.added_to(hybrid.candidates(lists))
 
-    def best(
-        self,
-        users: DataFrame,
-        *,
-        key: Sequence[str],
-        k: int,
-        seen: DataFrame | None = None,
-        excluded: IntArray = NO_ITEMS,
-        settings: TopKConfig,
-    ) -> DataFrame:
-        """See ``Scorer``; ``seen`` is by ``user_idx``."""
+    def best(self, users: DataFrame, wanted: Wanted) -> DataFrame:
+        """See ``Scorer``; ``wanted.seen`` is by ``user_idx``."""
         narrow = users.select(USER_IDX, *([SEEN] if SEEN in users.columns else []))
-        rows = self.candidates(narrow, seen, excluded, settings)
-        lists = hybrid.blended(self.blender, rows, self.features, k)
-        others = [name for name in key if name != USER_IDX]
+        lists = hybrid.blended(self.blender, self.candidates(narrow, wanted), self.features, wanted.k)
+        others = [name for name in wanted.key if name != USER_IDX]
         return lists.join(users.select(USER_IDX, *others), USER_IDX, "inner") if others else lists
 
 

@@ -66,6 +66,16 @@ SPOILED = {
     "an unknown key": (lambda p: None, ("gru.epoch=3",), "gru.epoch"),
     "a wrong type": (lambda p: None, ("gru.epochs=many",), "gru.epochs"),
     "a wrong value": (lambda p: None, ("als.feedback=loud",), "als.feedback"),
+    "content without vectors": (
+        lambda p: None,
+        ("models=[content]", "prepare.text.method=none"),
+        "prepare.text.method",
+    ),
+    "an unknown side feature": (
+        lambda p: None,
+        ("models=[meta_prod2vec]", "meta_prod2vec.side=[colour]"),
+        "meta_prod2vec.side",
+    ),
     "too few task slots": (lambda p: None, ("train.ranks=16", "train.snapshot_files=16"), "train.ranks=16"),
     "no warehouse": (lambda p: None, ("warehouse.path=",), "warehouse.path"),
     "a hold-out that ends the log": (lambda p: None, ("evaluation.cutoff=2031-01-01",), "evaluation.cutoff"),
