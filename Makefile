@@ -13,7 +13,7 @@ demo: setup
 	@infra/demo.sh
 
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests
 
 check: setup lint
 	$(BIN)/python -m pytest -m "not slow" tests

@@ -27,7 +27,8 @@ from threadpoolctl import threadpool_limits
 from sparkrec.config import AlsConfig, SparkConfig
 from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
 from sparkrec.models.als import fit_als
-from sparkrec.retrieval.topk import ItemMatrix, item_matrix, top_k
+from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.retrieval.topk import item_matrix, top_k
 from sparkrec.spark import build_session
 
 

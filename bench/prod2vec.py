@@ -37,8 +37,8 @@ from _training import spark_session, write_parts
 
 from sparkrec.config import Config, MetaProd2VecConfig, Prod2VecConfig, TrainConfig, load_config
 from sparkrec.models.two_tower import Feature
+from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.item_embeddings import stored_vectors
-from sparkrec.retrieval.topk import ItemMatrix
 from sparkrec.training import prod2vec
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.prod2vec_side import Side

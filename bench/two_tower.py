@@ -29,8 +29,9 @@ from sparkrec.config import Config, load_config
 from sparkrec.models.two_tower import N_NUMERIC, PAD, TowerShape, new_table
 from sparkrec.training.comm import Comm, SingleProcess
 from sparkrec.training.launch import run_ranks
-from sparkrec.training.two_tower import TowerTask, momentum_scores, prepare, tower_shape, train
+from sparkrec.training.two_tower import TowerTask, tower_shape, train
 from sparkrec.training.two_tower_batches import DAY_S, Sequences, lane, lane_batch, sequences
+from sparkrec.training.two_tower_step import momentum_scores, prepare
 
 AS_OF = 100 * DAY_S
 

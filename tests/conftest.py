@@ -12,11 +12,18 @@ from tests.quick import QUICK
 SHARED = ("night", "products")  # nights that are run once for all tests that look at them
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items):
-    """With several test processes (-n) the tests of a file stay in one, and so do the files that share a night."""
+    """With several test processes (-n) the tests of a file stay in one, and so do the files that share a night.
+
+    Groups with slow tests come first, so that no process has a long one left when the others are done.
+    """
     shared = {item.path: name for name in SHARED for item in items if name in item.fixturenames}
+    group = {item.path: shared.get(item.path, str(item.path)) for item in items}
+    slow = {group[item.path] for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: group[item.path] not in slow)
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(shared.get(item.path, str(item.path))))
+        item.add_marker(pytest.mark.xdist_group(group[item.path]))
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LISTS = """
 import numpy as np
 from sparkrec.config import SparkConfig
-from sparkrec.retrieval.topk import ItemMatrix, top_k
+from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.retrieval.topk import top_k
 from sparkrec.spark import build_session
 
 conf = {"spark.io.encryption.enabled": "true", "spark.authenticate": "true", "spark.authenticate.secret": "x" * 32,

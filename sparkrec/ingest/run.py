@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
-from typing import Any
 
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
@@ -16,64 +15,26 @@ from pyspark.sql.types import LongType
 from sparkrec import store
 from sparkrec.config import Config
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.formats import AttributeFile, LogFormat, Reader
+from sparkrec.formats import LogFormat
 from sparkrec.ingest import IngestResult, attributes, files, parse
+from sparkrec.ingest.context import Context, FileReader, Kept, Staged, Verdict
 from sparkrec.ingest.dedupe import FILE_NO, IN_TABLE, N_ROWS, group_equal
 from sparkrec.ingest.hadoop import FileStatus, FileSystem, normal_uri
 from sparkrec.ingest.parse import REASON
-from sparkrec.ingest.readers import RAW, URI, group_files, is_read_failure, read_group, unreadable
-from sparkrec.log import log_event, warn_event
-from sparkrec.tables import EVENT_DATE, EVENTS, FILES, ITEM_ID, ITEMS_TABLE, QUARANTINE, SOURCE, USER_ID, USERS_TABLE
+from sparkrec.ingest.readers import URI, group_files, is_read_failure, read_group, unreadable
+from sparkrec.ingest.selection import (
+    ITEMS_FILE,
+    known_files,
+    recall,
+    select_attribute_files,
+    select_logs,
+    stale_sources,
+)
+from sparkrec.ingest.write import undo, write_files, write_tables
+from sparkrec.log import log_event
+from sparkrec.tables import EVENT_DATE, EVENTS, SOURCE
 
-ITEMS_FILE, USERS_FILE = "@items", "@users"  # attribute files in the column ``source``
 MANY_DAYS = 400  # beyond it a range of days prunes partitions well enough
-FileReader = tuple[FileStatus, Reader]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every step needs."""
-
-    spark: SparkSession
-    config: Config
-    fmt: LogFormat
-    run_id: str
-    run_date: date
-    now: datetime  # naive UTC
-    fs: FileSystem
-    warehouse: store.Warehouse
-
-    @property
-    def staging(self) -> str:
-        """Folder of this attempt; removed at its end."""
-        return f"{self.warehouse.path.rstrip('/')}/_staging/{self.run_id}"
-
-
-@dataclass(frozen=True)
-class Staged:
-    """Parsed rows of some files, in staging: ``file_no`` numbers ``sources``; ``read`` was counted at reading."""
-
-    rows: DataFrame
-    sources: tuple[str, ...]
-    read: int
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Counts of staged rows: valid ones by day, invalid ones by reason, (rows, rows without an id) by file."""
-
-    valid: dict[date, int]
-    reasons: dict[str, int]
-    files: dict[int, tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Events of the batch that are new, in staging, and the number of duplicates left out."""
-
-    rows: DataFrame
-    kept: int
-    duplicates: int
 
 
 def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date: date) -> int:
@@ -141,127 +102,6 @@ def take_in(
     return replace(result, outputs=outputs)
 
 
-# ---------------------------------------------------------------------------------------------- which files
-
-
-def known_files(context: Context) -> dict[str, files.KnownFile]:
-    """The ``files`` table by source; it has a row for each file, so it fits the driver."""
-    rows = store.find(context.spark, context.warehouse, FILES)
-    if rows is None:
-        return {}
-    micros = F.unix_micros("modified_at").alias("micros")
-    found = rows.select(SOURCE, "size", micros, "sha256").collect()
-    start = datetime(1970, 1, 1)
-    return {r[0]: files.KnownFile(r[1], start + timedelta(microseconds=r[2]), r[3]) for r in found}
-
-
-def recall(context: Context, known: dict[str, files.KnownFile]) -> tuple[dict[str, files.KnownFile], date]:
-    """What counts as taken in, and the last day whose files are read.
-
-    Where a table that ingest writes is gone, nothing counts: all files that were taken in are read again, those of
-    later nights too.
-
-    Raises:
-        UserError: Some of these files are gone as well, so that their events would be lost.
-    """
-    tables = (EVENTS, QUARANTINE, ITEMS_TABLE, USERS_TABLE, FILES)
-    present = {table.name for table in tables if store.exists(context.spark, context.warehouse, table)}
-    lost = [table.name for table in tables if table.name not in present]
-    needed = {name for name in known if not name.startswith("@")}
-    if FILES.name in lost and EVENTS.name in present:
-        events = store.read(context.spark, context.warehouse, EVENTS)
-        needed = {row[0] for row in events.select(SOURCE).distinct().collect()}  # one row a file
-    if not lost or not needed:
-        return known, context.run_date
-    gone = sorted(needed - {file.name for file, _ in list_logs(context)})
-    if gone:
-        where = f"{len(gone)} files, e.g. {gone[0]}"
-        fix = f"bring them back to {context.config.logs.path}, or the table from a copy"
-        raise UserError(f"table {', '.join(lost)} is gone, and so are logs that it was made from", where=where, fix=fix)
-    warn_event("tables_lost", tables=lost, files_read_again=len(needed))
-    return {}, max([context.run_date, *(day for name in needed if (day := files.file_date(name)))])
-
-
-def select_logs(context: Context, known: dict[str, files.KnownFile], until: date) -> files.Selection:
-    """The log files of this night: those up to a day.
-
-    Raises:
-        UserError: No such path; no file in it on the first night; a changed file.
-    """
-    listed = list_logs(context)
-    on_changed = context.config.ingest.on_changed_file
-    selection = files.select_files(listed, known, context.fs.sha256, until, on_changed)
-    has_logs = any(not source.startswith("@") for source in known)
-    if not selection.to_read and not has_logs:
-        globs = ", ".join(g for r in context.fmt.readers for g in r.files)
-        seen = f"{selection.later} dated after {until}, {selection.ignored} with other names"
-        fix = f"the format reads {globs}; found {seen}"
-        raise UserError("no log file for this night", where=context.config.logs.path, fix=fix)
-    return selection
-
-
-def list_logs(context: Context) -> list[tuple[FileStatus, Reader | None]]:
-    """All files of ``logs.path`` with their readers; a Delta table's are its present data files."""
-    root, readers = context.config.logs.path, context.fmt.readers
-    if not root or not context.fs.exists(root):
-        raise UserError("no such log path", where=root or "logs.path", fix="set logs.path=FILE or FOLDER")
-    if context.fs.exists(f"{root.rstrip('/')}/_delta_log"):
-        return [(file, Reader("delta")) for file in _delta_files(context, root)]
-    listed = context.fs.list_files(root)
-    if context.fs.is_file(root) and len(readers) == 1:  # named by the user: whatever its name
-        return [(listed[0], readers[0])] if listed else []
-    return [(file, files.reader_for(file.name, readers)) for file in listed]
-
-
-def _delta_files(context: Context, root: str) -> list[FileStatus]:
-    uris = context.spark.read.format("delta").load(root).inputFiles()
-    return [context.fs.stat(uri, uri.rsplit("/", 1)[-1]) for uri in sorted(uris)]
-
-
-def select_attribute_files(context: Context, known: dict[str, files.KnownFile]) -> dict[str, files.Selection]:
-    """New and changed attribute files, by kind; a changed one is read again."""
-    logs, found = context.config.logs, {}
-    for kind, path, declared in (
-        (ITEMS_FILE, logs.items_path, context.fmt.items_file),
-        (USERS_FILE, logs.users_path, context.fmt.users_file),
-    ):
-        if path and declared is None:
-            key = kind.replace("@", "logs.") + "_path"
-            raise UserError("the log format declares no such file", where=f"{key}={path}", fix="leave it out")
-        if path and declared:
-            listed = _list_attribute_files(context, kind, path, declared)
-            found[kind] = files.select_files(listed, known, context.fs.sha256, date.max, "replace")
-    return found
-
-
-def _list_attribute_files(
-    context: Context, kind: str, path: str, declared: AttributeFile
-) -> list[tuple[FileStatus, Reader | None]]:
-    if not context.fs.exists(path):
-        raise UserError("no such attribute file", where=path, fix="check logs.items_path and logs.users_path")
-    listed = context.fs.list_files(path)
-    by_name = [(replace(f, name=f"{kind}/{f.name}"), files.reader_for(f.name, declared.readers)) for f in listed]
-    if len(by_name) == 1 and by_name[0][1] is None:
-        return [(by_name[0][0], declared.readers[0])]
-    return by_name
-
-
-def stale_sources(
-    context: Context, known: dict[str, files.KnownFile], logs: files.Selection, beside: dict[str, files.Selection]
-) -> list[str]:
-    """Sources whose rows go before the new ones come: of replaced files, and of an attempt that broke off."""
-    replaced = [file.name for selection in (logs, *beside.values()) for file, _ in selection.replaced]
-    found = set(replaced)
-    for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
-        rows = store.find(context.spark, context.warehouse, table)
-        if rows is not None:
-            found |= {row[0] for row in rows.select(column).distinct().collect() if row[0] not in known}
-    return sorted(found)
-
-
-# ---------------------------------------------------------------------------------------------- into staging
-
-
 def stage_logs(context: Context, selected: Sequence[FileReader]) -> tuple[Staged, Verdict]:
     """Reads and parses the new log files into staging, and counts what came of them."""
     ingest, fmt = context.config.ingest, context.fmt
@@ -314,7 +154,7 @@ def _stage(
         parsed.append(parse_group(raw.observe(counters[-1], F.count(F.lit(1)).alias("rows"))))
     rows = reduce(DataFrame.unionByName, parsed)
     numbers = [(normal_uri(file.uri), i) for i, (file, _) in enumerate(selected)]
-    numbered = _local(context, {URI: [u for u, _ in numbers], FILE_NO: [i for _, i in numbers]})
+    numbered = context.local({URI: [u for u, _ in numbers], FILE_NO: [i for _, i in numbers]})
     path = f"{context.staging}/{folder}"
     try:
         rows.join(F.broadcast(numbered), URI, how="inner").drop(URI).write.parquet(path)
@@ -364,9 +204,6 @@ def _existing(context: Context, days: list[date], stale: Sequence[str]) -> DataF
 
 def _is_one_of(column: str, values: Sequence[str]) -> Column:
     return F.col(column).isin(list(values)) if values else F.lit(False)
-
-
-# ---------------------------------------------------------------------------------------------- judging
 
 
 def judge(staged: Staged, missing: str) -> Verdict:
@@ -432,103 +269,3 @@ def account(batch: Staged | None, verdict: Verdict, kept: Kept | None, n_files: 
         parts = f"{kept.kept} kept + {quarantined} quarantined + {kept.duplicates} duplicates"
         raise InvariantError(f"ingest: {batch.read} rows read, but {parts}")
     return IngestResult(n_files, batch.read, kept.kept, quarantined, kept.duplicates, verdict.reasons)
-
-
-# ---------------------------------------------------------------------------------------------- writing
-
-
-def undo(context: Context, stale: Sequence[str]) -> dict[str, int]:
-    """Deletes the rows of stale sources from ``events`` and ``quarantine``."""
-    outputs = {}
-    for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
-        if stale and store.exists(context.spark, context.warehouse, table):
-            condition = F.col(column).isin(list(stale))
-            outputs[table.name] = store.delete_where(context.spark, context.warehouse, table, condition)
-    return outputs
-
-
-def write_tables(
-    context: Context, batch: Staged | None, extra: dict[str, Staged], verdict: Verdict, kept: Kept | None
-) -> dict[str, int]:
-    """Writes ``quarantine``, ``items``, ``users``, ``events``, in this order."""
-    store.create(context.spark, context.warehouse, QUARANTINE)
-    invalid = [batch] if batch and verdict.reasons else []
-    staged = [*invalid, *extra.values()]
-    outputs = {}
-    if staged:
-        outputs[QUARANTINE.name] = store.append(_quarantine(context, staged), context.warehouse, QUARANTINE)
-    outputs |= write_attributes(context, batch, extra)
-    if batch and kept:
-        events = kept.rows.join(F.broadcast(_sources(context, batch)), FILE_NO, how="inner")
-        outputs[EVENTS.name] = store.append(events, context.warehouse, EVENTS)
-    return outputs
-
-
-def _quarantine(context: Context, staged: Iterable[Staged]) -> DataFrame:
-    parts = [
-        s.rows.where(F.col(REASON).isNotNull()).select(RAW, REASON, FILE_NO)
-        .join(F.broadcast(_sources(context, s)), FILE_NO, how="inner")
-        for s in staged
-    ]  # fmt: skip
-    rows = reduce(DataFrame.unionByName, parts)
-    names = (F.col(RAW).alias("raw"), REASON, F.col(SOURCE).alias("source_file"))
-    return rows.select(*names, F.lit(context.now).alias("ingested_at"))
-
-
-def _sources(context: Context, staged: Staged) -> DataFrame:
-    return _local(context, {FILE_NO: list(range(len(staged.sources))), SOURCE: list(staged.sources)})
-
-
-def _local(context: Context, columns: dict[str, list[Any]]) -> DataFrame:
-    """A small table of the driver's, by Arrow: no job and no Python worker is needed for it."""
-    import pyarrow as pa
-
-    return context.spark.createDataFrame(pa.table(columns))
-
-
-def write_attributes(context: Context, batch: Staged | None, extra: dict[str, Staged]) -> dict[str, int]:
-    """Updates ``items`` and ``users`` from the log's rows, then from the attribute files."""
-    fmt, outputs = context.fmt, {}
-    for table, id_column, prefix, columns, kind in (
-        (ITEMS_TABLE, ITEM_ID, parse.ITEM_PREFIX, fmt.item_columns(), ITEMS_FILE),
-        (USERS_TABLE, USER_ID, parse.USER_PREFIX, fmt.user_columns(), USERS_FILE),
-    ):
-        full = attributes.attribute_table(table, columns)
-        incoming = []
-        if batch:
-            valid = batch.rows.where(F.col(REASON).isNull())
-            incoming.append((attributes.latest(valid, id_column, prefix, columns), False))
-        if kind in extra:
-            own = [name for name in columns if name in extra[kind].rows.columns]
-            incoming.append((attributes.one_per_id(extra[kind].rows, own), True))
-        for rows, wins in incoming:
-            existing = store.find(context.spark, context.warehouse, full)
-            if existing is None:
-                outputs[table.name] = store.append(rows, context.warehouse, full)
-                continue
-            changed = attributes.changes(existing, rows, list(columns), incoming_wins=wins)
-            outputs[table.name] = store.upsert(changed, context.warehouse, full)
-    return outputs
-
-
-def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str], again: bool) -> dict[str, int]:
-    """Notes the files as taken in: the last write, which makes the others count."""
-    start, micro = datetime(1970, 1, 1), timedelta(microseconds=1)
-    noted = _local(
-        context,
-        {
-            SOURCE: [f.name for f in read],
-            "size": [f.size for f in read],
-            "micros": [(f.modified_at - start) // micro for f in read],
-            "sha256": [hashes[f.name] for f in read],
-        },
-    ).select(
-        SOURCE,
-        "size",
-        F.timestamp_micros("micros").alias("modified_at"),
-        "sha256",
-        F.lit(context.run_id).alias("run_id"),
-        F.lit(context.now).alias("ingested_at"),
-    )
-    write = store.upsert if again else store.append
-    return {FILES.name: write(noted, context.warehouse, FILES)}

@@ -25,8 +25,8 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.neighbours import profiles as taken_items
 from sparkrec.prepare.counts import Counts, observed
 from sparkrec.processes import begin_task
+from sparkrec.retrieval.block_search import FloatArray, ItemMatrix
 from sparkrec.retrieval.sparse import Doubles, cuts, query_entries
-from sparkrec.retrieval.topk import FloatArray, ItemMatrix
 from sparkrec.tables import ITEM_IDX, NAME, USER_IDX, VECTOR
 
 if TYPE_CHECKING:

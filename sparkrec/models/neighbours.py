@@ -37,8 +37,9 @@ from sparkrec.log import log_event
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
 from sparkrec.prepare.weights import WEIGHT, counted
+from sparkrec.retrieval.block_search import FloatArray, IntArray
 from sparkrec.retrieval.sparse import INDICES, WEIGHTS, Doubles, SparseMatrix, sparse_matrix, sparse_top_k
-from sparkrec.retrieval.topk import PASS_MB, FloatArray, IntArray
+from sparkrec.retrieval.topk import PASS_MB
 from sparkrec.tables import CONFIDENCE, ITEM_IDX, QUERY_IDX, RANK, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import numpy as np
 
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import WEIGHT, counted
-from sparkrec.retrieval.topk import VECTOR, FloatArray, ItemMatrix
+from sparkrec.retrieval.block_search import FloatArray, ItemMatrix
+from sparkrec.retrieval.topk import VECTOR
 from sparkrec.tables import ITEM_IDX, N_EVENTS, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:

@@ -40,6 +40,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.evaluation.session_events import flat_lists, known_items
 from sparkrec.evaluation.sessions import rank_of
 from sparkrec.processes import begin_task
+from sparkrec.retrieval.block_search import FloatArray, IntArray
 from sparkrec.retrieval.sparse import (
     Doubles,
     best,
@@ -50,7 +51,7 @@ from sparkrec.retrieval.sparse import (
     row_entries,
     without_seen,
 )
-from sparkrec.retrieval.topk import FloatArray, IntArray, list_batch, prepared_queries, seen_positions
+from sparkrec.retrieval.topk import list_batch, prepared_queries, seen_positions
 from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from sparkrec.log import log_event
 from sparkrec.models.popularity import fallback_matrix
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import counted
-from sparkrec.retrieval.topk import ItemMatrix
+from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.tables import DISTANCE, GROUP_ID, ITEM_IDX, TS, USER_IDX, VECTOR
 
 if TYPE_CHECKING:

@@ -21,11 +21,12 @@ from sparkrec.pipeline.parts import index_size
 from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, NeighbourScorer, Wanted
 from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
+from sparkrec.retrieval.block_search import IntArray, ItemMatrix
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
 from sparkrec.retrieval.item_embeddings import stored_vectors
 from sparkrec.retrieval.lsh import lsh_nearest, lsh_recall
 from sparkrec.retrieval.similar import nearest
-from sparkrec.retrieval.topk import VECTOR, IntArray, ItemMatrix, item_matrix, top_k
+from sparkrec.retrieval.topk import VECTOR, item_matrix, top_k
 from sparkrec.tables import (
     BASKET_ID,
     CONSEQUENT,

@@ -9,7 +9,8 @@ import numpy as np
 
 from sparkrec.config import TopKConfig
 from sparkrec.models.neighbours import item_neighbour_lists, similar, user_neighbour_lists
-from sparkrec.retrieval.topk import VECTOR, FloatArray, IntArray, ItemMatrix, top_k
+from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
+from sparkrec.retrieval.topk import VECTOR, top_k
 from sparkrec.tables import USER_IDX
 
 if TYPE_CHECKING:

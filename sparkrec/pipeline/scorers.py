@@ -42,7 +42,8 @@ from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval import towers
-from sparkrec.retrieval.topk import SEEN, VECTOR, ItemMatrix, item_matrix
+from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.retrieval.topk import SEEN, VECTOR, item_matrix
 from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, ITEM_INDEX, TS, USER_FEATURES, USER_IDX, USER_INDEX
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, sess
 from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import last_published, make_current
+from sparkrec.retrieval.block_search import IntArray
 from sparkrec.retrieval.fallback import FROM_GROUP, FROM_MODEL, FROM_POPULARITY, Counts, count_lists, filled_up
 from sparkrec.retrieval.publish import published, published_similar
-from sparkrec.retrieval.topk import IntArray
 from sparkrec.tables import (
     ANTECEDENT,
     CONFIDENCE,

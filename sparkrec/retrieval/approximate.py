@@ -23,17 +23,8 @@ from sparkrec.broadcast import broadcast
 from sparkrec.config import TopKConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.processes import begin_task
-from sparkrec.retrieval.topk import (
-    MARGIN,
-    FloatArray,
-    IntArray,
-    ItemMatrix,
-    list_batch,
-    prepared_queries,
-    query_vectors,
-    seen_positions,
-    top_k,
-)
+from sparkrec.retrieval.block_search import MARGIN, FloatArray, IntArray, ItemMatrix
+from sparkrec.retrieval.topk import list_batch, prepared_queries, query_vectors, seen_positions, top_k
 from sparkrec.tables import ITEM_IDX
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparkrec.models.popularity import popularity_queries
-from sparkrec.retrieval.topk import ItemMatrix, top_k
+from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.retrieval.topk import top_k
 from sparkrec.tables import ITEM_IDX, RANK, SCORE, SOURCE
 
 if TYPE_CHECKING:

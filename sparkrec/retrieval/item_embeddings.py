@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparkrec.errors import InvariantError
-from sparkrec.retrieval.topk import ItemMatrix
+from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.training.checkpoint import load_model
 
 VECTORS = "vectors"

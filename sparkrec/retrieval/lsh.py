@@ -28,8 +28,9 @@ from scipy import sparse
 from sparkrec.broadcast import broadcast
 from sparkrec.errors import InvariantError
 from sparkrec.processes import begin_task
+from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
 from sparkrec.retrieval.similar import unit_vectors
-from sparkrec.retrieval.topk import PARTITIONS_PER_CORE, VECTOR, FloatArray, IntArray, ItemMatrix, list_batch
+from sparkrec.retrieval.topk import PARTITIONS_PER_CORE, VECTOR, list_batch
 from sparkrec.tables import IDX, ITEM_IDX, QUERY_IDX, RANK, SCORE
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from sparkrec.retrieval.topk import PASS_MB, VECTOR, FloatArray, IntArray, ItemMatrix, top_k
+from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
+from sparkrec.retrieval.topk import PASS_MB, VECTOR, top_k
 from sparkrec.tables import ITEM_IDX, QUERY_IDX
 
 if TYPE_CHECKING:

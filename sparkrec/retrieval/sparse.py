@@ -23,17 +23,8 @@ from scipy.sparse import csr_matrix
 from sparkrec.broadcast import broadcast
 from sparkrec.errors import InvariantError
 from sparkrec.processes import begin_task
-from sparkrec.retrieval.topk import (
-    MAX_ROWS,
-    PASS_MB,
-    FloatArray,
-    IntArray,
-    list_batch,
-    merged,
-    observed,
-    prepared_queries,
-    seen_positions,
-)
+from sparkrec.retrieval.block_search import MAX_ROWS, FloatArray, IntArray
+from sparkrec.retrieval.topk import PASS_MB, list_batch, merged, observed, prepared_queries, seen_positions
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,9 +17,9 @@ from sparkrec import files
 from sparkrec.models.two_tower import PAD, Feature, ItemBatch, TowerShape, TwoTower
 from sparkrec.processes import begin_task
 from sparkrec.tables import ITEM_IDX, USER_IDX
-from sparkrec.training.two_tower import user_batch
 from sparkrec.training.two_tower_batches import DAY_S, SECONDS, UserArrays, code_columns, numeric_features
 from sparkrec.training.two_tower_examples import counted_events, flat_codes, seconds
+from sparkrec.training.two_tower_step import user_batch
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -31,7 +31,7 @@ from sparkrec.training.prod2vec_feed import (
 )
 from sparkrec.training.prod2vec_step import Group, Negatives, RowSets, draw_negatives
 from sparkrec.training.snapshot import Manifest, read_manifest
-from sparkrec.training.two_tower import adagrad_
+from sparkrec.training.two_tower_step import adagrad_
 
 NS_EXPONENT = 0.75  # negatives are drawn by count ** NS_EXPONENT, as prod2vec's by default
 _SERVED_AT_ONCE = 65_536  # items

@@ -11,7 +11,8 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.models import content
 from sparkrec.models.content import content_matrix, profiles
 from sparkrec.prepare.counts import Counts
-from sparkrec.retrieval.topk import ItemMatrix, top_k
+from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.retrieval.topk import top_k
 
 NOW = datetime(2020, 1, 1, tzinfo=UTC)
 VECTORS = [

@@ -10,7 +10,8 @@ from sparkrec.models.popularity import (
     popularity_queries,
     times_popularity,
 )
-from sparkrec.retrieval.topk import ItemMatrix, top_k
+from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.retrieval.topk import top_k
 
 AS_OF = datetime(2020, 1, 31, tzinfo=UTC)
 WEIGHTS = {"view": 0.5, "buy": 2.0, "return": 0.0}

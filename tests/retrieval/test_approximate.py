@@ -6,7 +6,8 @@ import pytest
 from sparkrec.config import TopKConfig
 from sparkrec.errors import InvariantError
 from sparkrec.retrieval.approximate import _build, approximate_index, approximate_top_k, measured_recall, search_block
-from sparkrec.retrieval.topk import ItemMatrix, top_k
+from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.retrieval.topk import top_k
 
 K = 7
 

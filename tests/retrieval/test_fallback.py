@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sparkrec.models.popularity import fallback_matrix
+from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.fallback import Counts, count_lists, filled_up
-from sparkrec.retrieval.topk import ItemMatrix
 
 LISTS = "user_idx int, item_idx int, rank int, score float, source string"
 

@@ -3,9 +3,9 @@ import pytest
 
 from sparkrec.errors import InvariantError
 from sparkrec.retrieval import lsh
+from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.lsh import lsh_nearest, lsh_recall, minhash_nearest
 from sparkrec.retrieval.similar import nearest
-from sparkrec.retrieval.topk import ItemMatrix
 
 
 def by_query(lists):

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.similar import nearest
-from sparkrec.retrieval.topk import ItemMatrix
 
 
 def test_neighbours_are_the_smallest_angles_and_no_item_is_its_own(spark):

@@ -9,7 +9,8 @@ from pyspark.sql import Observation
 
 from sparkrec.errors import InvariantError
 from sparkrec.retrieval import topk
-from sparkrec.retrieval.topk import ItemMatrix, in_passes, item_matrix, select, top_k
+from sparkrec.retrieval.block_search import ItemIndex, ItemMatrix, select
+from sparkrec.retrieval.topk import in_passes, item_matrix, top_k
 
 
 def naive(queries, items, seen, k):
@@ -29,9 +30,9 @@ def naive(queries, items, seen, k):
 
 def search(queries, items, seen, k, *, block_mb=1, tile=None):
     """The engine's kernel without Spark, in the form of ``naive``."""
-    index = topk._Index.build(items, k, block_mb)
+    index = ItemIndex.build(items, k, block_mb)
     if tile:
-        index = topk._Index.of_tiles(items, k, 3, tile)
+        index = ItemIndex.of_tiles(items, k, 3, tile)
     vectors = pa.array([list(q) for q in queries], pa.list_(pa.float32()))
     batch = pa.RecordBatch.from_arrays(
         [pa.array(range(len(queries)), pa.int32()), vectors, pa.array([list(s) for s in seen], pa.list_(pa.int32()))],
@@ -83,7 +84,7 @@ def test_kernel_equals_a_plain_sort(seed, n_items, n_queries, dim, k, tile, bias
 
 def test_second_level_is_used():
     items, *_ = random_case(0, 700, 1, 2, eligible_share=1.0)
-    assert topk._Index.build(items, 5, 1).tiles[0].width > 1
+    assert ItemIndex.build(items, 5, 1).tiles[0].width > 1
 
 
 def test_ties_at_the_boundary_go_to_the_smallest_items():

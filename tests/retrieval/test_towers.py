@@ -16,8 +16,9 @@ from sparkrec.retrieval.towers import (
     user_states,
     user_vectors,
 )
-from sparkrec.training.two_tower import new_towers, save_towers, tower_shape, user_batch
+from sparkrec.training.two_tower import save_towers, tower_shape
 from sparkrec.training.two_tower_batches import DAY_S, clock, last_arrays, sequences, tick_counts
+from sparkrec.training.two_tower_step import new_towers, user_batch
 
 USER_FEATURES, ITEM_FEATURES = (Feature("town", 3, 2),), (Feature("genre", 4, 1),)
 CONFIG = TwoTowerConfig(dim=8, hidden=[5], history_length=3, temperature=0.3, windows_days=[1.0, 3.0])

@@ -16,22 +16,7 @@ from sparkrec.models.two_tower import PAD, Feature, ItemBatch, UserBatch
 from sparkrec.training.comm import SingleProcess
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.snapshot import write_snapshot
-from sparkrec.training.two_tower import (
-    TowerTask,
-    continue_with,
-    draw_candidates,
-    known_items,
-    local_batch,
-    new_towers,
-    popularity_factor,
-    prepare,
-    save_towers,
-    tower_shape,
-    train,
-    train_epoch,
-    train_step,
-    user_batch,
-)
+from sparkrec.training.two_tower import TowerTask, continue_with, save_towers, tower_shape, train, train_epoch
 from sparkrec.training.two_tower_batches import lane, last_arrays, sequences
 from sparkrec.training.two_tower_examples import (
     GROUP,
@@ -40,6 +25,16 @@ from sparkrec.training.two_tower_examples import (
     feature_layout,
     item_feature_matrix,
     second_outputs,
+)
+from sparkrec.training.two_tower_step import (
+    draw_candidates,
+    known_items,
+    local_batch,
+    new_towers,
+    popularity_factor,
+    prepare,
+    train_step,
+    user_batch,
 )
 
 AS_OF = 40 * 86_400
@@ -123,10 +118,10 @@ def test_a_step_equals_plain_torch_on_dense_tables(more):
 
 
 def _keep_of_candidates(config, n, step):
-    from sparkrec.training.two_tower import _ITEM_DROPOUT
     from sparkrec.training.two_tower_batches import dropout_mask
+    from sparkrec.training.two_tower_step import ITEM_DROPOUT
 
-    return torch.from_numpy(dropout_mask((config.seed, _ITEM_DROPOUT, 0, step), n, config.dim, config.dropout))
+    return torch.from_numpy(dropout_mask((config.seed, ITEM_DROPOUT, 0, step), n, config.dim, config.dropout))
 
 
 def _plain_loss(towers, table, shape, data, batch, config, keep):

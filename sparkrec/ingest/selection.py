@@ -1,0 +1,134 @@
+"""Which files a night takes in: new and changed ones, those of lost tables, and whose rows go first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+
+from pyspark.sql import functions as F
+
+from sparkrec import store
+from sparkrec.errors import UserError
+from sparkrec.formats import AttributeFile, Reader
+from sparkrec.ingest import files
+from sparkrec.ingest.context import Context
+from sparkrec.ingest.hadoop import FileStatus
+from sparkrec.log import warn_event
+from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, SOURCE, USERS_TABLE
+
+ITEMS_FILE, USERS_FILE = "@items", "@users"  # attribute files in the column ``source``
+
+
+def known_files(context: Context) -> dict[str, files.KnownFile]:
+    """The ``files`` table by source; it has a row for each file, so it fits the driver."""
+    rows = store.find(context.spark, context.warehouse, FILES)
+    if rows is None:
+        return {}
+    micros = F.unix_micros("modified_at").alias("micros")
+    found = rows.select(SOURCE, "size", micros, "sha256").collect()
+    start = datetime(1970, 1, 1)
+    return {r[0]: files.KnownFile(r[1], start + timedelta(microseconds=r[2]), r[3]) for r in found}
+
+
+def recall(context: Context, known: dict[str, files.KnownFile]) -> tuple[dict[str, files.KnownFile], date]:
+    """What counts as taken in, and the last day whose files are read.
+
+    Where a table that ingest writes is gone, nothing counts: all files that were taken in are read again, those of
+    later nights too.
+
+    Raises:
+        UserError: Some of these files are gone as well, so that their events would be lost.
+    """
+    tables = (EVENTS, QUARANTINE, ITEMS_TABLE, USERS_TABLE, FILES)
+    present = {table.name for table in tables if store.exists(context.spark, context.warehouse, table)}
+    lost = [table.name for table in tables if table.name not in present]
+    needed = {name for name in known if not name.startswith("@")}
+    if FILES.name in lost and EVENTS.name in present:
+        events = store.read(context.spark, context.warehouse, EVENTS)
+        needed = {row[0] for row in events.select(SOURCE).distinct().collect()}  # one row a file
+    if not lost or not needed:
+        return known, context.run_date
+    gone = sorted(needed - {file.name for file, _ in list_logs(context)})
+    if gone:
+        where = f"{len(gone)} files, e.g. {gone[0]}"
+        fix = f"bring them back to {context.config.logs.path}, or the table from a copy"
+        raise UserError(f"table {', '.join(lost)} is gone, and so are logs that it was made from", where=where, fix=fix)
+    warn_event("tables_lost", tables=lost, files_read_again=len(needed))
+    return {}, max([context.run_date, *(day for name in needed if (day := files.file_date(name)))])
+
+
+def select_logs(context: Context, known: dict[str, files.KnownFile], until: date) -> files.Selection:
+    """The log files of this night: those up to a day.
+
+    Raises:
+        UserError: No such path; no file in it on the first night; a changed file.
+    """
+    listed = list_logs(context)
+    on_changed = context.config.ingest.on_changed_file
+    selection = files.select_files(listed, known, context.fs.sha256, until, on_changed)
+    has_logs = any(not source.startswith("@") for source in known)
+    if not selection.to_read and not has_logs:
+        globs = ", ".join(g for r in context.fmt.readers for g in r.files)
+        seen = f"{selection.later} dated after {until}, {selection.ignored} with other names"
+        fix = f"the format reads {globs}; found {seen}"
+        raise UserError("no log file for this night", where=context.config.logs.path, fix=fix)
+    return selection
+
+
+def list_logs(context: Context) -> list[tuple[FileStatus, Reader | None]]:
+    """All files of ``logs.path`` with their readers; a Delta table's are its present data files."""
+    root, readers = context.config.logs.path, context.fmt.readers
+    if not root or not context.fs.exists(root):
+        raise UserError("no such log path", where=root or "logs.path", fix="set logs.path=FILE or FOLDER")
+    if context.fs.exists(f"{root.rstrip('/')}/_delta_log"):
+        return [(file, Reader("delta")) for file in _delta_files(context, root)]
+    listed = context.fs.list_files(root)
+    if context.fs.is_file(root) and len(readers) == 1:  # named by the user: whatever its name
+        return [(listed[0], readers[0])] if listed else []
+    return [(file, files.reader_for(file.name, readers)) for file in listed]
+
+
+def _delta_files(context: Context, root: str) -> list[FileStatus]:
+    uris = context.spark.read.format("delta").load(root).inputFiles()
+    return [context.fs.stat(uri, uri.rsplit("/", 1)[-1]) for uri in sorted(uris)]
+
+
+def select_attribute_files(context: Context, known: dict[str, files.KnownFile]) -> dict[str, files.Selection]:
+    """New and changed attribute files, by kind; a changed one is read again."""
+    logs, found = context.config.logs, {}
+    for kind, path, declared in (
+        (ITEMS_FILE, logs.items_path, context.fmt.items_file),
+        (USERS_FILE, logs.users_path, context.fmt.users_file),
+    ):
+        if path and declared is None:
+            key = kind.replace("@", "logs.") + "_path"
+            raise UserError("the log format declares no such file", where=f"{key}={path}", fix="leave it out")
+        if path and declared:
+            listed = _list_attribute_files(context, kind, path, declared)
+            found[kind] = files.select_files(listed, known, context.fs.sha256, date.max, "replace")
+    return found
+
+
+def _list_attribute_files(
+    context: Context, kind: str, path: str, declared: AttributeFile
+) -> list[tuple[FileStatus, Reader | None]]:
+    if not context.fs.exists(path):
+        raise UserError("no such attribute file", where=path, fix="check logs.items_path and logs.users_path")
+    listed = context.fs.list_files(path)
+    by_name = [(replace(f, name=f"{kind}/{f.name}"), files.reader_for(f.name, declared.readers)) for f in listed]
+    if len(by_name) == 1 and by_name[0][1] is None:
+        return [(by_name[0][0], declared.readers[0])]
+    return by_name
+
+
+def stale_sources(
+    context: Context, known: dict[str, files.KnownFile], logs: files.Selection, beside: dict[str, files.Selection]
+) -> list[str]:
+    """Sources whose rows go before the new ones come: of replaced files, and of an attempt that broke off."""
+    replaced = [file.name for selection in (logs, *beside.values()) for file, _ in selection.replaced]
+    found = set(replaced)
+    for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
+        rows = store.find(context.spark, context.warehouse, table)
+        if rows is not None:
+            found |= {row[0] for row in rows.select(column).distinct().collect() if row[0] not in known}
+    return sorted(found)

@@ -1,0 +1,109 @@
+"""The writes of an ingest: the rows of stale sources go, the batch's come, and the files are noted last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import reduce
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec import store
+from sparkrec.ingest import attributes, parse
+from sparkrec.ingest.context import Context, Kept, Staged, Verdict
+from sparkrec.ingest.dedupe import FILE_NO
+from sparkrec.ingest.hadoop import FileStatus
+from sparkrec.ingest.parse import REASON
+from sparkrec.ingest.readers import RAW
+from sparkrec.ingest.selection import ITEMS_FILE, USERS_FILE
+from sparkrec.tables import EVENTS, FILES, ITEM_ID, ITEMS_TABLE, QUARANTINE, SOURCE, USER_ID, USERS_TABLE
+
+
+def undo(context: Context, stale: Sequence[str]) -> dict[str, int]:
+    """Deletes the rows of stale sources from ``events`` and ``quarantine``."""
+    outputs = {}
+    for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
+        if stale and store.exists(context.spark, context.warehouse, table):
+            condition = F.col(column).isin(list(stale))
+            outputs[table.name] = store.delete_where(context.spark, context.warehouse, table, condition)
+    return outputs
+
+
+def write_tables(
+    context: Context, batch: Staged | None, extra: dict[str, Staged], verdict: Verdict, kept: Kept | None
+) -> dict[str, int]:
+    """Writes ``quarantine``, ``items``, ``users``, ``events``, in this order."""
+    store.create(context.spark, context.warehouse, QUARANTINE)
+    invalid = [batch] if batch and verdict.reasons else []
+    staged = [*invalid, *extra.values()]
+    outputs = {}
+    if staged:
+        outputs[QUARANTINE.name] = store.append(_quarantine(context, staged), context.warehouse, QUARANTINE)
+    outputs |= write_attributes(context, batch, extra)
+    if batch and kept:
+        events = kept.rows.join(F.broadcast(_sources(context, batch)), FILE_NO, how="inner")
+        outputs[EVENTS.name] = store.append(events, context.warehouse, EVENTS)
+    return outputs
+
+
+def _quarantine(context: Context, staged: Iterable[Staged]) -> DataFrame:
+    parts = [
+        s.rows.where(F.col(REASON).isNotNull()).select(RAW, REASON, FILE_NO)
+        .join(F.broadcast(_sources(context, s)), FILE_NO, how="inner")
+        for s in staged
+    ]  # fmt: skip
+    rows = reduce(DataFrame.unionByName, parts)
+    names = (F.col(RAW).alias("raw"), REASON, F.col(SOURCE).alias("source_file"))
+    return rows.select(*names, F.lit(context.now).alias("ingested_at"))
+
+
+def _sources(context: Context, staged: Staged) -> DataFrame:
+    return context.local({FILE_NO: list(range(len(staged.sources))), SOURCE: list(staged.sources)})
+
+
+def write_attributes(context: Context, batch: Staged | None, extra: dict[str, Staged]) -> dict[str, int]:
+    """Updates ``items`` and ``users`` from the log's rows, then from the attribute files."""
+    fmt, outputs = context.fmt, {}
+    for table, id_column, prefix, columns, kind in (
+        (ITEMS_TABLE, ITEM_ID, parse.ITEM_PREFIX, fmt.item_columns(), ITEMS_FILE),
+        (USERS_TABLE, USER_ID, parse.USER_PREFIX, fmt.user_columns(), USERS_FILE),
+    ):
+        full = attributes.attribute_table(table, columns)
+        incoming = []
+        if batch:
+            valid = batch.rows.where(F.col(REASON).isNull())
+            incoming.append((attributes.latest(valid, id_column, prefix, columns), False))
+        if kind in extra:
+            own = [name for name in columns if name in extra[kind].rows.columns]
+            incoming.append((attributes.one_per_id(extra[kind].rows, own), True))
+        for rows, wins in incoming:
+            existing = store.find(context.spark, context.warehouse, full)
+            if existing is None:
+                outputs[table.name] = store.append(rows, context.warehouse, full)
+                continue
+            changed = attributes.changes(existing, rows, list(columns), incoming_wins=wins)
+            outputs[table.name] = store.upsert(changed, context.warehouse, full)
+    return outputs
+
+
+def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str], again: bool) -> dict[str, int]:
+    """Notes the files as taken in: the last write, which makes the others count."""
+    start, micro = datetime(1970, 1, 1), timedelta(microseconds=1)
+    noted = context.local(
+        {
+            SOURCE: [f.name for f in read],
+            "size": [f.size for f in read],
+            "micros": [(f.modified_at - start) // micro for f in read],
+            "sha256": [hashes[f.name] for f in read],
+        },
+    ).select(
+        SOURCE,
+        "size",
+        F.timestamp_micros("micros").alias("modified_at"),
+        "sha256",
+        F.lit(context.run_id).alias("run_id"),
+        F.lit(context.now).alias("ingested_at"),
+    )
+    write = store.upsert if again else store.append
+    return {FILES.name: write(noted, context.warehouse, FILES)}
