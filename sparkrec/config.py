@@ -30,6 +30,7 @@ from sparkrec.model_configs import ItemNeighboursConfig as ItemNeighboursConfig
 from sparkrec.model_configs import MetaProd2VecConfig as MetaProd2VecConfig
 from sparkrec.model_configs import Prod2VecConfig as Prod2VecConfig
 from sparkrec.model_configs import RulesConfig as RulesConfig
+from sparkrec.model_configs import SessionHybridConfig as SessionHybridConfig
 from sparkrec.model_configs import SessionNeighboursConfig as SessionNeighboursConfig
 from sparkrec.model_configs import TwoTowerConfig as TwoTowerConfig
 from sparkrec.model_configs import UserGroupsConfig as UserGroupsConfig
@@ -251,6 +252,7 @@ class Config:
     item_neighbours: ItemNeighboursConfig = field(default_factory=ItemNeighboursConfig)
     user_neighbours: UserNeighboursConfig = field(default_factory=UserNeighboursConfig)
     session_neighbours: SessionNeighboursConfig = field(default_factory=SessionNeighboursConfig)
+    session_hybrid: SessionHybridConfig = field(default_factory=SessionHybridConfig)
     content: ContentConfig = field(default_factory=ContentConfig)
     hybrid: HybridConfig = field(default_factory=HybridConfig)
     user_groups: UserGroupsConfig = field(default_factory=UserGroupsConfig)

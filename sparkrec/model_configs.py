@@ -181,6 +181,15 @@ class SessionNeighboursConfig:
 
 
 @dataclass(frozen=True)
+class SessionHybridConfig:
+    """The GRU's scores beside the votes of session neighbours."""
+
+    neighbours: float = 6.0  # what the most votes are worth, in deviations of the GRU's scores
+    power: float = 0.5  # of an item's share of the most votes
+    own_items: float = 0.3  # factor of the votes of items that the session has already
+
+
+@dataclass(frozen=True)
 class ContentConfig:
     """Content-based lists: items like those that the user took, by their vectors."""
 

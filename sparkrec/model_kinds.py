@@ -53,6 +53,7 @@ KINDS: dict[str, ModelKind] = {
         ModelKind("user_neighbours", Lists.USERS, beside=("users",)),
         ModelKind("session_neighbours", Lists.SESSIONS),
         ModelKind("content", Lists.USERS, beside=("items",)),
+        ModelKind("session_hybrid", Lists.SESSIONS, needs=("gru", "session_neighbours")),
         ModelKind("hybrid", Lists.USERS),
     )
 }

@@ -13,9 +13,10 @@ from pyspark.sql import functions as F
 from sparkrec.errors import InvariantError
 from sparkrec.log import log_event, warn_event
 from sparkrec.models.rules import complete, load_rules
+from sparkrec.models.session_hybrid import session_hybrid_lists
 from sparkrec.models.session_neighbours import session_neighbour_lists
 from sparkrec.pipeline.models import ModelCard, part_path
-from sparkrec.pipeline.next_items import neighbour_model
+from sparkrec.pipeline.next_items import gru_path, hybrid_model, neighbour_model
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import index_size
 from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, NeighbourScorer, Wanted
@@ -134,11 +135,18 @@ def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntAr
     current = current_sessions(night, walked).persist(StorageLevel.MEMORY_AND_DISK)
     key, settings, note = (USER_ID, KEY_TYPE), night.config.topk, ""
     seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
-    if card.model == "gru":
-        path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
+    if card.model in ("gru", "session_hybrid"):
+        path = gru_path(night, card.served_part)
         states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
-        items = ItemMatrix(*output_items(path), trained_items(path)).without(excluded)
-        rows, note = _best(night, card.model, _named(inputs, states, VECTOR), items, key, seen)
+        items = ItemMatrix(*output_items(path), trained_items(path))
+    if card.model == "gru":
+        rows, note = _best(night, card.model, _named(inputs, states, VECTOR), items.without(excluded), key, seen)
+    elif card.model == "session_hybrid":
+        asked = states.join(current.select(SESSION_ID, ITEMS), SESSION_ID, "inner")
+        rows = session_hybrid_lists(
+            _named(inputs, asked, VECTOR, ITEMS), items, hybrid_model(night, card, card.served_part).blend,
+            key=key, k=settings.k, seen=seen, without=excluded, block_mb=settings.block_mb,
+        )  # fmt: skip
     else:
         model = neighbour_model(night, card, card.served_part)
         rows = session_neighbour_lists(

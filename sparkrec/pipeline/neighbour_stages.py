@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.models.content import content_matrix, save_content
 from sparkrec.models.neighbours import item_neighbours, save_neighbours, user_neighbours
+from sparkrec.models.session_hybrid import save_session_hybrid
 from sparkrec.models.session_neighbours import save_session_neighbours
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
@@ -38,6 +39,17 @@ def run_train_session_neighbours(night: Night, inputs: Inputs) -> StageResult:
 
     model = "session_neighbours"
     return train_parts(night, inputs, model, night.config.session_neighbours, model_cutoff(night, inputs, model), train)
+
+
+def run_train_session_hybrid(night: Night, inputs: Inputs) -> StageResult:
+    """How the GRU and the session neighbours of the night go together; there is nothing to learn."""
+
+    def train(part: Part, path: str, meta: dict[str, Any]) -> str:
+        save_session_hybrid(path, meta)
+        return ""
+
+    model = "session_hybrid"
+    return train_parts(night, inputs, model, night.config.session_hybrid, model_cutoff(night, inputs, model), train)
 
 
 def run_train_content(night: Night, inputs: Inputs) -> StageResult:

@@ -18,6 +18,7 @@ from sparkrec.evaluation.values import MetricValue
 from sparkrec.model_kinds import KINDS, Lists
 from sparkrec.models import session_neighbours
 from sparkrec.models.rules import complete, load_rules
+from sparkrec.models.session_hybrid import SessionHybrid
 from sparkrec.models.session_neighbours import TrainedSessions
 from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.night import Night
@@ -82,17 +83,45 @@ class NeighbourModel:
         )
 
 
+@dataclass(frozen=True)
+class HybridModel:
+    """The GRU in a folder, and the sessions that were alike."""
+
+    path: str
+    blend: SessionHybrid
+
+    @property
+    def trained(self) -> npt.NDArray[np.bool_]:
+        """See ``SessionModel``: the GRU's."""
+        return gru_states.trained_items(self.path)
+
+    def next_item_ranks(self, sessions: DataFrame, history: DataFrame, ties: str) -> DataFrame:
+        """See ``SessionModel``."""
+        return gru_states.next_item_ranks(sessions, self.path, ties=ties, history=history, blend=self.blend)
+
+
 def session_model(night: Night, card: ModelCard, part: str) -> SessionModel:
     """A part of a night's model of sessions."""
-    path = part_path(night.warehouse, card.model, night.run_date, part)
     if card.model == "gru":
-        return GruModel(path)
-    return neighbour_model(night, card, part)
+        return GruModel(gru_path(night, part))
+    return hybrid_model(night, card, part) if card.model == "session_hybrid" else neighbour_model(night, card, part)
+
+
+def gru_path(night: Night, part: str) -> str:
+    """The folder of a part of the night's GRU."""
+    return part_path(night.warehouse, "gru", night.run_date, part)
+
+
+def hybrid_model(night: Night, card: ModelCard, part: str) -> HybridModel:
+    """The same part of the night's GRU and session neighbours, together."""
+    near = neighbour_model(night, card, part)
+    settings = night.config.session_hybrid
+    return HybridModel(gru_path(night, part), SessionHybrid.build(near.sessions, near.config, settings))
 
 
 def neighbour_model(night: Night, card: ModelCard, part: str) -> NeighbourModel:
     """A part of a night's session neighbours."""
-    path = part_path(night.warehouse, card.model, night.run_date, part)
+    path = part_path(night.warehouse, "session_neighbours", night.run_date, part)
     rows, _ = session_neighbours.load_session_neighbours(night.spark, path)
     return NeighbourModel(session_neighbours.trained_sessions(rows, card.n_items), night.config.session_neighbours)
 

@@ -14,6 +14,7 @@ from sparkrec.pipeline.maintain_stage import maintenance_due, run_maintain
 from sparkrec.pipeline.neighbour_stages import (
     run_train_content,
     run_train_item_neighbours,
+    run_train_session_hybrid,
     run_train_session_neighbours,
     run_train_user_neighbours,
 )
@@ -147,6 +148,13 @@ _STAGES = (
         (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
         lambda n: (n.fmt.session_events, *_training(n, "session_neighbours")),
         run_train_session_neighbours,
+    ),
+    Stage(
+        "train_session_hybrid",
+        (INTERACTIONS, USER_INDEX, ITEM_INDEX),
+        lambda n: (n.fmt.session_events, n.config.prepare.sessions, *_training(n, "session_hybrid")),
+        run_train_session_hybrid,
+        models=lambda _: ["gru", "session_neighbours"],
     ),
     Stage(
         "train_content",

@@ -6,7 +6,7 @@ Each Python worker reads the model from its folder once, so the folder must be r
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from sparkrec.models.network import Network, Parameters
+    from sparkrec.models.session_hybrid import SessionHybrid
 
 _WALK = "walk"
 _WALKS_AT_ONCE = 2048
@@ -97,6 +98,7 @@ def next_item_ranks(
     trained: np.ndarray | None = None,
     ties: str = "conservative",
     history: DataFrame | None = None,
+    blend: SessionHybrid | None = None,
 ) -> DataFrame:
     """The rank of each next event's item among all trained items; sessions begin as for ``session_states``.
 
@@ -109,6 +111,7 @@ def next_item_ranks(
         trained: Bool [n_items], candidates; default those of the model's training data.
         ties: The item's place among equal scores, see ``evaluation.sessions.rank_of``.
         history: Further sessions of the same users, which are not judged; for a hierarchical network.
+        blend: Ranks by its scores instead of the GRU's alone.
 
     Returns:
         session_id string, position int (of the predicted event among the session's remaining ones, from 1),
@@ -116,6 +119,7 @@ def next_item_ranks(
     """
     described, walked = _walked(sessions, history, model_path)
     mask = None if trained is None else broadcast(sessions.sparkSession, np.asarray(trained, bool))
+    blender = None if blend is None else broadcast(sessions.sparkSession, blend)
 
     def ranks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -128,7 +132,8 @@ def next_item_ranks(
                 wanted = ~walks.last & walks.asked[walks.session]
                 vectors, event = _vectors(served, walks, wanted), wanted.nonzero()[0]
                 items = walks.items[event + 1]
-                found = _ranks(served, candidates, vectors, items, ties)
+                score = _scores(served, candidates, vectors, walks, event, None if blender is None else blender.value)
+                found = _ranks(score, candidates, items, ties)
                 columns = [walks.ids.take(pa.array(walks.session[event]))]
                 columns += [pa.array(c.astype(np.int32)) for c in (walks.place[event] + 1, items)]
                 columns.append(pa.array(found.astype(np.float64)))
@@ -289,21 +294,42 @@ def _vectors(served: ServedModel, walks: Walks, wanted: np.ndarray) -> torch.Ten
     return result
 
 
-def _ranks(
-    served: ServedModel, candidates: np.ndarray, vectors: torch.Tensor, items: np.ndarray, ties: str
-) -> np.ndarray:
-    """The item's place among the candidates: [n]."""
+def _scores(
+    served: ServedModel,
+    candidates: np.ndarray,
+    vectors: torch.Tensor,
+    walks: Walks,
+    event: np.ndarray,
+    blend: SessionHybrid | None,
+) -> Callable[[slice], torch.Tensor]:
+    """The candidates' scores after a block of the events: float [b, candidates]."""
     import torch
 
     chosen = np.flatnonzero(candidates)
-    column = torch.from_numpy((np.cumsum(candidates) - 1)[items].astype(np.int64))
     score = served.network.scorer(served.parameters, torch.from_numpy(chosen))
-    block = max(1, _SCORES_AT_ONCE // max(1, len(chosen)))
-    found = [
-        rank_of((scores >= own).sum(1), (scores > own).sum(1), ties)
-        for start in range(0, len(items), block)
-        for scores in [score(vectors[start : start + block])]
-        for own in [scores.gather(1, column[start : start + block, None])]
-    ]
+    begins = event - walks.place[event]
+
+    def scores(block: slice) -> torch.Tensor:
+        own: torch.Tensor = score(vectors[block])
+        if blend is None:
+            return own
+        asked = blend.looked_at(walks.items, begins[block], event[block] + 1)
+        return torch.from_numpy(blend.blended(own.numpy(), chosen, asked))
+
+    return scores
+
+
+def _ranks(scores: Callable[[slice], torch.Tensor], candidates: np.ndarray, items: np.ndarray, ties: str) -> np.ndarray:
+    """The item's place among the candidates: [n]."""
+    import torch
+
+    column = torch.from_numpy((np.cumsum(candidates) - 1)[items].astype(np.int64))
+    at_once = max(1, _SCORES_AT_ONCE // max(1, int(candidates.sum())))
+    found = []
+    for start in range(0, len(items), at_once):
+        block = slice(start, start + at_once)
+        all_scores = scores(block)
+        own = all_scores.gather(1, column[block, None])
+        found.append(rank_of((all_scores >= own).sum(1), (all_scores > own).sum(1), ties))
     ranks: np.ndarray = torch.cat(found).numpy() if found else np.zeros(0, np.int64)
     return ranks

@@ -14,13 +14,14 @@ from sparkrec.tables import TABLES
 
 pytestmark = pytest.mark.slow
 
+SESSION_MODELS = ("gru", "session_neighbours", "session_hybrid")
 USER_MODELS = ("item_neighbours", "user_neighbours", "content", "hybrid")
 ITEM_MODELS = ("prod2vec", "meta_prod2vec", "content2vec")
 
 
 def test_every_list_is_whole_ranked_and_without_seen_items(products):
     bought = products.table("events").filter(pl.col("event_type") == "purchase").select("user_id", "item_id")
-    for model in (*USER_MODELS, "session_neighbours", "rules"):
+    for model in (*USER_MODELS, *SESSION_MODELS, "rules"):
         lists = products.table(f"topk_{model}")
         assert lists.columns == TABLES[f"topk_{model}"].column_names
         key = [name for name in ("user_id", "key_type") if name in lists.columns]
@@ -64,7 +65,7 @@ def test_models_are_judged_on_what_their_lists_are_for(products):
     baselines = {"popularity", "popularity_recent"}
     judged = {
         "holdout_users": {*USER_MODELS, *baselines},
-        "holdout_sessions": {"session_neighbours", *baselines},
+        "holdout_sessions": {*SESSION_MODELS, *baselines},
         "holdout_baskets": {*ITEM_MODELS, "rules", *baselines},
     }
     for split, models in judged.items():
@@ -106,4 +107,6 @@ def test_the_stages_read_the_models_that_they_build_on(products):
     hybrid = json.loads(rows["train_hybrid"]["inputs"])
     models = ("item_neighbours", "user_neighbours", "content")
     assert {name for name in hybrid if name.startswith("models/")} == {f"models/{m}" for m in models}
+    both = json.loads(rows["train_session_hybrid"]["inputs"])
+    assert {name for name in both if name.startswith("models/")} == {"models/gru", "models/session_neighbours"}
     assert "models/prod2vec" in json.loads(rows["train_content2vec"]["inputs"])
