@@ -1,9 +1,10 @@
 """Quality of the session GRU on listening sessions: Recall@20 and MRR@20 over the full catalogue.
 
-    python bench/gru_quality.py --data sessions.parquet [--loss bpr-max|cross-entropy] [--seeds 1] [gru.key=value …]
+    python bench/gru_quality.py --data FILE [--loss bpr-max|cross-entropy] [--seeds 1] [--hybrid] [key=value]
 
 The file has columns session_id, user_id, song_id and ts (unix seconds). Sessions that start before the 0.9 quantile of
-session starts train, the others test. One line of JSON comes last; its peer figures are those given by
+session starts train, the others test. With ``--hybrid`` session neighbours and the hybrid of both are judged, too,
+and ``ours`` is the hybrid's. One line of JSON comes last; its peer figures are those given by
 --peer-recall/-mrr.
 """
 
@@ -18,9 +19,12 @@ from typing import Any
 
 from _measure import say
 
-from sparkrec.config import GruConfig, SparkConfig, TrainConfig, load_config
+from sparkrec.config import Config, GruConfig, SparkConfig, TrainConfig, load_config
 from sparkrec.evaluation.sessions import session_metrics
 from sparkrec.log import log_event, setup_logging
+from sparkrec.models import session_neighbours
+from sparkrec.models.session_hybrid import SessionHybrid
+from sparkrec.models.session_neighbours import trained_sessions
 from sparkrec.retrieval.gru_states import left_out, next_item_ranks, trained_items
 from sparkrec.spark import build_session
 from sparkrec.training import gru
@@ -49,11 +53,13 @@ def main() -> None:
     for seed in range(1, args.seeds + 1):
         with tempfile.TemporaryDirectory() as folder:
             runs.append(run(spark, sessions, n_items, replace(config.gru, seed=seed), config.train, folder))
+            if args.hybrid:
+                runs[-1] |= with_neighbours(sessions, n_items, config, f"{folder}/model")
         log_event("quality_run", seed=seed, **runs[-1])
     mean = {key: statistics.mean(r[key] for r in runs) for key in runs[0]}
-    ratio = mean["recall@20"] / args.peer_recall
-    print(json.dumps({"bench": f"gru_quality {args.loss}", "ours": mean["recall@20"], "peer": args.peer_recall,
-                      "ratio": ratio, "unit": "recall@20", "runs": len(runs), **mean,
+    ours = mean["hybrid recall@20" if args.hybrid else "recall@20"]
+    print(json.dumps({"bench": f"gru_quality {args.loss}", "ours": ours, "peer": args.peer_recall,
+                      "ratio": ours / args.peer_recall, "unit": "recall@20", "runs": len(runs), **mean,
                       "peer_mrr@20": args.peer_mrr}))  # fmt: skip
     spark.stop()
 
@@ -64,6 +70,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True)
     parser.add_argument("--loss", choices=list(SETTINGS), default="bpr-max")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--hybrid", action="store_true")
     parser.add_argument("--peer-recall", type=float, default=0.467)
     parser.add_argument("--peer-mrr", type=float, default=0.304)
     parser.add_argument("settings", nargs="*")
@@ -112,6 +119,18 @@ def run(
         "events_per_second": statistics.median(h["events_per_second"] for h in history),
         "train_s": round(sum(h["seconds"] for h in history), 1),
     }
+
+
+def with_neighbours(sessions: Any, n_items: int, config: Config, model: str) -> dict[str, float]:
+    """Judges session neighbours and the hybrid beside the GRU in the folder ``model``."""
+    train, test = sessions.where("not test"), sessions.where("test")
+    trained, settings = trained_sessions(train, n_items), config.session_neighbours
+    blend = SessionHybrid.build(trained, settings, config.session_hybrid)
+    ranks = {
+        "neighbours": session_neighbours.next_item_ranks(test, trained, settings, own_items=settings.own_items),
+        "hybrid": next_item_ranks(test, model, history=train, blend=blend),
+    }
+    return {f"{name} {v.metric}@{v.k}": v.value for name, rows in ranks.items() for v in session_metrics(rows, [20])}
 
 
 if __name__ == "__main__":

@@ -184,8 +184,8 @@ class SessionNeighboursConfig:
 class SessionHybridConfig:
     """The GRU's scores beside the votes of session neighbours."""
 
-    neighbours: float = 6.0  # what the most votes are worth, in deviations of the GRU's scores
-    power: float = 0.5  # of an item's share of the most votes
+    votes_weight: float = 7.0  # what the most votes are worth, in deviations of the GRU's scores
+    power: float = 0.33  # of an item's share of the most votes
     own_items: float = 0.3  # factor of the votes of items that the session has already
 
 

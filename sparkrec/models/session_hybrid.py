@@ -2,7 +2,7 @@
 
 A weighted hybrid (Burke, "Hybrid Recommender Systems: Survey and Experiments", UMUAI 2002, sec. 3.1). After an event
 
-    score(i) = (g(i) - mean g) / deviation of g + neighbours · (v(i) / max v) ** power
+    score(i) = (g(i) - mean g) / deviation of g + votes_weight · (v(i) / max v) ** power
 
 g being the GRU's score, its mean and deviation those over the items that it was trained on, and v the votes of
 ``models.session_neighbours``, where items of the session itself count ``own_items`` of theirs: the GRU knows better
@@ -90,7 +90,7 @@ class SessionHybrid:
             counted = (votes.data > 0) & (columns >= 0)
             rows, columns = rows[counted], columns[counted]
             share = votes.data[counted] / most[rows]
-            blended[block.start + rows, columns] += self.config.neighbours * share**self.config.power
+            blended[block.start + rows, columns] += self.config.votes_weight * share**self.config.power
         result: FloatArray = blended.astype(np.float32)
         return result
 

@@ -76,12 +76,12 @@ def blended_after(path, state, items, config):
     z = (g - g.mean()) / g.std()
     v = votes_after(items, config.own_items)
     share = (v / v.max())[TRAINED] if v.max() > 0 else np.zeros(len(TRAINED))
-    return dict(zip(TRAINED, z + config.neighbours * share**config.power, strict=True))
+    return dict(zip(TRAINED, z + config.votes_weight * share**config.power, strict=True))
 
 
 def test_the_score_by_hand():
     """Scores 1, 2, 3 have mean 2 and deviation √(2/3); of the votes the largest counts whole."""
-    blend = hybrid(neighbours=2.0, power=0.5, own_items=1.0)
+    blend = hybrid(votes_weight=2.0, power=0.5, own_items=1.0)
     columns = np.array([1, 2, 3])
     asked = blend.looked_at(np.array([3]), np.array([0]), np.array([1]))  # neighbours: [1, 2, 3] and [11, 3]
     votes = votes_after([3], 1.0)
@@ -122,7 +122,7 @@ def test_ranks_are_by_the_scores_of_both(sessions, gru, own_items, monkeypatch):
 
 
 def test_without_a_weight_the_ranks_are_the_grus(sessions, gru):
-    both = gru_states.next_item_ranks(sessions, gru, blend=hybrid(neighbours=0.0)).collect()
+    both = gru_states.next_item_ranks(sessions, gru, blend=hybrid(votes_weight=0.0)).collect()
     assert sorted(map(tuple, both)) == sorted(map(tuple, gru_states.next_item_ranks(sessions, gru).collect()))
 
 
