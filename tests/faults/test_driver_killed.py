@@ -6,7 +6,8 @@ import time
 import polars as pl
 import pytest
 
-from sparkrec.pipeline.stages import STAGES
+from sparkrec.config import load_config
+from sparkrec.pipeline.stages import stage_names
 from tests.nights import assert_same_night
 
 pytestmark = pytest.mark.slow
@@ -40,8 +41,9 @@ class Watch:
 
 def test_a_night_killed_in_each_stage_is_finished_by_a_plain_rerun(spark, night, start_night, tmp_path):
     place = night.at(tmp_path / "warehouse")
+    stages = stage_names(load_config(None, place.settings(*CARE)))
     with Watch(place) as watch:
-        for number, stage in enumerate(STAGES):
+        for number, stage in enumerate(stages):
             running = start_night(place, *CARE)
             running.wait_for(f"stage begins stage={stage}")
             before = set(place.warehouse.rglob("*"))
@@ -56,4 +58,4 @@ def test_a_night_killed_in_each_stage_is_finished_by_a_plain_rerun(spark, night,
     for name, heights in watch.seen.items():
         assert heights <= {0, place.table(name).height}, name
     done = place.table("runs").filter(pl.col("status") == "done").group_by("stage").len()
-    assert set(done["stage"]) == set(STAGES)
+    assert set(done["stage"]) == set(stages)

@@ -14,6 +14,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import load_format
 from sparkrec.ingest import IngestResult, ingest
 from sparkrec.ingest import run as ingest_run
+from sparkrec.ingest import write as ingest_write
 from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
@@ -214,13 +215,13 @@ def test_a_touched_file_is_not_read_again_and_a_changed_one_is_refused_or_replac
     assert take_in(spark, copy / "logs", copy / "warehouse", DAY1) == IngestResult()
 
 
-@pytest.mark.parametrize("crash", ["write_attributes", "write_files"])
-def test_a_night_that_broke_off_and_ran_again_has_every_row_once(spark, copy, monkeypatch, crash):
+@pytest.mark.parametrize(("where", "crash"), [(ingest_write, "write_attributes"), (ingest_run, "write_files")])
+def test_a_night_that_broke_off_and_ran_again_has_every_row_once(spark, copy, monkeypatch, where, crash):
     def broken(*_):
         raise OSError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest_run, crash, broken)
+        patch.setattr(where, crash, broken)
         with pytest.raises(OSError, match="power cut"):
             take_in(spark, copy / "logs", copy / "warehouse", DAY2)
     assert not (copy / "warehouse" / "_staging").exists()
