@@ -145,6 +145,7 @@ class TrainConfig:
     threads_per_rank: int = 0  # 0: the machine's cores divided by the ranks on it
     snapshot_files: int = 12  # files of a snapshot; a multiple of every rank count in use
     device: str = "auto"  # auto | cpu | cuda
+    shared_memory: bool = True  # ranks of one machine exchange messages in its memory; False: through Horovod
 
 
 @dataclass(frozen=True)

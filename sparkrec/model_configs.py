@@ -186,7 +186,7 @@ class SessionHybridConfig:
 
     votes_weight: float = 7.0  # what the most votes are worth, in deviations of the GRU's scores
     power: float = 0.33  # of an item's share of the most votes
-    own_items: float = 0.3  # factor of the votes of items that the session has already
+    own_items: float = 0.1  # factor of the votes of items that the session has already
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tests.quick import QUICK
 SHARED = ("night", "products")  # nights that are run once for all tests that look at them
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
+@pytest.hookimpl(wrapper=True)  # wrappers come first: xdist looks for the groups in a hook of its own
 def pytest_collection_modifyitems(items):
     """With several test processes (-n) the tests of a file stay in one, and so do the files that share a night.
 
@@ -24,6 +24,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: group[item.path] not in slow)
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group[item.path]))
+    return (yield)
 
 
 @pytest.fixture

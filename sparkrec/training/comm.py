@@ -5,9 +5,13 @@ The loops sum gradients themselves, so that N ranks at the same global batch tak
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparkrec.errors import InvariantError
+from sparkrec.training import shared_memory
+from sparkrec.training.shared_memory import SharedMemory
 
 if TYPE_CHECKING:
     import torch
@@ -66,9 +70,16 @@ class SingleProcess:
 
 
 class HorovodComm:
-    """The ranks of an initialised ``horovod.torch`` (``hvd.init()`` is the launcher's)."""
+    """The ranks of an initialised ``horovod.torch`` (``hvd.init()`` is the launcher's).
 
-    def __init__(self) -> None:
+    Where all of them are on one machine, tensors of its memory are exchanged there (``training.shared_memory``).
+
+    Args:
+        shared: False: all messages go through Horovod.
+        timeout_s: How long to wait for another rank of this machine.
+    """
+
+    def __init__(self, shared: bool = True, timeout_s: float = 60.0) -> None:
         import horovod.torch as hvd
 
         self._hvd = hvd
@@ -76,6 +87,29 @@ class HorovodComm:
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
         self.local_size: int = hvd.local_size()
+        self.shared = self._share(timeout_s) if shared else None
+
+    def _share(self, timeout_s: float) -> SharedMemory | None:
+        """Memory that all ranks see; None where they are not on one machine, or one of them cannot open it."""
+        import torch
+
+        if self.size == 1 or self.local_size != self.size:
+            return None
+        path = (shared_memory.make_file(self.size) if shared_memory.usable() else None) if self.rank == 0 else None
+        path = str(self._hvd.broadcast_object(path or "", root_rank=0, name="shared_memory"))
+        memory = None
+        if path:
+            with contextlib.suppress(OSError, InvariantError):
+                memory = SharedMemory(path, self.rank, self.size, timeout_s)
+        opened = self._hvd.allreduce(torch.tensor([int(memory is not None)]), op=self._hvd.Sum, name="shared_memory")
+        if path and self.rank == 0:
+            os.unlink(path)
+        return memory if int(opened[0]) == self.size else None
+
+    def close(self) -> None:
+        """Tells the other ranks that this one takes part no more."""
+        if self.shared:
+            self.shared.leave()
 
     def allreduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """See ``Comm``; Horovod's default would be the mean.
@@ -85,6 +119,8 @@ class HorovodComm:
         """
         import torch
 
+        if self.shared and not tensor.is_cuda:
+            return self.shared.sum(tensor)
         flat = tensor.detach().reshape(-1)
         length = _rounded(flat.numel())
         message = torch.nn.functional.pad(flat, (0, length - flat.numel())) if length > flat.numel() else flat.clone()
@@ -97,6 +133,8 @@ class HorovodComm:
         Messages of one kind have one name, for Horovod's response cache. The number of rows is no part of it, so that
         ranks which disagree on it meet, and see it.
         """
+        if self.shared and not tensor.is_cuda:
+            return self.shared.gather(tensor)
         mine = tensor.detach().contiguous()
         gathered = self._hvd.allgather(mine, name=f"gather.{mine.dtype}.{list(mine.shape[1:])}")
         # Where shapes differ, at least one rank has another size than the mean: it raises, which ends the job.

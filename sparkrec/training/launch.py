@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # What the ranks may end with, and the exception that it becomes on the driver.
 _ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "InvariantError": InvariantError}
+_CUT_OFF = ("HorovodInternalError", "RankLostError")  # of ranks that wait for one that has failed: the cause is there
 
 
 def run_ranks(spark: SparkSession, fn: Callable[..., Any], args: tuple, config: TrainConfig) -> list[Any]:
@@ -131,7 +132,7 @@ def _run_horovod(spark: SparkSession, fn: Callable[..., Any], args: tuple, confi
     import cloudpickle
     import horovod.spark
 
-    payload = cloudpickle.dumps((fn, args, config.threads_per_rank))
+    payload = cloudpickle.dumps((fn, args, config))
     python = spark.conf.get("spark.pyspark.python", None) or os.environ.get("PYSPARK_PYTHON") or sys.executable
     try:
         with _quiet_thread("run_spark"):
@@ -140,7 +141,7 @@ def _run_horovod(spark: SparkSession, fn: Callable[..., Any], args: tuple, confi
                 num_proc=config.ranks,
                 use_gloo=True,
                 start_timeout=config.start_timeout_s,
-                env=_environment(config),
+                env=_environment(config, str(spark.sparkContext.master).startswith("local")),
                 stdout=sys.stderr,
                 stderr=sys.stderr,
                 verbose=0,
@@ -171,12 +172,16 @@ def _quiet_thread(name: str) -> Iterator[None]:
         threading.excepthook = usual
 
 
-def _environment(config: TrainConfig) -> dict[str, str]:
-    """Settings of the worker processes, over those of the Spark task that starts them."""
+def _environment(config: TrainConfig, one_machine: bool) -> dict[str, str]:
+    """Settings of the worker processes, over those of the Spark task that starts them.
+
+    Horovod looks for a tensor to reduce in cycles (ms), which cost time of a core. Steps take few milliseconds; on one
+    machine their messages do not go through Horovod.
+    """
     return {
         "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads of ranks that share cores slow each other down
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(config.gloo_timeout_s),
-        "HOROVOD_CYCLE_TIME": "0.2",  # ms between looks for a tensor to reduce; steps here take few ms
+        "HOROVOD_CYCLE_TIME": "5" if one_machine and config.shared_memory else "0.2",
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -214,20 +219,21 @@ def run_rank(payload: bytes) -> tuple[str, Any]:
 
     from sparkrec.training.comm import HorovodComm
 
-    fn, args, threads = cloudpickle.loads(payload)
+    fn, args, config = cloudpickle.loads(payload)
     hvd.init()
+    comm = HorovodComm(config.shared_memory, config.gloo_timeout_s)
     try:
-        comm = HorovodComm()
-        _set_threads(threads or max(1, _cores() // comm.local_size))
+        _set_threads(config.threads_per_rank or max(1, _cores() // comm.local_size))
         if comm.rank == 0:
             setup_logging()
         return "done", fn(comm, *args)
     except Exception as error:
-        if type(error).__name__ not in (*_ERRORS, "HorovodInternalError"):  # those are told by their text alone
+        if type(error).__name__ not in (*_ERRORS, *_CUT_OFF):  # those are told by their text alone
             traceback.print_exc()
         fields = (error.what, error.where, error.fix) if isinstance(error, UserError) else (str(error), "", "")
         return type(error).__name__, fields
     finally:
+        comm.close()
         hvd.shutdown()  # the other ranks' pending operations fail at once instead of waiting for this one
 
 
@@ -237,7 +243,7 @@ def _results(outcomes: list[tuple[str, Any]]) -> list[Any]:
     if not failed:
         return [result for _, result in outcomes]
     # Ranks that were cut off report Horovod's own error: the cause is with another one.
-    rank, kind, (what, where, fix) = min(failed, key=lambda f: (f[1] == "HorovodInternalError", f[0]))
+    rank, kind, (what, where, fix) = min(failed, key=lambda f: (f[1] in _CUT_OFF, f[0]))
     log_event("rank_failed", rank=rank, kind=kind)
     if kind == "UserError":
         raise UserError(what, where=where, fix=fix)

@@ -48,6 +48,7 @@ def collectives(comm, scale):
         "broadcast": comm.broadcast(torch.tensor([comm.rank]), root=comm.size - 1).tolist(),
         "gradient": mine.grad.tolist(),
         "threads": torch.get_num_threads(),
+        "shared": getattr(comm, "shared", None) is not None,
     }
 
 
@@ -114,7 +115,7 @@ def main(folder):
         write_snapshot(plan.rows, f"{folder}/by-{plan.group}", inputs={"s": 1}, **layout)
     write_item_vectors(vectors, f"{folder}/by-session", ["text"])
     for ranks in (1, 2, 3):
-        config = TrainConfig(ranks=ranks, device="cpu")
+        config = TrainConfig(ranks=ranks, device="cpu", shared_memory=ranks < 3)  # three go through Horovod
         found[f"collectives{ranks}"] = run_ranks(spark, collectives, (3.0,), config)
         found[f"train{ranks}"] = run_ranks(spark, train_all, (folder, config), config)
     spark.stop()

@@ -64,6 +64,7 @@ def test_collectives_on_real_workers(launched):
         everyone = found[f"collectives{ranks}"]
         assert [r["rank"] for r in everyone] == [[i, ranks, i, ranks] for i in range(ranks)]
         for i, r in enumerate(everyone):
+            assert r["shared"] == (ranks == 2)
             assert r["sum"] == [ranks, ranks * (ranks - 1) // 2]
             assert r["gathered"] == list(range(ranks))
             assert r["broadcast"] == [ranks - 1]

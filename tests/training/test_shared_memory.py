@@ -1,0 +1,135 @@
+"""Messages through shared memory, between real processes."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparkrec.errors import InvariantError
+from sparkrec.training import shared_memory
+from sparkrec.training.shared_memory import RankLostError, SharedMemory, make_file
+
+pytestmark = pytest.mark.skipif(not shared_memory.usable(), reason="this machine has no memory to share")
+
+SLOT = 64  # bytes: 16 floats, so that most messages here go in parts
+
+
+def run(size, what, timeout_s=30.0, slot_bytes=SLOT):
+    """What ``what(memory)`` returns, or the text of what it raises, on each rank."""
+    path = make_file(size, slot_bytes)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+
+    def one(rank):
+        torch.set_num_threads(1)
+        memory = SharedMemory(path, rank, size, timeout_s, slot_bytes)
+        try:
+            queue.put((rank, what(memory)))
+        except (InvariantError, RankLostError) as error:
+            queue.put((rank, f"{type(error).__name__}: {error}"))
+        memory.leave()
+
+    processes = [context.Process(target=one, args=(rank,)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    try:
+        found = dict(queue.get(timeout=60) for _ in processes)
+    finally:
+        os.unlink(path)
+        for process in processes:
+            process.kill()
+            process.join()
+    return [found[rank] for rank in range(size)]
+
+
+def message(rank, n, dtype=torch.float32):
+    return (torch.arange(n, dtype=torch.float64) * (rank + 1) + 0.1 * rank).to(dtype)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_sums_and_gathers_of_any_length_are_the_same_on_all_ranks(size):
+    lengths = [0, 1, 15, 16, 17, 100]
+
+    def many(memory):
+        out = []
+        for turn, n in enumerate(lengths * 20):
+            if (turn + memory.rank) % 7 == 0:
+                time.sleep(0.001)  # so that now one, now another rank is behind
+            out.append(memory.sum(message(memory.rank + turn, n)).tolist())
+            out.append(memory.gather(message(memory.rank + turn, n).reshape(n, 1)).shape)
+        whole = message(memory.rank, 40, torch.int64).reshape(20, 2)
+        return out, memory.sum(whole).tolist(), memory.gather(whole).tolist(), memory.sum(torch.tensor(2.0)).item()
+
+    found = run(size, many)
+    assert all(one == found[0] for one in found)  # to the last bit
+    out, summed, gathered, single = found[0]
+    for turn, n in enumerate(lengths * 20):
+        expected = sum(message(rank + turn, n) for rank in range(size))
+        assert out[2 * turn] == pytest.approx(expected.tolist())
+        assert out[2 * turn + 1] == (size * n, 1)
+    parts = [message(rank, 40, torch.int64).reshape(20, 2) for rank in range(size)]
+    assert summed == sum(parts).tolist()
+    assert gathered == torch.cat(parts).tolist()
+    assert single == 2.0 * size
+
+
+def test_tensors_of_unequal_size_are_noticed_by_all():
+    found = run(2, lambda memory: memory.sum(torch.zeros(3 + memory.rank)).tolist())
+    assert found == ["InvariantError: ranks send tensors of unequal shapes: [12, 16] bytes"] * 2
+
+
+def test_a_rank_that_left_or_was_killed_is_not_waited_for():
+    def leaves(memory):
+        return memory.sum(torch.ones(2)).tolist() if memory.rank else "left"
+
+    assert run(2, leaves, timeout_s=600)[1] == "RankLostError: rank 0 has ended"
+
+    path = make_file(2, SLOT)
+    child = multiprocessing.get_context("fork").Process(target=_waits_forever, args=(path,))
+    child.start()
+    memory = SharedMemory(path, 0, 2, 600, SLOT)
+    memory.sum(torch.ones(1))
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(RankLostError, match="rank 1 has ended"):
+        memory.sum(torch.ones(1))
+    child.join()
+    os.unlink(path)
+
+
+def _waits_forever(path):
+    SharedMemory(path, 1, 2, 600, SLOT).sum(torch.ones(1))
+    time.sleep(600)
+
+
+def test_a_rank_that_does_not_come_is_not_waited_for_longer_than_allowed():
+    def late(memory):
+        if memory.rank == 0:
+            time.sleep(3)
+            return "late"
+        return memory.sum(torch.ones(1)).tolist()
+
+    assert run(2, late, timeout_s=0.2)[1] == "RankLostError: rank 0 did not come within 0.2 s"
+
+
+def test_the_file_is_this_users_alone_and_of_the_size_that_the_ranks_expect():
+    path = make_file(2, SLOT)
+    assert Path(path).stat().st_mode & 0o777 == 0o600
+    with pytest.raises(InvariantError, match="the memory of 3 ranks"):
+        SharedMemory(path, 0, 3, slot_bytes=SLOT)
+    os.unlink(path)
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(path, 0, 2, slot_bytes=SLOT)
+
+
+def test_without_room_there_is_no_file(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    before = set(Path(shared_memory.FOLDER).iterdir())
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert make_file(2) is None
+    assert set(Path(shared_memory.FOLDER).iterdir()) == before
