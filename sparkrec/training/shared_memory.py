@@ -24,8 +24,6 @@ import numpy as np
 from sparkrec.errors import InvariantError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
 
 FOLDER = "/dev/shm"
@@ -140,16 +138,15 @@ class SharedMemory:
         self._slots[half, self.rank, :n] = np.ascontiguousarray(mine).view(np.uint8)
         lines[self.rank, LENGTH + half] = n
         lines[self.rank, ARRIVED] = self._turn
-        for _ in self._until_all_arrived():
-            pass
+        self._wait()
         lengths = lines[:, LENGTH + half]
         if (lengths != n).any():
             raise InvariantError(f"ranks send tensors of unequal shapes: {lengths.tolist()} bytes")
         return [self._slots[half, rank, :n].view(mine.dtype) for rank in range(self.size)]
 
-    def _until_all_arrived(self) -> Iterator[None]:
-        arrived, looks = self._lines[:, ARRIVED], 0
-        until = 0.0
+    def _wait(self) -> None:
+        """Until all ranks have written this message."""
+        arrived, looks, until = self._lines[:, ARRIVED], 0, 0.0
         while int(arrived.min()) < self._turn:
             looks += 1
             if looks > SPINS:
@@ -157,7 +154,6 @@ class SharedMemory:
                 time.sleep(WAIT_S)
                 if looks % LOOK_EVERY == 0:
                     self._check_others(until)
-            yield
 
     def _check_others(self, until: float) -> None:
         for rank in range(self.size):
