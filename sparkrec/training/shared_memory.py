@@ -157,10 +157,11 @@ class SharedMemory:
 
     def _check_others(self, until: float) -> None:
         for rank in range(self.size):
-            arrived, pid, left = (int(v) for v in self._lines[rank, [ARRIVED, PID, LEFT]])
-            if arrived >= self._turn:
+            pid = int(self._lines[rank, PID])  # 0: it has not opened the file yet
+            ended = bool(self._lines[rank, LEFT]) or bool(pid and not _runs(pid))
+            if self._lines[rank, ARRIVED] >= self._turn:  # looked at last: it may have written, and ended, just now
                 continue
-            if left or not _runs(pid):
+            if ended:
                 raise RankLostError(f"rank {rank} has ended")
             if time.monotonic() > until:
                 raise RankLostError(f"rank {rank} did not come within {self.timeout_s:g} s")
