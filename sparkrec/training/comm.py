@@ -24,6 +24,7 @@ class Comm(Protocol):
     size: int
     local_rank: int
     local_size: int
+    memory: SharedMemory | None  # of all ranks, where they are on one machine
 
     def allreduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Elementwise sum over the ranks, as a new tensor of the same shape and dtype; no autograd."""
@@ -52,6 +53,7 @@ class SingleProcess:
     size = 1
     local_rank = 0
     local_size = 1
+    memory = None
 
     def allreduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor itself, detached."""
@@ -87,7 +89,7 @@ class HorovodComm:
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
         self.local_size: int = hvd.local_size()
-        self.shared = self._share(timeout_s) if shared else None
+        self.memory = self._share(timeout_s) if shared else None
 
     def _share(self, timeout_s: float) -> SharedMemory | None:
         """Memory that all ranks see; None where they are not on one machine, or one of them cannot open it."""
@@ -108,8 +110,8 @@ class HorovodComm:
 
     def close(self) -> None:
         """Tells the other ranks that this one takes part no more."""
-        if self.shared:
-            self.shared.leave()
+        if self.memory:
+            self.memory.leave()
 
     def allreduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """See ``Comm``; Horovod's default would be the mean.
@@ -119,8 +121,8 @@ class HorovodComm:
         """
         import torch
 
-        if self.shared and not tensor.is_cuda:
-            return self.shared.sum(tensor)
+        if self.memory and not tensor.is_cuda:
+            return self.memory.sum(tensor)
         flat = tensor.detach().reshape(-1)
         length = _rounded(flat.numel())
         message = torch.nn.functional.pad(flat, (0, length - flat.numel())) if length > flat.numel() else flat.clone()
@@ -133,8 +135,8 @@ class HorovodComm:
         Messages of one kind have one name, for Horovod's response cache. The number of rows is no part of it, so that
         ranks which disagree on it meet, and see it.
         """
-        if self.shared and not tensor.is_cuda:
-            return self.shared.gather(tensor)
+        if self.memory and not tensor.is_cuda:
+            return self.memory.gather(tensor)
         mine = tensor.detach().contiguous()
         gathered = self._hvd.allgather(mine, name=f"gather.{mine.dtype}.{list(mine.shape[1:])}")
         # Where shapes differ, at least one rank has another size than the mean: it raises, which ends the job.

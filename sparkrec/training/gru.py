@@ -98,7 +98,7 @@ def train(
     parts = [asdict(f) for f in manifest.files]
     key = config_hash(config, manifest.inputs, n_items, parts, describe(vectors), earlier)
     state, history = _start(network, config, comm, model_path, key, warm_start_path)
-    state = state.to(device)
+    state = state.to(device).shared(comm)
     trainer = Trainer.create(network, config, counts.to(device))
     for epoch in range(len(history) + 1, config.epochs + 1):
         stats = _run_epoch(trainer, state, manifest, n_sessions, comm, epoch)
@@ -178,6 +178,7 @@ def _run_epoch(
         if not torch.isfinite(total):
             raise UserError("training diverged", where=f"gru, epoch {epoch}", fix="lower gru.learning_rate")
     next(steps, None)
+    state.settle()
     seconds = time.perf_counter() - began
     if events != manifest.rows - n_sessions:
         raise InvariantError(f"{manifest.path}: {events} pairs seen, expected {manifest.rows - n_sessions}")

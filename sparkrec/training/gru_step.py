@@ -14,11 +14,12 @@ import torch
 
 from sparkrec.config import GruConfig
 from sparkrec.models import losses
-from sparkrec.models.network import NO_START, Batch, Gradients, Network, Parameters
+from sparkrec.models.network import NO_START, Batch, Gradients, Network, Parameters, Touched
 from sparkrec.training.comm import Comm
 from sparkrec.training.lanes import NO_TARGET, Chunk
 from sparkrec.training.optimizer import AdagradMomentum
 from sparkrec.training.sampling import PopularitySampler
+from sparkrec.training.shared_memory import SharedMemory
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class GruState:
 
     rows: tuple[torch.Tensor, ...]  # of each table [n_rows, 3, width]: of each row the weights, accumulator, velocity
     flat: torch.Tensor  # [3, flat size]
+    memory: SharedMemory | None = None  # where all ranks have one and the same tensors
 
     @classmethod
     def new(cls, parameters: Parameters) -> GruState:
@@ -51,6 +53,19 @@ class GruState:
     def broadcast(self, comm: Comm) -> GruState:
         """The state of rank 0."""
         return GruState(tuple(comm.broadcast(t) for t in self.rows), comm.broadcast(self.flat))
+
+    def shared(self, comm: Comm) -> GruState:
+        """The state in memory that all ranks of this machine change together; as it is where that cannot be."""
+        if comm.memory is None or self.flat.is_cuda:
+            return self
+        tensors = [comm.memory.share(t) for t in (*self.rows, self.flat)]
+        rows = [t for t in tensors if t is not None]
+        return GruState(tuple(rows[:-1]), rows[-1], comm.memory) if len(rows) == len(tensors) else self
+
+    def settle(self) -> None:
+        """Waits until all ranks have made their part of the last update."""
+        if self.memory:
+            self.memory.settle()
 
     def parameters(self) -> Parameters:
         """The weights alone, as views."""
@@ -131,8 +146,9 @@ class Trainer:
         Returns:
             The loss summed over the lanes of all ranks.
         """
+        state.settle()
         touched = self.network.touched(batch)
-        blocks = [table.index_select(0, t.rows) for table, t in zip(state.rows, touched, strict=True)]  # [R, 3, width]
+        blocks = [_read_rows(table, t, state) for table, t in zip(state.rows, touched, strict=True)]
         found = self.network.gradients(
             Parameters(tuple(block[:, 0] for block in blocks), state.flat[0]),
             list(hidden) if batch.own is None else [h[batch.own] for h in hidden],
@@ -141,18 +157,39 @@ class Trainer:
             self._masks(batch, drops),
             lambda scores: self._loss(scores, batch),
         )
-        loss, grads = _summed(comm, found)
         # The mean is over all lanes, at an epoch's end too, when some have no event: so each event weighs the same.
         share = 1.0 / batch.n_lanes
-        for table, t, block, grad in zip(state.rows, touched, blocks, grads.tables, strict=True):
-            if t.trained:
-                self.optimizer.step(block[:, 0], block[:, 1], block[:, 2], grad, share)
-                _write_rows(table, t.rows, block)
-        flat = state.flat[:, found.flat_part]
-        self.optimizer.step(flat[0], flat[1], flat[2], grads.flat, share)
+        if state.memory:
+            loss = self._update_part(state, state.memory, touched, found, share)
+        else:
+            loss, grads = _summed(comm, found)
+            for table, t, block, grad in zip(state.rows, touched, blocks, grads.tables, strict=True):
+                if t.trained:
+                    self.optimizer.step(block[:, 0], block[:, 1], block[:, 2], grad, share)
+                    _write_rows(table, t.rows, block)
+            weights, acc, velocity = state.flat[:, found.flat_part]
+            self.optimizer.step(weights, acc, velocity, grads.flat, share)
         for h, new in zip(hidden, found.hidden, strict=True):
             h.copy_(new) if batch.own is None else h.index_copy_(0, batch.own, new)
         return loss
+
+    def _update_part(
+        self, state: GruState, memory: SharedMemory, touched: Sequence[Touched], found: Gradients, share: float
+    ) -> torch.Tensor:
+        """Updates this rank's part of the rows that the step touched, and of the flat vector; others do theirs."""
+        sent = [*found.weights.tables, found.weights.flat]
+        own = [_part_of(len(part), memory.rank, memory.size) for part in sent]
+        *tables, flat, loss = memory.sum_parts([*sent, found.loss.view(1)], [*own, slice(0, 1)])
+        for table, t, grad, mine in zip(state.rows, touched, tables, own, strict=False):
+            if t.trained:
+                rows = t.rows[mine]
+                block = table.index_select(0, rows)
+                self.optimizer.step(block[:, 0], block[:, 1], block[:, 2], grad, share)
+                _write_rows(table, rows, block)
+        weights, acc, velocity = state.flat[:, found.flat_part][:, own[-1]]
+        self.optimizer.step(weights, acc, velocity, flat, share)
+        memory.arrive()
+        return loss[0]
 
     def _loss(self, scores: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         if self.config.loss == "cross-entropy":
@@ -181,6 +218,16 @@ class Trainer:
             drawn = torch.rand(batch.n_lanes, mask.width, device=drops.device, generator=drops) < kept
             masks.append((drawn if len(batch.lanes) == batch.n_lanes else drawn[batch.lanes]) * (1 / kept))
         return masks
+
+
+def _read_rows(table: torch.Tensor, touched: Touched, state: GruState) -> torch.Tensor:
+    """The rows that a step touches [R, 3, width]; their weights alone, [R, 1, width], if other ranks update some."""
+    return (table[:, :1] if state.memory else table).index_select(0, touched.rows)
+
+
+def _part_of(n: int, rank: int, size: int) -> slice:
+    """A rank's part of n rows."""
+    return slice(n * rank // size, n * (rank + 1) // size)
 
 
 def _write_rows(table: torch.Tensor, rows: torch.Tensor, block: torch.Tensor) -> None:

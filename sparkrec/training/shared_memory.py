@@ -16,6 +16,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,15 +52,24 @@ def file_size(size: int, slot_bytes: int = SLOT_BYTES) -> int:
 
 def make_file(size: int, slot_bytes: int = SLOT_BYTES) -> str | None:
     """Makes the file, which only this user can open; None where there is no room."""
+    return _new_file(file_size(size, slot_bytes))
+
+
+def _new_file(n_bytes: int) -> str | None:
+    """A file of so many zeros in memory, with room for all of them; None where there is not."""
     handle, path = tempfile.mkstemp(prefix="sparkrec-ranks-", dir=FOLDER)
     try:
-        os.posix_fallocate(handle, 0, file_size(size, slot_bytes))
+        os.posix_fallocate(handle, 0, n_bytes)
     except OSError:
         os.unlink(path)
         return None
     finally:
         os.close(handle)
     return path
+
+
+def _numpy_type(tensor: torch.Tensor) -> np.dtype:
+    return tensor[:0].numpy().dtype if tensor.dim() else tensor.numpy().dtype
 
 
 class SharedMemory:
@@ -90,7 +100,7 @@ class SharedMemory:
         head = size * LINE * 8
         self._lines = np.frombuffer(self._memory, np.int64, size * LINE).reshape(size, LINE)
         self._slots = np.frombuffer(self._memory, np.uint8, offset=head).reshape(2, size, slot_bytes)
-        self._turn = 0
+        self._turn, self._settled = 0, True
         self._lines[rank, PID] = os.getpid()
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -106,43 +116,122 @@ class SharedMemory:
         result = torch.empty_like(flat)
         at_once = self.slot_bytes // flat.element_size()
         for low in range(0, max(1, flat.numel()), at_once):
-            parts = self._exchange(flat[low : low + at_once].numpy())
+            parts = self._parts(flat[low : low + at_once])
             out = result[low : low + at_once]
-            out.copy_(torch.from_numpy(parts[0]))
+            out.copy_(parts[0])
             for part in parts[1:]:
-                out.add_(torch.from_numpy(part))
+                out.add_(part)
         return result.view(tensor.shape)
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """The ranks' CPU tensors ``[n, …]`` of one shape and dtype as ``[size * n, …]``; raises as ``sum`` does."""
-        import torch
-
         flat = tensor.detach().reshape(-1)
         result = flat.new_empty(self.size, flat.numel())
         at_once = self.slot_bytes // flat.element_size()
         for low in range(0, max(1, flat.numel()), at_once):
-            parts = self._exchange(flat[low : low + at_once].numpy())
-            for row, part in zip(result, parts, strict=True):
-                row[low : low + at_once] = torch.from_numpy(part)
+            for row, part in zip(result, self._parts(flat[low : low + at_once]), strict=True):
+                row[low : low + at_once] = part
         return result.view(self.size * tensor.shape[0], *tensor.shape[1:])
+
+    def sum_parts(self, parts: Sequence[torch.Tensor], own: Sequence[slice]) -> list[torch.Tensor]:
+        """Of each of several CPU tensors of one dtype, some of its rows summed over the ranks, as new tensors.
+
+        Args:
+            parts: ``[n, …]``, of the same shapes on all ranks.
+            own: The rows that this rank wants, whatever the others do.
+
+        Raises:
+            InvariantError: The ranks' tensors have different sizes.
+            RankLostError: Another rank ended.
+        """
+        import torch
+
+        n_bytes = [part.numel() * part.element_size() for part in parts]
+        if sum(n_bytes) > self.slot_bytes:
+            return [self.sum(part)[rows] for part, rows in zip(parts, own, strict=True)]
+        sent = self._exchange([part.detach().reshape(-1).numpy() for part in parts])
+        results, begin = [], 0
+        for part, rows, n in zip(parts, own, n_bytes, strict=True):
+            theirs = [
+                torch.from_numpy(one[begin : begin + n].view(_numpy_type(part))).view(part.shape)[rows] for one in sent
+            ]
+            results.append(theirs[0] + theirs[1] if self.size > 1 else theirs[0].clone())
+            for more in theirs[2:]:
+                results[-1].add_(more)
+            begin += n
+        return results
+
+    def share(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Rank 0's CPU tensor in memory that all ranks read and write; None for all where there is no room for it."""
+        import torch
+
+        name = np.zeros(256, np.uint8)
+        n_bytes = tensor.numel() * tensor.element_size()
+        path = _new_file(n_bytes) if self.rank == 0 and n_bytes else None
+        if path:
+            name[: len(path)] = np.frombuffer(path.encode(), np.uint8)
+        path = self.gather(torch.from_numpy(name[None]))[0].numpy().tobytes().rstrip(b"\0").decode()
+        memory = None
+        if path:
+            with contextlib.suppress(OSError):
+                handle = os.open(path, os.O_RDWR)
+                try:
+                    memory = mmap.mmap(handle, n_bytes)
+                finally:
+                    os.close(handle)
+        everywhere = int(self.sum(torch.tensor([int(memory is not None)]))[0]) == self.size
+        if path and self.rank == 0:
+            os.unlink(path)
+        if memory is None or not everywhere:
+            return None
+        shared = torch.from_numpy(np.frombuffer(memory, _numpy_type(tensor))).view(tensor.shape)
+        if self.rank == 0:
+            shared.copy_(tensor)
+        self.arrive()
+        self.settle()
+        return shared
+
+    def arrive(self) -> None:
+        """Tells the others that this rank has come to this place; the next call of anything waits for them."""
+        self.settle()
+        self._turn += 1
+        self._lines[self.rank, LENGTH + self._turn % 2] = 0
+        self._lines[self.rank, ARRIVED] = self._turn
+        self._settled = False
+
+    def settle(self) -> None:
+        """Waits for all ranks to come to where this one has last arrived; raises ``RankLostError``."""
+        if not self._settled:
+            self._wait()
+            self._settled = True
 
     def leave(self) -> None:
         """Tells the others that no message comes from here any more."""
         self._lines[self.rank, LEFT] = 1
 
-    def _exchange(self, mine: np.ndarray) -> list[np.ndarray]:
-        """The parts of all ranks, as views that hold until the message after the next one."""
+    def _parts(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """The ranks' vectors, as views that hold until the message after the next one."""
+        import torch
+
+        mine = flat.numpy()
+        return [torch.from_numpy(one.view(mine.dtype)) for one in self._exchange([mine])]
+
+    def _exchange(self, mine: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The bytes of all ranks' parts, as views that hold until the message after the next one."""
+        self.settle()
         self._turn += 1
-        lines, n = self._lines, mine.nbytes
-        half = self._turn % 2
-        self._slots[half, self.rank, :n] = np.ascontiguousarray(mine).view(np.uint8)
-        lines[self.rank, LENGTH + half] = n
-        lines[self.rank, ARRIVED] = self._turn
+        half, end = self._turn % 2, 0
+        for part in mine:
+            slot = self._slots[half, self.rank, end : end + part.nbytes]
+            slot.view(part.dtype)[:] = part
+            end += part.nbytes
+        self._lines[self.rank, LENGTH + half] = end
+        self._lines[self.rank, ARRIVED] = self._turn
         self._wait()
-        lengths = lines[:, LENGTH + half]
-        if (lengths != n).any():
+        lengths = self._lines[:, LENGTH + half]
+        if (lengths != end).any():
             raise InvariantError(f"ranks send tensors of unequal shapes: {lengths.tolist()} bytes")
-        return [self._slots[half, rank, :n].view(mine.dtype) for rank in range(self.size)]
+        return [self._slots[half, rank, :end] for rank in range(self.size)]
 
     def _wait(self) -> None:
         """Until all ranks have written this message."""

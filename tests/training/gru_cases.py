@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from sparkrec.training.shared_memory import SharedMemory, make_file
 from sparkrec.training.snapshot import Manifest, SnapshotFile
 
 
@@ -47,8 +49,9 @@ def write_manifest(manifest):
 class ThreadComm:
     """A rank that is a thread of this process."""
 
-    def __init__(self, rank, size, shared):
+    def __init__(self, rank, size, shared, memory=None):
         self.rank, self.size, self.local_rank, self.local_size = rank, size, rank, size
+        self.memory = memory
         self._board, self._meet = shared
 
     def _exchange(self, tensor):
@@ -71,25 +74,34 @@ class ThreadComm:
         self._meet.wait(60)
 
 
-def on_threads(size, fn, *args):
-    """Results of ``fn(comm, *args)`` on ``size`` ranks, in rank order; raises what a rank raised."""
+def on_threads(size, fn, *args, slot_bytes=0):
+    """Results of ``fn(comm, *args)`` on ``size`` ranks, in rank order; raises what a rank raised.
+
+    ``slot_bytes``: they share memory with slots of this size.
+    """
     shared = ([None] * size, threading.Barrier(size))
+    path = make_file(size, slot_bytes) if slot_bytes else None
     results, errors, cut_off = [None] * size, [], []
 
     def run(rank):
+        memory = SharedMemory(path, rank, size, slot_bytes=slot_bytes) if path else None
         try:
-            results[rank] = fn(ThreadComm(rank, size, shared), *args)
+            results[rank] = fn(ThreadComm(rank, size, shared, memory), *args)
         except threading.BrokenBarrierError as error:  # another rank raised, or one has waited in vain
             cut_off.append(error)
         except Exception as error:
             errors.append(error)
             shared[1].abort()
+            if memory:
+                memory.leave()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if path:
+        os.unlink(path)
     if errors or cut_off:
         raise [*errors, *cut_off][0]
     return results

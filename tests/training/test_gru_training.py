@@ -38,11 +38,11 @@ def train(comm, snapshot, path, config, n_items=N_ITEMS):
     return gru.train(comm, str(snapshot), str(path), config, CPU, n_items, {"night": "x"})
 
 
-def trained_on(ranks, folder, sessions, config, n_files):
-    """Weights, history, of a run on so many ranks."""
-    manifest = write_rows(folder / f"snapshot{ranks}", sessions, n_files, config.lanes)
-    path = folder / f"model{ranks}"
-    histories = on_threads(ranks, train, manifest.path, path, config)
+def trained_on(ranks, folder, sessions, config, n_files, slot_bytes=0):
+    """Weights, history, of a run on so many ranks, which share memory with slots of this size."""
+    manifest = write_rows(folder / f"snapshot{ranks}-{slot_bytes}", sessions, n_files, config.lanes)
+    path = folder / f"model{ranks}-{slot_bytes}"
+    histories = on_threads(ranks, train, manifest.path, path, config, slot_bytes=slot_bytes)
     weights, described = load_model(str(path))
     assert [h["loss"] for h in described["history"]] == [h["loss"] for h in histories[-1]]
     return weights, histories[0]
@@ -80,15 +80,18 @@ def test_weights_are_those_of_the_plain_reference(tmp_path, loss, mode, lanes):
      (4, 9, "bpr-max", "constrained")],
 )  # fmt: skip
 def test_ranks_do_not_change_the_model(tmp_path, n_sessions, lanes, loss, mode):
-    """Uneven files, lanes that no number of ranks divides, fewer sessions than lanes, dropout on."""
+    """Uneven files, lanes that no number of ranks divides, fewer sessions than lanes, dropout on.
+
+    Where ranks share memory, each updates a part of the one state; with small slots in several messages a step.
+    """
     config = dataclasses.replace(
         SMALL, lanes=lanes, loss=loss, embedding=mode, dropout_embedding=0.3, dropout_hidden=0.2
     )
     sessions = random_sessions(n_sessions, N_ITEMS, seed=n_sessions)
     expected, history = trained_on(1, tmp_path, sessions, config, n_files=6)
     assert history[0]["events"] == sum(len(s) - 1 for s in sessions)
-    for ranks in (2, 3):
-        weights, other = trained_on(ranks, tmp_path, sessions, config, n_files=6)
+    for ranks, slot_bytes in ((2, 0), (3, 0), (2, 1 << 20), (3, 1 << 20), (2, 512)):
+        weights, other = trained_on(ranks, tmp_path, sessions, config, n_files=6, slot_bytes=slot_bytes)
         assert [h["loss"] for h in other] == pytest.approx([h["loss"] for h in history], rel=1e-5)
         assert [h["steps"] for h in other] == [h["steps"] for h in history]
         for name, value in expected.items():

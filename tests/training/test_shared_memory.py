@@ -78,6 +78,56 @@ def test_sums_and_gathers_of_any_length_are_the_same_on_all_ranks(size):
     assert single == 2.0 * size
 
 
+@pytest.mark.parametrize("slot_bytes", [SLOT, 4096])
+def test_each_rank_gets_the_sum_of_the_rows_that_it_asks_for(slot_bytes):
+    def some(memory):
+        parts = [message(memory.rank, 24).reshape(8, 3), message(memory.rank, 5), torch.tensor([1.0 + memory.rank])]
+        own = [slice(2 * memory.rank, 2 * memory.rank + 3), slice(memory.rank, memory.rank), slice(0, 1)]
+        return [[part.tolist() for part in memory.sum_parts(parts, own)] for _ in range(20)]
+
+    found = run(3, some, slot_bytes=slot_bytes)
+    rows = sum(message(rank, 24) for rank in range(3)).reshape(8, 3)
+    for rank, turns in enumerate(found):
+        assert turns == [[pytest.approx(rows[2 * rank : 2 * rank + 3].numpy()), [], [6.0]]] * 20
+
+
+def test_a_shared_tensor_is_rank_0s_and_what_one_writes_all_see():
+    def shares(memory):
+        tensor = memory.share(torch.full((3, 2), 5.0 + memory.rank))
+        begin = tensor.tolist()
+        memory.arrive()
+        memory.settle()  # nobody writes before all have looked
+        time.sleep(0.05 * memory.rank)
+        tensor[memory.rank] += 10 * (1 + memory.rank)
+        memory.arrive()  # a message settles, too
+        memory.sum(torch.ones(1))
+        return begin, tensor.tolist()
+
+    for begin, end in run(3, shares):
+        assert begin == [[5.0, 5.0]] * 3
+        assert end == [[15.0, 15.0], [25.0, 25.0], [35.0, 35.0]]
+
+
+def test_without_room_no_rank_shares_a_tensor():
+    before = set(Path(shared_memory.FOLDER).iterdir())
+    assert run(2, lambda memory: memory.share(torch.empty(1 << 50, device="meta")) is None) == [True, True]
+    assert {path for path in Path(shared_memory.FOLDER).iterdir() if path.stat().st_size} == before
+
+
+def test_whoever_settles_waits_for_the_others_to_arrive():
+    def waits(memory):
+        memory.sum(torch.ones(1))
+        if memory.rank:
+            time.sleep(0.3)
+        arrived = time.monotonic()
+        memory.arrive()
+        memory.settle()
+        return arrived, time.monotonic()
+
+    (_, first_settled), (second_arrived, _) = run(2, waits)
+    assert first_settled >= second_arrived
+
+
 def test_tensors_of_unequal_size_are_noticed_by_all():
     found = run(2, lambda memory: memory.sum(torch.zeros(3 + memory.rank)).tolist())
     assert found == ["InvariantError: ranks send tensors of unequal shapes: [12, 16] bytes"] * 2
