@@ -202,12 +202,13 @@ class HybridConfig:
     """A blender that ranks the union of the other models' candidates."""
 
     models: List[str] = field(default_factory=list)  # whose candidates; []: all user models of the night
-    blender: str = "trees"  # trees (gradient-boosted) | logistic
+    blender: str = "logistic"  # logistic | trees (gradient-boosted)
     candidates: int = 100  # of each model
+    context: bool = False  # besides the models' scores and ranks: items' popularity and age, users' activity
     trees: int = 50
     depth: int = 5
     step: float = 0.1
-    reg: float = 0.001  # logistic
+    reg: float = 0.00001  # logistic
     seed: int = 1
 
 

@@ -2,8 +2,8 @@
 
 The second stage of a two-stage recommender (Covington, Adams, Sargin: "Deep Neural Networks for YouTube
 Recommendations", RecSys 2016, sec. 4): the models propose, MLlib's logistic regression or gradient-boosted trees
-decide, by the models' scores and ranks, what was popular of late, and what is known of the user's activity. The
-classifier learns from a time that none of the models had seen.
+decide, by the models' scores and ranks, recent popularity's among them, and where asked for by what is known of the
+item and of the user's activity. The classifier learns from a time that none of the models had seen.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ BLENDER, MODEL_FILE = "blender", "model.json"
 LABEL, FEATURES, MARGIN = "label", "features", "rawPrediction"
 WINDOWS_DAYS = (1.0, 7.0, 30.0, None)  # of the items' popularity; None: all time
 PARTITIONS_PER_CORE = 2
+UNLISTED = 1.5  # the rank, by the list's length, that an item which is not on it is taken to have
 
 
-def candidates(lists: Mapping[str, DataFrame]) -> DataFrame:
+def candidates(lists: Mapping[str, DataFrame], longest: int) -> DataFrame:
     """The union of the models' lists, a row for each pair.
 
     Args:
         lists: Model → ``(user_idx int, item_idx int, rank int, score float)``.
+        longest: How long a list may be.
 
     Returns:
-        ``(user_idx, item_idx)`` and for each model ``<model>_reciprocal`` = 1 / rank, 0 where it does not list the
-        item, and ``<model>_score``: the score's place between the list's worst (0) and best (1), 0 likewise; and
-        ``n_models`` that list it.
+        ``(user_idx, item_idx)`` and for each model ``<model>_log_rank`` = ln(1.5 longest / rank), 0 where it does not
+        list the item, and ``<model>_score``: the score's place between the list's worst (0) and best (1), 0 likewise.
     """
     import pyspark.sql.functions as F
 
@@ -52,16 +53,15 @@ def candidates(lists: Mapping[str, DataFrame]) -> DataFrame:
     for name in lists:
         mine = F.col("_model") == name
         columns += [
-            _or_zero(F.max(F.when(mine, 1.0 / F.col(RANK)))).alias(f"{name}_reciprocal"),
+            _or_zero(F.max(F.when(mine, F.log(UNLISTED * longest / F.col(RANK))))).alias(f"{name}_log_rank"),
             _or_zero(F.max(F.when(mine, F.col("_place")))).alias(f"{name}_score"),
         ]
-    grouped = rows.groupBy(USER_IDX, ITEM_IDX)
-    return grouped.agg(*columns, F.count("*").cast("double").alias("n_models"))
+    return rows.groupBy(USER_IDX, ITEM_IDX).agg(*columns)
 
 
 def candidate_features(models: Sequence[str]) -> list[str]:
     """Names of the features that ``candidates`` makes."""
-    return [f"{name}_{what}" for name in models for what in ("reciprocal", "score")] + ["n_models"]
+    return [f"{name}_{what}" for name in models for what in ("log_rank", "score")]
 
 
 def context_features() -> list[str]:

@@ -74,13 +74,15 @@ class HybridScorer:
     @property
     def features(self) -> list[str]:
         """Names of what the blender reads, in order."""
-        return [*hybrid.candidate_features(list(self.scorers)), *hybrid.context_features()]
+        context = hybrid.context_features() if self.config.context else []
+        return [*hybrid.candidate_features(list(self.scorers)), *context]
 
     def candidates(self, users: DataFrame, wanted: Wanted) -> DataFrame:
         """All candidates of users ``(user_idx[, seen])`` and their features; ``wanted.seen`` by ``user_idx``."""
         each = replace(wanted, key=(USER_IDX,), k=self.config.candidates)
         lists = {name: scorer.best(users, each) for name, scorer in self.scorers.items()}
-        return self.context.added_to(hybrid.candidates(lists))
+        rows = hybrid.candidates(lists, self.config.candidates)
+        return self.context.added_to(rows) if self.config.context else rows
 
     def best(self, users: DataFrame, wanted: Wanted) -> DataFrame:
         """See ``Scorer``; ``wanted.seen`` is by ``user_idx``."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,9 +47,6 @@ from sparkrec.training.two_tower_batches import (
     tick_counts,
     tick_days,
 )
-
-if TYPE_CHECKING:
-    pass
 
 ADAGRAD_EPS = 1e-10
 

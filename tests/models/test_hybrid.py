@@ -1,9 +1,10 @@
 """The hybrid: the union of candidates with its features by hand, and a blender that learns what the models cannot."""
 
 from datetime import UTC, datetime, timedelta
-from math import log1p
+from math import log, log1p
 
 import pytest
+from pyspark.sql import functions as F
 
 from sparkrec.config import HybridConfig
 from sparkrec.errors import UserError
@@ -20,15 +21,16 @@ def lists(spark, *rows):
 def test_candidates_are_the_union_of_the_lists_with_each_models_view(spark):
     a = lists(spark, (1, 10, 1, 8.0), (1, 11, 2, 4.0), (1, 12, 3, 0.0))
     b = lists(spark, (1, 12, 1, -1.0), (2, 10, 1, 0.5))
-    rows = {(r.user_idx, r.item_idx): r.asDict() for r in hybrid.candidates({"a": a, "b": b}).collect()}
+    rows = {(r.user_idx, r.item_idx): r.asDict() for r in hybrid.candidates({"a": a, "b": b}, 10).collect()}
     assert set(rows) == {(1, 10), (1, 11), (1, 12), (2, 10)}
     seen = {
         key: [r[c] for c in hybrid.candidate_features(["a", "b"])] for key, r in rows.items()
-    }  # a_reciprocal, a_score, b_reciprocal, b_score, n_models
-    assert seen[1, 10] == [1.0, 1.0, 0.0, 0.0, 1.0]
-    assert seen[1, 11] == [0.5, 0.5, 0.0, 0.0, 1.0]
-    assert seen[1, 12] == pytest.approx([1 / 3, 0.0, 1.0, 1.0, 2.0])  # the only one of a list is its best
-    assert seen[2, 10] == [0.0, 0.0, 1.0, 1.0, 1.0]
+    }  # a_log_rank, a_score, b_log_rank, b_score
+    first, second, third = (log(15 / rank) for rank in (1, 2, 3))
+    assert seen[1, 10] == pytest.approx([first, 1.0, 0.0, 0.0])
+    assert seen[1, 11] == pytest.approx([second, 0.5, 0.0, 0.0])
+    assert seen[1, 12] == pytest.approx([third, 0.0, first, 1.0])  # the only one of a list is its best
+    assert seen[2, 10] == pytest.approx([0.0, 0.0, first, 1.0])
 
 
 def interactions(spark, *rows):
@@ -62,7 +64,7 @@ def planted(spark, n_users=120):
     """Lists of ten items for each user, of which the model ranks high what nobody takes: users take what is popular."""
     rows = [(u, i, i + 1, float(10 - i)) for u in range(n_users) for i in range(10)]
     bought = [(500 + n, i, 2.0) for i in range(5, 10) for n in range(4 * i)]
-    frame = hybrid.candidates({"m": lists(spark, *rows)})
+    frame = hybrid.candidates({"m": lists(spark, *rows)}, 10)
     known = interactions(spark, *bought, *[(u, 0, 50.0) for u in range(n_users)])
     taken = spark.createDataFrame([(u, 9 - u % 2) for u in range(0, n_users, 2)], "user_idx int, item_idx int")
     return hybrid.with_context(frame, known, {"purchase": 1.0}, AS_OF).persist(), taken
@@ -92,8 +94,9 @@ def test_the_blender_learns_what_is_taken_and_serves_it_again(spark, tmp_path, b
 
 def test_equal_candidates_are_in_order_of_their_numbers(spark):
     rows, taken = planted(spark)
-    names = ["n_models"]  # the same for all
-    fitted, _, _ = hybrid.fit_blender(rows, taken, names, HybridConfig(trees=1))
+    names = ["same"]
+    rows = rows.withColumn("same", F.lit(1.0))
+    fitted, _, _ = hybrid.fit_blender(rows, taken, names, HybridConfig(blender="trees", trees=1))
     best = hybrid.blended(fitted, rows, names, 4).where("user_idx = 3").orderBy("rank").collect()
     assert [r.item_idx for r in best] == [0, 1, 2, 3]
 
@@ -102,4 +105,4 @@ def test_nothing_to_learn_from_is_one_line(spark):
     rows, _ = planted(spark)
     nobody = spark.createDataFrame([(1, 77)], "user_idx int, item_idx int")
     with pytest.raises(UserError, match="nothing for the hybrid to learn from: 10 candidates, 0 of them taken"):
-        hybrid.fit_blender(rows, nobody, ["n_models"], HybridConfig())
+        hybrid.fit_blender(rows, nobody, ["m_score"], HybridConfig())
