@@ -102,6 +102,7 @@ AT_LEAST: dict[str, float] = {
     "session_neighbours.last_items": 1,
     "session_neighbours.idf": 0,
     "session_neighbours.own_items": 0,
+    "session_neighbours.same_user": 0,
     "session_hybrid.votes_weight": 0,
     "session_hybrid.power": 0,
     "session_hybrid.own_items": 0,

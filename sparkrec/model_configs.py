@@ -178,6 +178,7 @@ class SessionNeighboursConfig:
     last_items: int = 20  # of the session that are looked at
     idf: float = 1.0  # power of the items' inverse frequency in the scores; 0: none
     own_items: float = 0.3  # factor of the scores of items that the session has already; 1: as others
+    same_user: float = 16.0  # factor of the similarity of the same user's sessions; 1: as others
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class SessionHybridConfig:
 
     votes_weight: float = 7.0  # what the most votes are worth, in deviations of the GRU's scores
     power: float = 0.33  # of an item's share of the most votes
-    own_items: float = 0.1  # factor of the votes of items that the session has already
+    own_items: float = 0.2  # factor of the votes of items that the session has already
 
 
 @dataclass(frozen=True)

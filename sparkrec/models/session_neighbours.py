@@ -10,8 +10,8 @@ looked at, n of them; the item of the event that is the s-th from the end, at it
     same       1
 
 A trained session N is as near as the cosine of the weights with the set of its items,
-Σ_(i in both) d(s_i) / (|d| √|N|). Of the nearest ``neighbours`` sessions, or those among the ``sample`` most recent
-that share an item,
+Σ_(i in both) d(s_i) / (|d| √|N|), times ``same_user`` where it is one of the same user's: people come back to what
+they did before. Of the nearest ``neighbours`` sessions, or those among the ``sample`` most recent that share an item,
 
     score(i) = idf(i) ** power · Σ_(N with i) sim(N) · d(s of the last item that N shares)
 
@@ -52,7 +52,7 @@ from sparkrec.retrieval.sparse import (
     without_seen,
 )
 from sparkrec.retrieval.topk import list_batch, prepared_queries, seen_positions
-from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS
+from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS, USER_IDX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,9 +69,11 @@ class TrainedSessions:
 
     Attributes:
         items: float64 ``[sessions, n_items]``, 1 where the session has the item; the latest session is number 0.
+        users: int64 ``[sessions]``, below 0 where the session is anonymous.
     """
 
     items: csr_matrix
+    users: IntArray
 
     @property
     def trained(self) -> npt.NDArray[np.bool_]:
@@ -84,7 +86,7 @@ def trained_sessions(sessions: DataFrame, n_items: int) -> TrainedSessions:
     """Collects the sessions to the driver.
 
     Args:
-        sessions: Columns session_id, start_ts and items of ``tables.SESSIONS``.
+        sessions: Columns session_id, user_idx, start_ts and items of ``tables.SESSIONS``.
         n_items: Size of the index of items.
 
     Raises:
@@ -93,7 +95,7 @@ def trained_sessions(sessions: DataFrame, n_items: int) -> TrainedSessions:
     """
     import pyspark.sql.functions as F
 
-    table = sessions.orderBy(F.desc(START_TS), F.desc(SESSION_ID)).select(ITEMS).toArrow()
+    table = sessions.orderBy(F.desc(START_TS), F.desc(SESSION_ID)).select(ITEMS, USER_IDX).toArrow()
     if not len(table):
         raise UserError("no sessions to find neighbours among", where="sessions", fix="check prepare.sessions")
     flat, lengths = flat_lists(table.column(ITEMS).combine_chunks())
@@ -103,12 +105,12 @@ def trained_sessions(sessions: DataFrame, n_items: int) -> TrainedSessions:
     items = csr_matrix((np.ones(len(flat)), (rows, flat)), shape=(len(lengths), n_items))
     items.sum_duplicates()
     items.data[:] = 1.0
-    return TrainedSessions(items)
+    return TrainedSessions(items, user_numbers(table.column(USER_IDX).combine_chunks()))
 
 
 def save_session_neighbours(sessions: DataFrame, path: str, meta: dict[str, Any]) -> None:
     """Writes the sessions as Parquet and then ``model.json``, which makes the folder a model."""
-    kept = sessions.select(SESSION_ID, START_TS, ITEMS)
+    kept = sessions.select(SESSION_ID, USER_IDX, START_TS, ITEMS)
     kept.write.mode("overwrite").parquet(files.join(path, TRAINED))
     files.write_json(files.join(path, MODEL_FILE), meta)
 
@@ -144,7 +146,8 @@ def session_neighbour_lists(
     like others, and votes for what it holds.
 
     Args:
-        current: The key columns, ``items array<int>`` in order of time, and optionally ``seen array<int>``.
+        current: The key columns, ``items array<int>`` in order of time, ``user_idx int``, and optionally
+            ``seen array<int>``.
         trained: The sessions that vote; they are broadcast, and take 24 bytes for each item of each session.
         config: Neighbours, sample, decay, idf.
         key: The column or columns that tell sessions apart; all are kept in the lists.
@@ -159,7 +162,7 @@ def session_neighbour_lists(
         ``(key…, item_idx int, rank int, score float)``, score > 0; none for a session of unknown items alone.
     """
     keys = [key] if isinstance(key, str) else list(key)
-    prepared, schema = prepared_queries(current, seen, keys, partitions, (ITEMS,))
+    prepared, schema = prepared_queries(current, seen, keys, partitions, (ITEMS, USER_IDX))
     index = broadcast(current.sparkSession, Index.build(trained, config, own_items, block_mb, without))
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -184,7 +187,7 @@ def next_item_ranks(
     ``evaluation.session_events.left_out`` counts both.
 
     Args:
-        sessions: Columns session_id and items of ``tables.SESSIONS``.
+        sessions: Columns session_id, user_idx and items of ``tables.SESSIONS``.
         trained: The sessions that vote; they are broadcast.
         config: Neighbours, sample, decay, idf.
         ties: The item's place among equal scores, see ``evaluation.sessions.rank_of``.
@@ -203,7 +206,7 @@ def next_item_ranks(
             yield from _batch_ranks(index.value, batch, ties)
 
     schema = f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double"
-    return sessions.select(SESSION_ID, ITEMS).mapInArrow(ranks, schema)
+    return sessions.select(SESSION_ID, USER_IDX, ITEMS).mapInArrow(ranks, schema)
 
 
 # ---- inside of the Python workers ------------------------------------------------------------------------------------
@@ -218,21 +221,30 @@ class LookedAt:
         items: int64 ``[m]``.
         steps: int64 ``[m]``: 1 for the last event of the session, 2 for the one before …
         lengths: int64 ``[b]``: events looked at, repeats among them.
+        users: int64 ``[b]``: the sessions' users, below 0 where they are anonymous.
     """
 
     rows: IntArray
     items: IntArray
     steps: IntArray
     lengths: IntArray
+    users: IntArray
 
 
-def looked_at(flat: IntArray, begins: IntArray, ends: IntArray, last_items: int) -> LookedAt:
+def user_numbers(users: pa.Array) -> IntArray:
+    """int64: the users, -1 where there is none."""
+    numbers: IntArray = users.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers
+
+
+def looked_at(flat: IntArray, begins: IntArray, ends: IntArray, users: IntArray, last_items: int) -> LookedAt:
     """The last events of sessions.
 
     Args:
         flat: Items of all sessions one after another.
         begins: int64 ``[b]``: the place of each session's first event.
         ends: int64 ``[b]``: the place behind its last one.
+        users: int64 ``[b]``: of ``user_numbers``.
         last_items: How many are looked at.
     """
     lengths = np.minimum(ends - begins, last_items)
@@ -241,7 +253,7 @@ def looked_at(flat: IntArray, begins: IntArray, ends: IntArray, last_items: int)
     items = flat[ends[rows] - steps].astype(np.int64)
     span = int(items.max(initial=0)) + 1
     first = np.sort(np.unique(rows * span + items, return_index=True)[1])  # the last occurrence has the smallest step
-    return LookedAt(rows[first], items[first], steps[first], lengths)
+    return LookedAt(rows[first], items[first], steps[first], lengths, users)
 
 
 def decayed(steps: IntArray, lengths: IntArray, decay: str) -> Doubles:
@@ -266,6 +278,7 @@ class Index:
     sessions_of: csr_matrix  # float64 [n_items, sessions], ones
     votes: csr_matrix  # float64 [sessions, n_items], idf ** power
     sizes: IntArray  # [sessions], items of each
+    users: IntArray  # [sessions]
     trained: npt.NDArray[np.bool_]  # [n_items]
     config: SessionNeighboursConfig
     own_items: float  # what the scores of the session's own items are multiplied by
@@ -291,7 +304,8 @@ class Index:
         data = idf[trained.items.indices]
         votes = csr_matrix((data, trained.items.indices, trained.items.indptr), trained.items.shape)
         of_items, at_once = trained.items.T.tocsr(), block_entries(block_mb)
-        return Index(of_items, votes, np.diff(votes.indptr), counts > 0, config, own_items, at_once)
+        sizes = np.diff(votes.indptr)
+        return Index(of_items, votes, sizes, trained.users, counts > 0, config, own_items, at_once)
 
     def scores(self, asked: LookedAt) -> Iterator[tuple[slice, csr_matrix]]:
         """Runs of sessions, and the scores of the items for them: float64 ``[run, n_items]``."""
@@ -302,7 +316,7 @@ class Index:
         similar = row_entries(asked.rows, asked.items, weights, shape)
         latest = row_entries(asked.rows, asked.items, 4.0 ** (lengths - asked.steps), shape)
         for block in product_blocks(similar, self.sessions_of, self.at_once):
-            near = self.neighbours(similar[block], latest[block], asked.lengths[block])
+            near = self.neighbours(similar[block], latest[block], asked.lengths[block], asked.users[block])
             for run in product_blocks(near, self.votes, self.at_once):
                 scores = near[run] @ self.votes
                 if self.own_items != 1.0:
@@ -310,19 +324,23 @@ class Index:
                     scores = scores - scores.multiply(own) * (1.0 - self.own_items)
                 yield slice(block.start + run.start, block.start + run.stop), scores
 
-    def neighbours(self, similar: csr_matrix, latest: csr_matrix, lengths: IntArray) -> csr_matrix:
+    def neighbours(self, similar: csr_matrix, latest: csr_matrix, lengths: IntArray, users: IntArray) -> csr_matrix:
         """The votes' weights of the nearest sessions, float64 ``[b, sessions]``: sim(N) · d(s of the last shared).
 
         Args:
             similar: float64 ``[b, n_items]``: d(s) / |d|.
             latest: float64 ``[b, n_items]``: 4^(n - s), of the same entries.
             lengths: int64 ``[b]``: n.
+            users: int64 ``[b]``.
         """
         product, shared = similar @ self.sessions_of, latest @ self.sessions_of
         if not np.array_equal(product.indices, shared.indices):
             raise InvariantError("two products of matrices with the same entries have them in different places")
         cosine = product.data / np.sqrt(self.sizes[product.indices])
         cosine[~_newest(product, self.config.sample)] = 0.0
+        if self.config.same_user != 1.0:
+            asks = np.repeat(users, np.diff(product.indptr))
+            cosine[(asks >= 0) & (asks == self.users[product.indices])] *= self.config.same_user
         ranked = csr_matrix((cosine, product.indices, product.indptr), product.shape)
         rows, entries = best_entries(ranked, self.config.neighbours)
         exponent = (np.frexp(shared.data[entries])[1] - 1) // 2  # 4^e <= sum < 2 · 4^e
@@ -344,8 +362,8 @@ def _batch_lists(index: Index, batch: pa.RecordBatch, keys: list[str], k: int) -
     """``(key…, item_idx, rank, score)`` for sessions."""
     flat, lengths = known_items(*flat_lists(batch.column(ITEMS)), index.trained)
     rows, items = seen_positions(batch, np.arange(len(index.trained)))
-    ends = np.cumsum(lengths)
-    for block, scores in index.scores(looked_at(flat, ends - lengths, ends, index.config.last_items)):
+    ends, users = np.cumsum(lengths), user_numbers(batch.column(USER_IDX))
+    for block, scores in index.scores(looked_at(flat, ends - lengths, ends, users, index.config.last_items)):
         first, last = np.searchsorted(rows, [block.start, block.stop])
         allowed = without_seen(scores, rows[first:last] - block.start, items[first:last])
         yield list_batch(batch, keys, block.start, *best(allowed, k))
@@ -356,7 +374,7 @@ def _batch_ranks(index: Index, batch: pa.RecordBatch, ties: str) -> Iterator[pa.
     import pyarrow as pa
 
     flat, lengths = known_items(*flat_lists(batch.column(ITEMS)), index.trained)
-    ends = np.cumsum(lengths)
+    ends, users = np.cumsum(lengths), user_numbers(batch.column(USER_IDX))
     for part in cuts(lengths, EVENTS_AT_ONCE):
         session = np.repeat(np.arange(part.start, part.stop), lengths[part])
         event = np.arange(ends[part.start] - lengths[part.start], ends[part.stop - 1])
@@ -364,7 +382,7 @@ def _batch_ranks(index: Index, batch: pa.RecordBatch, ties: str) -> Iterator[pa.
         target = event > begin  # all but the first of each session
         session, event, begin = session[target], event[target], begin[target]
         found = np.zeros(len(event))
-        asked = looked_at(flat, begin, event, index.config.last_items)
+        asked = looked_at(flat, begin, event, users[session], index.config.last_items)
         for block, scores in index.scores(asked):
             found[block] = ranks_of(scores, flat[event[block]], int(index.trained.sum()), ties)
         columns = [batch.column(SESSION_ID).take(pa.array(session))]

@@ -144,13 +144,13 @@ def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntAr
     elif card.model == "session_hybrid":
         asked = states.join(current.select(SESSION_ID, ITEMS), SESSION_ID, "inner")
         rows = session_hybrid_lists(
-            _named(inputs, asked, VECTOR, ITEMS), items, hybrid_model(night, card, card.served_part).blend,
+            _named(inputs, asked, VECTOR, ITEMS, USER_IDX), items, hybrid_model(night, card, card.served_part).blend,
             key=key, k=settings.k, seen=seen, without=excluded, block_mb=settings.block_mb,
         )  # fmt: skip
     else:
         model = neighbour_model(night, card, card.served_part)
         rows = session_neighbour_lists(
-            _named(inputs, current, ITEMS), model.sessions, model.config, key=key, k=settings.k, seen=seen,
+            _named(inputs, current, ITEMS, USER_IDX), model.sessions, model.config, key=key, k=settings.k, seen=seen,
             without=excluded, own_items=model.config.own_items, block_mb=settings.block_mb,
         )  # fmt: skip
     weights = dict.fromkeys(night.fmt.session_events, 1.0)

@@ -77,7 +77,7 @@ class NeighbourModel:
         return self.sessions.trained
 
     def next_item_ranks(self, sessions: DataFrame, history: DataFrame, ties: str) -> DataFrame:
-        """See ``SessionModel``; earlier sessions of the same users play no part."""
+        """See ``SessionModel``; the history plays no part: the trained sessions do."""
         return session_neighbours.next_item_ranks(
             sessions, self.sessions, self.config, ties, own_items=self.config.own_items
         )

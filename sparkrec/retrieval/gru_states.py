@@ -305,15 +305,18 @@ def _scores(
     """The candidates' scores after a block of the events: float [b, candidates]."""
     import torch
 
+    from sparkrec.models.session_neighbours import user_numbers
+
     chosen = np.flatnonzero(candidates)
     score = served.network.scorer(served.parameters, torch.from_numpy(chosen))
     begins = event - walks.place[event]
+    users = user_numbers(walks.users)[walks.session[event]]
 
     def scores(block: slice) -> torch.Tensor:
         own: torch.Tensor = score(vectors[block])
         if blend is None:
             return own
-        asked = blend.looked_at(walks.items, begins[block], event[block] + 1)
+        asked = blend.looked_at(walks.items, begins[block], event[block] + 1, users[block])
         return torch.from_numpy(blend.blended(own.numpy(), chosen, asked))
 
     return scores

@@ -32,7 +32,7 @@ def older():
     held = np.zeros((len(OLDER), N_ITEMS))
     for number, items in enumerate(OLDER):
         held[number, items] = 1.0
-    return TrainedSessions(csr_matrix(held))
+    return TrainedSessions(csr_matrix(held), np.arange(len(OLDER)) % 4)
 
 
 def hybrid(**settings):
@@ -59,22 +59,22 @@ def sessions(spark):
     return spark.createDataFrame(rows, "session_id string, user_idx int, items array<int>").repartition(2)
 
 
-def votes_after(items, own_items):
+def votes_after(items, own_items, user=-1):
     """float [N_ITEMS], of the neighbours alone."""
     index = Index.build(older(), NEIGHBOURS, own_items)
-    asked = looked_at(np.array(items), np.array([0]), np.array([len(items)]), NEIGHBOURS.last_items)
+    asked = looked_at(np.array(items), np.array([0]), np.array([len(items)]), np.array([user]), NEIGHBOURS.last_items)
     found = np.zeros(N_ITEMS)
     for _, scores in index.scores(asked):
         found += scores.toarray()[0]
     return found
 
 
-def blended_after(path, state, items, config):
+def blended_after(path, state, items, config, user):
     """Item → score, from the formula."""
     weight, bias = gru_states.output_items(path)
     g = (weight @ np.asarray(state, dtype=np.float32) + bias)[TRAINED]
     z = (g - g.mean()) / g.std()
-    v = votes_after(items, config.own_items)
+    v = votes_after(items, config.own_items, user)
     share = (v / v.max())[TRAINED] if v.max() > 0 else np.zeros(len(TRAINED))
     return dict(zip(TRAINED, z + config.votes_weight * share**config.power, strict=True))
 
@@ -83,7 +83,9 @@ def test_the_score_by_hand():
     """Scores 1, 2, 3 have mean 2 and deviation √(2/3); of the votes the largest counts whole."""
     blend = hybrid(votes_weight=2.0, power=0.5, own_items=1.0)
     columns = np.array([1, 2, 3])
-    asked = blend.looked_at(np.array([3]), np.array([0]), np.array([1]))  # neighbours: [1, 2, 3] and [11, 3]
+    asked = blend.looked_at(
+        np.array([3]), np.array([0]), np.array([1]), np.array([-1])
+    )  # neighbours: [1, 2, 3] and [11, 3]
     votes = votes_after([3], 1.0)
     assert votes[3] > votes[11] > votes[1] > votes[2] > 0  # 3 is in both, 11 is rare, 2 is in many others
     found = blend.blended(np.array([[1.0, 2.0, 3.0]], np.float32), columns, asked)
@@ -93,7 +95,7 @@ def test_the_score_by_hand():
 
 def test_without_votes_and_without_a_deviation_nothing_is_added_or_divided_by_zero():
     blend = hybrid()
-    nothing = blend.looked_at(np.zeros(0, np.int64), np.array([0]), np.array([0]))
+    nothing = blend.looked_at(np.zeros(0, np.int64), np.array([0]), np.array([0]), np.array([-1]))
     assert blend.blended(np.ones((1, 3), np.float32), np.arange(3), nothing).tolist() == [[0.0, 0.0, 0.0]]
     with pytest.raises(InvariantError, match="2 rows of scores, 1 sessions"):
         blend.blended(np.ones((2, 3), np.float32), np.arange(3), nothing)
@@ -109,10 +111,10 @@ def test_ranks_are_by_the_scores_of_both(sessions, gru, own_items, monkeypatch):
     blend = hybrid(own_items=own_items)
     states = {(r["session_id"], n): r for r, n in _prefix_states(sessions, gru)}
     expected = {}
-    for name, items in SESSIONS.items():
+    for user, (name, items) in enumerate(SESSIONS.items()):
         items = known(items)
         for position in range(1, len(items)):
-            scores = blended_after(gru, states[name, position]["vector"], items[:position], blend.config)
+            scores = blended_after(gru, states[name, position]["vector"], items[:position], blend.config, user)
             rank = sum(score >= scores[items[position]] - 1e-5 for score in scores.values())
             expected[name, position] = (items[position], rank)
     found = gru_states.next_item_ranks(sessions, gru, blend=blend).collect()
@@ -147,7 +149,7 @@ def test_lists_are_the_best_scores_without_what_is_seen_or_excluded(spark, sessi
     hidden = {"long": {0, 1}, "two": {6}}
     for state in current.collect():
         name = state["session_id"]
-        scores = blended_after(gru, state["vector"], known(SESSIONS[name]), blend.config)
+        scores = blended_after(gru, state["vector"], known(SESSIONS[name]), blend.config, state["user_idx"])
         allowed = {i: s for i, s in scores.items() if i not in hidden.get(name, set()) | {2}}
         best = sorted(allowed, key=lambda i: (-allowed[i], i))[:4]
         mine = [r for r in rows if r["session_id"] == name]

@@ -25,6 +25,7 @@ from sparkrec.models.session_neighbours import (
     trained_sessions,
 )
 
+NOBODY = np.array([-1])
 DECAYS = {
     "linear": lambda s, n: (n - s + 1) / n,
     "quadratic": lambda s, n: ((n - s + 1) / n) ** 2,
@@ -33,8 +34,8 @@ DECAYS = {
 }
 
 
-def reference(newest_first, current, config, own_items=1.0):
-    """Item → score, by loops; ``newest_first`` are lists of items."""
+def reference(newest_first, current, config, own_items=1.0, users=(), user=-1):
+    """Item → score, by loops; ``newest_first`` are lists of items, of these users where they are known."""
     current = current[-config.last_items :]
     n = len(current)
     weights = {item: DECAYS[config.decay](n - place, n) for place, item in enumerate(current)}  # the last one counts
@@ -46,6 +47,8 @@ def reference(newest_first, current, config, own_items=1.0):
     for number in candidates:
         items = set(newest_first[number])
         cosine = sum(weights[i] for i in sorted(items & set(weights))) / (length * math.sqrt(len(items)))
+        if user >= 0 and users[number] == user:
+            cosine *= config.same_user
         nearest.append((-np.float32(cosine), number, cosine))
     scores = {}
     for _, number, cosine in sorted(nearest)[: config.neighbours]:
@@ -58,11 +61,12 @@ def reference(newest_first, current, config, own_items=1.0):
     return {i: s * (own_items if i in current else 1.0) for i, s in scores.items()}
 
 
-def trained_of(newest_first, n_items):
+def trained_of(newest_first, n_items, users=None):
     held = np.zeros((len(newest_first), n_items))
     for number, items in enumerate(newest_first):
         held[number, items] = 1.0
-    return TrainedSessions(csr_matrix(held))
+    users = np.full(len(newest_first), -1) if users is None else np.array(users)
+    return TrainedSessions(csr_matrix(held), users)
 
 
 items_of_a_session = st.lists(st.integers(0, 9), min_size=1, max_size=8)
@@ -79,22 +83,25 @@ items_of_a_session = st.lists(st.integers(0, 9), min_size=1, max_size=8)
         decay=st.sampled_from(list(DECAYS)),
         last_items=st.integers(1, 9),
         idf=st.sampled_from([0.0, 0.5, 1.0]),
+        same_user=st.sampled_from([1.0, 4.0, 0.25]),
     ),
+    users=st.lists(st.integers(-1, 1), min_size=16, max_size=16),
     own_items=st.sampled_from([1.0, 0.25, 0.0]),
     at_once=st.sampled_from([1, 10, 1000]),
 )
-def test_scores_equal_the_reference(sessions, current, config, own_items, at_once):
-    index = session_neighbours.Index.build(trained_of(sessions, 10), config, own_items)
+def test_scores_equal_the_reference(sessions, current, config, users, own_items, at_once):
+    asking, users = np.array(users[:4]), users[4:]
+    index = session_neighbours.Index.build(trained_of(sessions, 10, users[: len(sessions)]), config, own_items)
     index = session_neighbours.Index(**{**index.__dict__, "at_once": at_once})
     known = [[item for item in items if index.trained[item]] for items in current]
     ends = np.cumsum([len(items) for items in known])
     flat = np.array([item for items in known for item in items], dtype=np.int64)
-    asked = looked_at(flat, np.concatenate([[0], ends[:-1]]), ends, config.last_items)
+    asked = looked_at(flat, np.concatenate([[0], ends[:-1]]), ends, asking[: len(ends)], config.last_items)
     found = np.zeros((len(current), 10))
     for block, scores in index.scores(asked):
         found[block] = scores.toarray()
     for row, items in enumerate(known):
-        expected = reference(sessions, items, config, own_items) if items else {}
+        expected = reference(sessions, items, config, own_items, users, asking[row]) if items else {}
         assert found[row] == pytest.approx([expected.get(item, 0.0) for item in range(10)], rel=1e-6, abs=1e-12)
 
 
@@ -114,7 +121,7 @@ def test_the_last_shared_item_is_found_in_the_longest_session():
     config = SessionNeighboursConfig(last_items=n, decay="harmonic", idf=0.0)
     index = session_neighbours.Index.build(trained, config)
     flat = np.arange(n)  # item n - 1 is the last event
-    ((_, scores),) = index.scores(looked_at(flat, np.array([0]), np.array([n]), n))
+    ((_, scores),) = index.scores(looked_at(flat, np.array([0]), np.array([n]), NOBODY, n))
     harmonic = [1 / s for s in range(1, n + 1)]  # of items n - 1, n - 2, …, 0
     length = math.sqrt(sum(w * w for w in harmonic))
     first = (harmonic[0] + harmonic[-1]) / (length * math.sqrt(3))
@@ -130,17 +137,20 @@ OLDER = [[0, 1, 2, 3], [1, 2, 5], [5, 6, 1], [7, 8], [8, 7, 0], [2, 3, 5, 5], [1
 CONFIG = SessionNeighboursConfig(neighbours=4, decay="linear", last_items=3, idf=1.0)
 # 4, 9 and 12 are in no trained session, 50 is newer than the model.
 CURRENT = {"a": [0, 4, 1, 2], "b": [9, 7], "c": [50, 12], "d": [5, 6, 1, 5, 3, 2], "e": [8], "f": [10, 5]}
+USERS = {"a": 1, "d": 2, "f": 1}  # the others are anonymous
 
 
 @pytest.fixture(scope="module")
 def older(spark):
-    rows = [(f"s{n}", START.replace(hour=n // 2), items) for n, items in enumerate(OLDER)]  # two at a time
-    return spark.createDataFrame(rows[::-1], "session_id string, start_ts timestamp, items array<int>").persist()
+    rows = [(f"s{n}", n % 3 or None, START.replace(hour=n // 2), items) for n, items in enumerate(OLDER)]
+    schema = "session_id string, user_idx int, start_ts timestamp, items array<int>"  # two at a time
+    return spark.createDataFrame(rows[::-1], schema).persist()
 
 
 @pytest.fixture(scope="module")
 def current(spark):
-    frame = spark.createDataFrame(list(CURRENT.items()), "session_id string, items array<int>")
+    rows = [(name, USERS.get(name), items) for name, items in CURRENT.items()]
+    frame = spark.createDataFrame(rows, "session_id string, user_idx int, items array<int>")
     return frame.repartition(2).persist()
 
 
@@ -148,8 +158,10 @@ def known(items):
     return [i for i in items if any(i in other for other in OLDER)]
 
 
-def expected_scores(items):
-    scores = reference(OLDER[::-1], known(items), CONFIG) if known(items) else {}
+def expected_scores(items, user=None):
+    users = [n % 3 or -1 for n in range(len(OLDER))][::-1]
+    asks = -1 if user is None else user
+    scores = reference(OLDER[::-1], known(items), CONFIG, users=users, user=asks) if known(items) else {}
     return {item: float(np.float32(score)) for item, score in scores.items()}
 
 
@@ -176,7 +188,7 @@ def test_lists_hold_what_the_nearest_sessions_had(spark, older, current):
         assert row["rank"] == len(found[row["session_id"]])
     hidden = {"a": {3, 5}, "d": {1, 5}}
     for name, items in CURRENT.items():
-        scores = expected_scores(items)
+        scores = expected_scores(items, USERS.get(name))
         allowed = [i for i in scores if i not in hidden.get(name, {5})]
         best = sorted(allowed, key=lambda i: (-scores[i], i))[:4]
         assert [item for item, _ in found.get(name, [])] == best, name
@@ -198,7 +210,7 @@ def test_ranks_of_next_items_by_counting(older, current, ties):
     for name, items in CURRENT.items():
         items = known(items)
         for position in range(1, len(items)):
-            scores = expected_scores(items[:position])
+            scores = expected_scores(items[:position], USERS.get(name))
             all_scores = [scores.get(i, 0.0) for i in np.flatnonzero(trained.trained).tolist()]
             own = scores.get(items[position], 0.0)
             at_least, more = sum(s >= own for s in all_scores), sum(s > own for s in all_scores)
@@ -216,11 +228,11 @@ def test_ranks_of_next_items_by_counting(older, current, ties):
 def test_own_items_are_taken_back_in_lists_and_ranks(spark, older):
     """After items 1, 2 all four neighbours have 2 itself; but 5 follows."""
     trained = trained_sessions(older, N_ITEMS)
-    frame = spark.createDataFrame([("x", [1, 2, 5])], "session_id string, items array<int>")
+    frame = spark.createDataFrame([("x", None, [1, 2, 5])], "session_id string, user_idx int, items array<int>")
     config = SessionNeighboursConfig(neighbours=4, idf=0.0)
     first, rank = {}, {}
     for own in (1.0, 0.1):
-        asked = frame.selectExpr("session_id", "slice(items, 1, 2) AS items")
+        asked = frame.selectExpr("session_id", "user_idx", "slice(items, 1, 2) AS items")
         rows = session_neighbour_lists(asked, trained, config, key="session_id", k=1, own_items=own).collect()
         first[own] = rows[0]["item_idx"]
         ranked = next_item_ranks(frame, trained, config, own_items=own).collect()
@@ -242,12 +254,15 @@ def test_parts_of_a_batch_change_no_rank(monkeypatch):
     import pyarrow as pa
 
     rng = np.random.default_rng(4)
-    trained = trained_of([rng.integers(0, 30, rng.integers(1, 9)).tolist() for _ in range(60)], 30)
+    held = [rng.integers(0, 30, rng.integers(1, 9)).tolist() for _ in range(60)]
+    trained = trained_of(held, 30, [n % 5 for n in range(60)])
     index = session_neighbours.Index.build(trained, SessionNeighboursConfig(neighbours=7))
     sessions = [rng.integers(0, 30, rng.integers(0, 12)).tolist() for _ in range(25)]
     batch = pa.RecordBatch.from_arrays(
-        [pa.array([str(i) for i in range(25)]), pa.array(sessions, pa.list_(pa.int32()))], names=["session_id", "items"]
-    )
+        [pa.array([str(i) for i in range(25)]), pa.array([i % 4 or None for i in range(25)], pa.int32()),
+         pa.array(sessions, pa.list_(pa.int32()))],
+        names=["session_id", "user_idx", "items"],
+    )  # fmt: skip
     found = []
     for at_once in (50_000, 1, 17):
         monkeypatch.setattr(session_neighbours, "EVENTS_AT_ONCE", at_once)
@@ -262,8 +277,9 @@ def test_a_saved_model_is_read_back_and_a_broken_one_is_none(spark, older, tmp_p
     save_session_neighbours(older, path, {"n_items": N_ITEMS})
     loaded, meta = load_session_neighbours(spark, path)
     assert meta == {"n_items": N_ITEMS}
-    equal = trained_sessions(loaded, N_ITEMS).items != trained_sessions(older, N_ITEMS).items
-    assert equal.nnz == 0
+    again, before = trained_sessions(loaded, N_ITEMS), trained_sessions(older, N_ITEMS)
+    assert (again.items != before.items).nnz == 0
+    assert again.users.tolist() == before.users.tolist() == [n % 3 or -1 for n in range(len(OLDER))][::-1]
     Path(path, "model.json").unlink()
     with pytest.raises(UserError, match="no model of session neighbours"):
         load_session_neighbours(spark, path)
