@@ -48,7 +48,7 @@ def collectives(comm, scale):
         "broadcast": comm.broadcast(torch.tensor([comm.rank]), root=comm.size - 1).tolist(),
         "gradient": mine.grad.tolist(),
         "threads": torch.get_num_threads(),
-        "shared": getattr(comm, "shared", None) is not None,
+        "shared": comm.memory is not None,
     }
 
 

@@ -1,8 +1,10 @@
 """Messages through shared memory, between real processes."""
 
+import errno
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -108,10 +110,28 @@ def test_a_shared_tensor_is_rank_0s_and_what_one_writes_all_see():
         assert end == [[15.0, 15.0], [25.0, 25.0], [35.0, 35.0]]
 
 
-def test_without_room_no_rank_shares_a_tensor():
-    before = set(Path(shared_memory.FOLDER).iterdir())
-    assert run(2, lambda memory: memory.share(torch.empty(1 << 50, device="meta")) is None) == [True, True]
-    assert {path for path in Path(shared_memory.FOLDER).iterdir() if path.stat().st_size} == before
+@pytest.fixture
+def full(monkeypatch):
+    """A folder of shared memory, in which there is room for 1 MiB."""
+    allocate = os.posix_fallocate
+
+    def up_to_a_megabyte(handle, offset, n_bytes):
+        if n_bytes > 1 << 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(handle, offset, n_bytes)
+
+    with tempfile.TemporaryDirectory(dir=shared_memory.FOLDER) as folder:  # other tests use the one above it
+        monkeypatch.setattr(shared_memory, "FOLDER", folder)
+        monkeypatch.setattr(os, "posix_fallocate", up_to_a_megabyte)
+        yield Path(folder)
+
+
+def test_without_room_no_rank_shares_a_tensor(full):
+    def shares(memory):
+        return [memory.share(torch.zeros(n, dtype=torch.uint8)) is not None for n in (1 << 20, (1 << 20) + 1)]
+
+    assert run(2, shares) == [[True, False]] * 2
+    assert not list(full.iterdir())
 
 
 def test_whoever_settles_waits_for_the_others_to_arrive():
@@ -176,11 +196,6 @@ def test_the_file_is_this_users_alone_and_of_the_size_that_the_ranks_expect():
         SharedMemory(path, 0, 2, slot_bytes=SLOT)
 
 
-def test_without_room_there_is_no_file(monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    before = set(Path(shared_memory.FOLDER).iterdir())
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    assert make_file(2) is None
-    assert set(Path(shared_memory.FOLDER).iterdir()) == before
+def test_without_room_there_is_no_file(full):
+    assert make_file(2, 1 << 20) is None
+    assert not list(full.iterdir())
