@@ -179,6 +179,9 @@ def gather_rows(tensor: torch.Tensor, comm: Comm) -> torch.Tensor:
         @staticmethod
         def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
             n = grads[0].shape[0] // comm.size
-            return comm.allreduce_sum(grads[0].contiguous())[comm.rank * n : (comm.rank + 1) * n]
+            mine = slice(comm.rank * n, (comm.rank + 1) * n)
+            if comm.memory and not grads[0].is_cuda:
+                return comm.memory.sum_parts([grads[0]], [mine])[0]
+            return comm.allreduce_sum(grads[0].contiguous())[mine]
 
     return GatherRows.apply(tensor)  # type: ignore[no-any-return,no-untyped-call]

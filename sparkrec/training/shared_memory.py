@@ -68,6 +68,13 @@ def _new_file(n_bytes: int) -> str | None:
     return path
 
 
+def _of_bytes(sent: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """The bytes of a message as a tensor of the dtype and shape of another."""
+    import torch
+
+    return torch.from_numpy(sent.view(_numpy_type(like))).view(like.shape)
+
+
 def _numpy_type(tensor: torch.Tensor) -> np.dtype:
     return tensor[:0].numpy().dtype if tensor.dim() else tensor.numpy().dtype
 
@@ -144,22 +151,38 @@ class SharedMemory:
             InvariantError: The ranks' tensors have different sizes.
             RankLostError: Another rank ended.
         """
-        import torch
-
         n_bytes = [part.numel() * part.element_size() for part in parts]
         if sum(n_bytes) > self.slot_bytes:
-            return [self.sum(part)[rows] for part, rows in zip(parts, own, strict=True)]
+            return [self._sum_rows(part, rows) for part, rows in zip(parts, own, strict=True)]
         sent = self._exchange([part.detach().reshape(-1).numpy() for part in parts])
         results, begin = [], 0
         for part, rows, n in zip(parts, own, n_bytes, strict=True):
-            theirs = [
-                torch.from_numpy(one[begin : begin + n].view(_numpy_type(part))).view(part.shape)[rows] for one in sent
-            ]
+            theirs = [_of_bytes(one[begin : begin + n], part)[rows] for one in sent]
             results.append(theirs[0] + theirs[1] if self.size > 1 else theirs[0].clone())
             for more in theirs[2:]:
                 results[-1].add_(more)
             begin += n
         return results
+
+    def _sum_rows(self, part: torch.Tensor, own: slice) -> torch.Tensor:
+        """``sum_parts`` of one tensor, in messages of as many rows as a slot holds."""
+        at_once = self.slot_bytes // max(1, part[:1].numel() * part.element_size()) if part.dim() else 0
+        if not at_once:
+            return self.sum(part)[own]
+        first, end, _ = own.indices(len(part))
+        result = part.new_empty(max(0, end - first), *part.shape[1:])
+        for low in range(0, len(part), at_once):
+            rows = part.detach()[low : low + at_once]
+            sent = self._exchange([rows.reshape(-1).numpy()])
+            begin, stop = max(low, first), min(low + len(rows), end)
+            if begin >= stop:
+                continue
+            theirs = [_of_bytes(one, rows)[begin - low : stop - low] for one in sent]
+            out = result[begin - first : stop - first]
+            out.copy_(theirs[0])
+            for more in theirs[1:]:
+                out.add_(more)
+        return result
 
     def share(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Rank 0's CPU tensor in memory that all ranks read and write; None for all where there is no room for it."""

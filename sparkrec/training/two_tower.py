@@ -207,6 +207,7 @@ def train(comm: Comm, task: TowerTask) -> list[dict[str, Any]]:
     towers = new_towers(shape, config.seed, device)
     key = task.key if comm.rank == 0 else ""  # rank 0 alone keeps checkpoints
     done, history = _start(comm, task, towers, key)
+    towers.share(comm)
     for epoch in range(done, config.epochs):
         history.append(train_epoch(comm, towers, data, config, epoch))
         if comm.rank == 0:

@@ -31,6 +31,7 @@ from sparkrec.models.two_tower import (
     second_loss,
 )
 from sparkrec.training.comm import Comm, gather_rows
+from sparkrec.training.shared_memory import SharedMemory
 from sparkrec.training.two_tower_batches import (
     DAY_S,
     Batch,
@@ -57,13 +58,21 @@ ORDER, USER_DROPOUT, ITEM_DROPOUT, NEGATIVES = range(4)
 
 @dataclass
 class Towers:
-    """The weights and the optimiser's state; the same on every rank."""
+    """The weights and the optimiser's state; the same on every rank, or one and the same for all of them."""
 
     shape: TowerShape
     table: Tensor  # float32 [n_rows, dim]
     table_squares: Tensor  # float32 [n_rows, dim], Adagrad's sums of squared gradients
     dense: TwoTower
     dense_squares: list[Tensor]
+    memory: SharedMemory | None = None  # where all ranks have one and the same table
+
+    def share(self, comm: Comm) -> None:
+        """Puts the table into memory that all ranks of this machine change together, where that can be."""
+        if comm.memory and not self.table.is_cuda:
+            table, squares = comm.memory.share(self.table), comm.memory.share(self.table_squares)
+            if table is not None and squares is not None:
+                self.table, self.table_squares, self.memory = table, squares, comm.memory
 
     def tensors(self) -> dict[str, Tensor]:
         """All state by name, for a checkpoint."""
@@ -356,22 +365,37 @@ def _touched_rows(of_users: Tensor, candidates: Tensor, data: Material, shape: T
 
 
 def _update(comm: Comm, towers: Towers, block: Tensor, touched: Tensor, step_sums: Tensor, rate: float) -> StepSums:
-    """Sums the gradients and the step's sums of all ranks in one message, and takes the step."""
+    """Sums the gradients and the step's sums of all ranks, and takes the step.
+
+    Where the ranks share the table, each changes a part of the touched rows. No rank reads them before all have done
+    so: the next step begins with a message, which comes from a rank that has.
+    """
     dense = list(towers.dense.parameters())
-    parts = [block, *dense]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parts]
-    flat = torch.cat([*(g.flatten() for g in gradients), step_sums])
-    flat = comm.allreduce_sum(flat)
-    total = StepSums(*flat[-len(step_sums) :].tolist())
-    sums = (flat[: -len(step_sums)] / max(total.weight, 1e-12)).split([p.numel() for p in parts])
-    rows, squares = block.detach(), towers.table_squares[touched]
-    adagrad_(rows, squares, sums[0].view_as(rows), rate)
-    towers.table[touched], towers.table_squares[touched] = rows, squares
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in (block, *dense)]
+    of_block, small = gradients[0], torch.cat([*(g.flatten() for g in gradients[1:]), step_sums])
+    own = slice(0, len(touched))
+    if towers.memory:
+        size = towers.memory.size
+        own = slice(len(touched) * comm.rank // size, len(touched) * (comm.rank + 1) // size)
+        of_block, small = towers.memory.sum_parts([of_block, small], [own, slice(None)])
+    else:
+        of_block, small = _split(comm.allreduce_sum(torch.cat([of_block.flatten(), small])), of_block)
+    total = StepSums(*small[-len(step_sums) :].tolist())
+    share = 1.0 / max(total.weight, 1e-12)
+    mine, rows = touched[own], block.detach()[own]
+    squares = towers.table_squares[mine]
+    adagrad_(rows, squares, of_block.mul_(share), rate)
+    towers.table[mine], towers.table_squares[mine] = rows, squares
+    sums = small[: -len(step_sums)].mul_(share).split([p.numel() for p in dense])
     with torch.no_grad():
-        for parameter, state, gradient in zip(dense, towers.dense_squares, sums[1:], strict=True):
+        for parameter, state, gradient in zip(dense, towers.dense_squares, sums, strict=True):
             adagrad_(parameter, state, gradient.view_as(parameter), rate)
             parameter.grad = None
     return total
+
+
+def _split(flat: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    return flat[: like.numel()].view_as(like), flat[like.numel() :]
 
 
 def _padded(rows: Tensor, n: int) -> Tensor:
