@@ -178,7 +178,7 @@ class Trainer:
     ) -> torch.Tensor:
         """Updates this rank's part of the rows that the step touched, and of the flat vector; others do theirs."""
         sent = [*found.weights.tables, found.weights.flat]
-        own = [_part_of(len(part), memory.rank, memory.size) for part in sent]
+        own = [memory.part_of(len(part)) for part in sent]
         *tables, flat, loss = memory.sum_parts([*sent, found.loss.view(1)], [*own, slice(0, 1)])
         for table, t, grad, mine in zip(state.rows, touched, tables, own, strict=False):
             if t.trained:
@@ -223,11 +223,6 @@ class Trainer:
 def _read_rows(table: torch.Tensor, touched: Touched, state: GruState) -> torch.Tensor:
     """The rows that a step touches [R, 3, width]; their weights alone, [R, 1, width], if other ranks update some."""
     return (table[:, :1] if state.memory else table).index_select(0, touched.rows)
-
-
-def _part_of(n: int, rank: int, size: int) -> slice:
-    """A rank's part of n rows."""
-    return slice(n * rank // size, n * (rank + 1) // size)
 
 
 def _write_rows(table: torch.Tensor, rows: torch.Tensor, block: torch.Tensor) -> None:

@@ -184,6 +184,10 @@ class SharedMemory:
                 out.add_(more)
         return result
 
+    def part_of(self, n: int) -> slice:
+        """This rank's part of n rows: together, in order, the ranks' are all."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
     def share(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Rank 0's CPU tensor in memory that all ranks read and write; None for all where there is no room for it."""
         import torch

@@ -375,8 +375,7 @@ def _update(comm: Comm, towers: Towers, block: Tensor, touched: Tensor, step_sum
     of_block, small = gradients[0], torch.cat([*(g.flatten() for g in gradients[1:]), step_sums])
     own = slice(0, len(touched))
     if towers.memory:
-        size = towers.memory.size
-        own = slice(len(touched) * comm.rank // size, len(touched) * (comm.rank + 1) // size)
+        own = towers.memory.part_of(len(touched))
         of_block, small = towers.memory.sum_parts([of_block, small], [own, slice(None)])
     else:
         of_block, small = _split(comm.allreduce_sum(torch.cat([of_block.flatten(), small])), of_block)
