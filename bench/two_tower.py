@@ -31,7 +31,7 @@ from sparkrec.training.comm import Comm, SingleProcess
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.two_tower import TowerTask, tower_shape, train
 from sparkrec.training.two_tower_batches import DAY_S, Sequences, lane, lane_batch, sequences
-from sparkrec.training.two_tower_step import momentum_scores, prepare
+from sparkrec.training.two_tower_step import prepare
 
 AS_OF = 100 * DAY_S
 
@@ -174,6 +174,22 @@ def plain_rate(files: dict[int, Sequences], shape: TowerShape, config: Config) -
             optimizer.step()
             seen += len(rows)
     return seen / (time.perf_counter() - began)
+
+
+def momentum_scores(phi: Tensor, tick: Tensor, candidates: Tensor, a: Tensor) -> Tensor:
+    """<a_u, phi(i, t)> for each row's time [n, candidates].
+
+    Args:
+        phi: float32 [ticks, momentum, items]: items last, as each time's are gathered.
+        tick: int64 [n].
+        candidates: int64 [candidates].
+        a: float32 [n, momentum].
+    """
+    order = tick.argsort(stable=True)
+    times, count = tick[order].unique_consecutive(return_counts=True)
+    groups = a[order].split(count.tolist())
+    parts = [group @ phi[time].index_select(1, candidates) for time, group in zip(times.tolist(), groups, strict=True)]
+    return torch.cat(parts)[order.argsort()] if parts else a.new_zeros(0, len(candidates))
 
 
 def in_memory(data: Any, shape: TowerShape, horizon_days: float) -> tuple[Tensor, ...]:

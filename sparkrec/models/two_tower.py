@@ -215,16 +215,16 @@ def log_expected_count(batch_share: Tensor, n_batch: float, n_uniform: float) ->
     return (batch_share * n_batch + n_uniform).clamp(min=1e-9).log()
 
 
-def sampled_softmax(
+def sampled_softmax_(
     scores: Tensor, target: Tensor, count: Tensor, log_q: Tensor, hidden: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy over a sample of candidates, corrected for how they were drawn.
+    """Cross-entropy over a sample of candidates, corrected for how they were drawn, and its gradient.
 
     Candidates are distinct items with the number of times that each was drawn, which is the same as one column for
     each draw with accidental hits masked: a row's own item counts once, as its target, never as a negative.
 
     Args:
-        scores: float32 [n, candidates].
+        scores: float32 [n, candidates]; overwritten by the gradient of each row's loss by its scores.
         target: int64 [n], the column of each row's positive.
         count: float32 [candidates], times that each was drawn.
         log_q: float32 [candidates], weight times the log of the expected count (Yi et al., equation 3).
@@ -235,11 +235,16 @@ def sampled_softmax(
     """
     rows = torch.arange(len(target), device=scores.device)
     positive = scores[rows, target] - log_q[target]
-    negatives = scores + (count.log() - log_q)
+    scores.add_(count.log() - log_q)
     if hidden is not None:
-        negatives.masked_fill_(hidden, float("-inf"))
-    negatives[rows, target] = positive
-    return torch.logsumexp(negatives, dim=1) - positive
+        scores.masked_fill_(hidden, float("-inf"))
+    scores[rows, target] = positive
+    largest = scores.amax(1)
+    shares = scores.sub_(largest[:, None]).exp_()
+    total = shares.sum(1)
+    shares.div_(total[:, None])
+    shares[rows, target] -= 1.0
+    return total.log() + largest - positive
 
 
 def second_loss(scores: Tensor, label: Tensor) -> Tensor:

@@ -266,22 +266,27 @@ def dropout_mask(seed: tuple[int, ...], n: int, dim: int, rate: float) -> np.nda
 
 
 def join(parts: list[Batch]) -> Batch:
-    """One batch of several."""
+    """One batch of several, its rows in order of their ticks: those of a tick have the items' momentum in common."""
     users = [p.users for p in parts]
     keeps = [p.keep for p in parts if p.keep is not None]
+    order = np.argsort(np.concatenate([p.tick for p in parts]), kind="stable")
+
+    def joined(arrays: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(arrays)[order]
+
     return Batch(
         users=UserArrays(
-            user=np.concatenate([u.user for u in users]),
-            history=np.concatenate([u.history for u in users]),
-            history_days=np.concatenate([u.history_days for u in users]),
-            codes=np.concatenate([u.codes for u in users]),
-            numeric=np.concatenate([u.numeric for u in users]),
+            user=joined([u.user for u in users]),
+            history=joined([u.history for u in users]),
+            history_days=joined([u.history_days for u in users]),
+            codes=joined([u.codes for u in users]),
+            numeric=joined([u.numeric for u in users]),
         ),
-        item=np.concatenate([p.item for p in parts]),
-        tick=np.concatenate([p.tick for p in parts]),
-        weight=np.concatenate([p.weight for p in parts]),
-        label=np.concatenate([p.label for p in parts]),
-        keep=np.concatenate(keeps) if keeps else None,
+        item=joined([p.item for p in parts]),
+        tick=joined([p.tick for p in parts]),
+        weight=joined([p.weight for p in parts]),
+        label=joined([p.label for p in parts]),
+        keep=joined(keeps) if keeps else None,
     )
 
 

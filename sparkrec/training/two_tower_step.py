@@ -27,7 +27,6 @@ from sparkrec.models.two_tower import (
     UserBatch,
     log_expected_count,
     new_table,
-    sampled_softmax,
     second_loss,
 )
 from sparkrec.training.comm import Comm, gather_rows
@@ -48,6 +47,7 @@ from sparkrec.training.two_tower_batches import (
     tick_counts,
     tick_days,
 )
+from sparkrec.training.two_tower_loss import Terms, known_items, summed_loss
 
 ADAGRAD_EPS = 1e-10
 
@@ -244,13 +244,11 @@ def train_step(
     block = towers.table[touched].requires_grad_()
     z, a = towers.dense.users(block, _in_block_users(users, touched))
     z_items = gather_rows(towers.dense.items(block, _in_block_items(shard, touched)), comm)[: len(candidates)]
-    tick = torch.from_numpy(batch.tick).to(device)
-    scores = z @ z_items.T / config.temperature + momentum_scores(data.phi, tick, candidates, a)
     target = torch.searchsorted(candidates, item)
     hidden = None if data.repeats else known_items(users.history, towers.shape, candidates, target)
-    losses = sampled_softmax(scores, target, count, log_q, hidden)
-    weight = torch.from_numpy(batch.weight).to(device)
-    loss = (losses * weight).sum()
+    tick, weight = torch.from_numpy(batch.tick).to(device), torch.from_numpy(batch.weight).to(device)
+    terms = Terms(config.temperature, data.phi, tick, candidates, target, count, log_q, hidden, weight)
+    loss = summed_loss(z, z_items, a, terms)
     second, labelled = _second(towers, data, batch, z, z_items[target], weight)
     (loss + config.second_weight * second).backward()
     sums = torch.stack([loss.detach(), weight.sum(), second.detach(), labelled])
@@ -297,33 +295,6 @@ def draw_candidates(
         count = torch.bincount(torch.searchsorted(candidates, torch.cat([item, uniform])), minlength=len(candidates))
     log_q = log_expected_count(data.share[candidates], n_batch, config.n_sample / len(pool))
     return candidates, count.float(), config.logq * log_q
-
-
-def momentum_scores(phi: Tensor, tick: Tensor, candidates: Tensor, a: Tensor) -> Tensor:
-    """<a_u, phi(i, t)> for each row's time [n, candidates].
-
-    Args:
-        phi: float32 [ticks, momentum, items]: items last, as each time's are gathered.
-        tick: int64 [n].
-        candidates: int64 [candidates].
-        a: float32 [n, momentum].
-    """
-    order = tick.argsort(stable=True)
-    times, count = tick[order].unique_consecutive(return_counts=True)
-    groups = a[order].split(count.tolist())
-    parts = [group @ phi[time].index_select(1, candidates) for time, group in zip(times.tolist(), groups, strict=True)]
-    return torch.cat(parts)[order.argsort()] if parts else a.new_zeros(0, len(candidates))
-
-
-def known_items(history: Tensor, shape: TowerShape, candidates: Tensor, target: Tensor) -> Tensor:
-    """Which candidates are in a row's history (table rows), its own target apart: bool [n, candidates]."""
-    ids = history - shape.segments["item"][0]
-    place = torch.searchsorted(candidates, ids).clamp(max=len(candidates) - 1)
-    found = (history != PAD) & (candidates[place] == ids)
-    hidden = torch.zeros(len(history), len(candidates) + 1, dtype=torch.bool, device=history.device)
-    hidden.scatter_(1, torch.where(found, place, len(candidates)), True)
-    hidden = hidden[:, :-1]
-    return hidden.scatter(1, target[:, None], False)
 
 
 def user_batch(shape: TowerShape, arrays: UserArrays, keep: np.ndarray | None, device: Any) -> UserBatch:

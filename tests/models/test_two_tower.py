@@ -15,7 +15,7 @@ from sparkrec.models.two_tower import (
     UserBatch,
     log_expected_count,
     new_table,
-    sampled_softmax,
+    sampled_softmax_,
     second_loss,
 )
 
@@ -58,7 +58,7 @@ def test_loss_by_hand_with_log_q_and_accidental_hits():
     scores = torch.tensor([[1.0, 2.0], [0.5, -1.0], [0.0, 3.0]])
     target = torch.tensor([0, 1, 0])
     q = torch.tensor([2.0, 1.0])  # expected draws
-    loss = sampled_softmax(scores.clone(), target, torch.tensor([2.0, 1.0]), q.log())
+    loss = sampled_softmax_(scores.clone(), target, torch.tensor([2.0, 1.0]), q.log())
     # Row 0 has a: the other a is an accidental hit and masked, b is a negative. Row 1 has b: two negatives a.
     e = math.exp
     expected = [
@@ -69,26 +69,30 @@ def test_loss_by_hand_with_log_q_and_accidental_hits():
     torch.testing.assert_close(loss, torch.tensor(expected))
 
 
-def test_loss_equals_one_column_for_each_draw():
+def test_loss_and_gradient_equal_one_column_for_each_draw():
     torch.manual_seed(0)
     item = torch.tensor([3, 1, 3, 0, 1, 3])
     z, v, log_q = torch.randn(6, 4), torch.randn(5, 4), torch.randn(5)
-    columns = z @ v[item].T - log_q[item]
+    candidates, count = item.unique(return_counts=True)
+    scores = (z @ v[candidates].T).requires_grad_()
+    target = torch.searchsorted(candidates, item)
+    columns = scores[:, target] - log_q[item]
     hit = (item[:, None] == item[None, :]) & ~torch.eye(6, dtype=torch.bool)
     expected = torch.nn.functional.cross_entropy(
         columns.masked_fill(hit, float("-inf")), torch.arange(6), reduction="none"
     )
-    candidates, count = item.unique(return_counts=True)
-    target = torch.searchsorted(candidates, item)
-    found = sampled_softmax(z @ v[candidates].T, target, count.float(), log_q[candidates])
-    torch.testing.assert_close(found, expected)
+    expected.sum().backward()
+    found = scores.detach().clone()
+    losses = sampled_softmax_(found, target, count.float(), log_q[candidates])
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(found, scores.grad)
 
 
 def test_hidden_candidates_are_no_negatives_and_the_target_stays():
     scores = torch.tensor([[1.0, 2.0, 0.5]])
     zero, one = torch.zeros(3), torch.ones(3)
     hidden = torch.tensor([[False, True, False]])
-    loss = sampled_softmax(scores.clone(), torch.tensor([0]), one, zero, hidden)
+    loss = sampled_softmax_(scores.clone(), torch.tensor([0]), one, zero, hidden)
     assert loss.item() == pytest.approx(-math.log(math.exp(1.0) / (math.exp(1.0) + math.exp(0.5))))
 
 

@@ -26,9 +26,9 @@ from sparkrec.training.two_tower_examples import (
     item_feature_matrix,
     second_outputs,
 )
+from sparkrec.training.two_tower_loss import known_items
 from sparkrec.training.two_tower_step import (
     draw_candidates,
-    known_items,
     local_batch,
     new_towers,
     popularity_factor,
