@@ -143,16 +143,16 @@ class TwoTower(nn.Module):
     def users(self, block: Tensor, batch: UserBatch) -> tuple[Tensor, Tensor]:
         """Vectors z_u [n, dim] and momentum coefficients a_u [n, n_momentum]."""
         rows = with_zero_row(block)
-        z = rows[batch.user] + self.user_bias + self.numeric(batch.numeric)
+        z = rows_at(rows, batch.user) + self.user_bias + self.numeric(batch.numeric)
         z = z + _bags(rows, batch.codes, self.shape.user_features)
-        z = z + self.history(self._pooled(rows[batch.history], batch, z))
+        z = z + self.history(self._pooled(rows, batch, z))
         z = self.user_layers(z if batch.keep is None else z * batch.keep)
         return self._out(z), self.momentum(z)
 
     def items(self, block: Tensor, batch: ItemBatch) -> Tensor:
         """Vectors z_i [n, dim]."""
         rows = with_zero_row(block)
-        z = rows[batch.item] + _bags(rows, batch.codes, self.shape.item_features)
+        z = rows_at(rows, batch.item) + _bags(rows, batch.codes, self.shape.item_features)
         return self._out(self.item_layers(z if batch.keep is None else z * batch.keep))
 
     def query(self, block: Tensor, batch: UserBatch) -> Tensor:
@@ -168,18 +168,22 @@ class TwoTower(nn.Module):
         """
         return self.second(torch.cat([z_users, z_items, z_users * z_items], dim=1))
 
-    def _pooled(self, recent: Tensor, batch: UserBatch, asking: Tensor) -> Tensor:
-        """The recent items [n, h, d] as one vector [n, d]: a mean by age, or by age and attention.
+    def _pooled(self, rows: Tensor, batch: UserBatch, asking: Tensor) -> Tensor:
+        """The recent items as one vector [n, d]: a mean by age, or by age and attention.
 
         Attention is the scaled dot product of Vaswani et al., "Attention Is All You Need" (2017, eq. 1), with what
         else is known of the user as the query and the age as a bias.
         """
         weight = (1.0 + batch.history_days).pow(-self.decay) * (batch.history != PAD)
         if self.shape.history_pooling == "attention":
+            recent = rows_at(rows, batch.history)
             match = torch.einsum("nd,nhd->nh", self.attention(asking), recent) / math.sqrt(self.shape.dim)
             match = match.masked_fill(batch.history == PAD, float("-inf"))
             weight = weight * (match - match.amax(1, keepdim=True).clamp(min=-1e30)).exp()
-        pooled = torch.einsum("nh,nhd->nd", weight, recent)
+            pooled = torch.einsum("nh,nhd->nd", weight, recent)
+        else:
+            places = _places(rows, batch.history)
+            pooled = nn.functional.embedding_bag(places, rows, per_sample_weights=weight, mode="sum")
         return pooled / weight.sum(1, keepdim=True).clamp(min=1e-6)
 
     def _out(self, z: Tensor) -> Tensor:
@@ -201,6 +205,15 @@ def new_table(shape: TowerShape, generator: torch.Generator) -> Tensor:
 def with_zero_row(block: Tensor) -> Tensor:
     """The block with a row of zeros at its end, which is where PAD (-1) points."""
     return torch.cat([block, block.new_zeros(1, block.shape[1])])
+
+
+def rows_at(rows: Tensor, places: Tensor) -> Tensor:
+    """Rows of ``with_zero_row`` at places of any shape [...]: [..., dim]; PAD is the zero row."""
+    return rows.index_select(0, _places(rows, places).flatten()).view(*places.shape, rows.shape[1])
+
+
+def _places(rows: Tensor, places: Tensor) -> Tensor:
+    return torch.where(places == PAD, len(rows) - 1, places)
 
 
 def log_expected_count(batch_share: Tensor, n_batch: float, n_uniform: float) -> Tensor:
@@ -282,6 +295,6 @@ def _bags(rows: Tensor, codes: Tensor, features: tuple[Feature, ...]) -> Tensor:
     for feature in features:
         part = codes[:, column : column + feature.width]
         known = (part != PAD).sum(1, keepdim=True).clamp(min=1)
-        total = total + rows[part].sum(1) / known
+        total = total + rows_at(rows, part).sum(1) / known
         column += feature.width
     return total

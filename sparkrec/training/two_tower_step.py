@@ -241,7 +241,7 @@ def train_step(
     candidates, count, log_q = draw_candidates(data, drawn, item, config, epoch, step)
     shard = _item_shard(comm, towers.shape, data, candidates, config, epoch, step)
     touched = _touched_rows(examples[:, 1:], candidates, data, towers.shape)
-    block = towers.table[touched].requires_grad_()
+    block = towers.table.index_select(0, touched).requires_grad_()
     z, a = towers.dense.users(block, _in_block_users(users, touched))
     z_items = gather_rows(towers.dense.items(block, _in_block_items(shard, touched)), comm)[: len(candidates)]
     target = torch.searchsorted(candidates, item)
@@ -353,9 +353,10 @@ def _update(comm: Comm, towers: Towers, block: Tensor, touched: Tensor, step_sum
     total = StepSums(*small[-len(step_sums) :].tolist())
     share = 1.0 / max(total.weight, 1e-12)
     mine, rows = touched[own], block.detach()[own]
-    squares = towers.table_squares[mine]
+    squares = towers.table_squares.index_select(0, mine)
     adagrad_(rows, squares, of_block.mul_(share), rate)
-    towers.table[mine], towers.table_squares[mine] = rows, squares
+    towers.table.index_copy_(0, mine, rows)
+    towers.table_squares.index_copy_(0, mine, squares)
     sums = small[: -len(step_sums)].mul_(share).split([p.numel() for p in dense])
     with torch.no_grad():
         for parameter, state, gradient in zip(dense, towers.dense_squares, sums, strict=True):
