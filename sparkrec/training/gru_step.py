@@ -148,9 +148,8 @@ class Trainer:
         """
         state.settle()
         touched = self.network.touched(batch)
-        blocks = [_read_rows(table, t, state) for table, t in zip(state.rows, touched, strict=True)]
         found = self.network.gradients(
-            Parameters(tuple(block[:, 0] for block in blocks), state.flat[0]),
+            Parameters(tuple(map(_weights_at, state.rows, touched)), state.flat[0]),
             list(hidden) if batch.own is None else [h[batch.own] for h in hidden],
             batch,
             touched,
@@ -163,10 +162,9 @@ class Trainer:
             loss = self._update_part(state, state.memory, touched, found, share)
         else:
             loss, grads = _summed(comm, found)
-            for table, t, block, grad in zip(state.rows, touched, blocks, grads.tables, strict=True):
+            for table, t, grad in zip(state.rows, touched, grads.tables, strict=True):
                 if t.trained:
-                    self.optimizer.step(block[:, 0], block[:, 1], block[:, 2], grad, share)
-                    _write_rows(table, t.rows, block)
+                    self.optimizer.step_rows(table, t.rows, grad, share)
             weights, acc, velocity = state.flat[:, found.flat_part]
             self.optimizer.step(weights, acc, velocity, grads.flat, share)
         for h, new in zip(hidden, found.hidden, strict=True):
@@ -182,10 +180,7 @@ class Trainer:
         *tables, flat, loss = memory.sum_parts([*sent, found.loss.view(1)], [*own, slice(0, 1)])
         for table, t, grad, mine in zip(state.rows, touched, tables, own, strict=False):
             if t.trained:
-                rows = t.rows[mine]
-                block = table.index_select(0, rows)
-                self.optimizer.step(block[:, 0], block[:, 1], block[:, 2], grad, share)
-                _write_rows(table, rows, block)
+                self.optimizer.step_rows(table, t.rows[mine], grad, share)
         weights, acc, velocity = state.flat[:, found.flat_part][:, own[-1]]
         self.optimizer.step(weights, acc, velocity, flat, share)
         memory.arrive()
@@ -220,17 +215,9 @@ class Trainer:
         return masks
 
 
-def _read_rows(table: torch.Tensor, touched: Touched, state: GruState) -> torch.Tensor:
-    """The rows that a step touches [R, 3, width]; their weights alone, [R, 1, width], if other ranks update some."""
-    return (table[:, :1] if state.memory else table).index_select(0, touched.rows)
-
-
-def _write_rows(table: torch.Tensor, rows: torch.Tensor, block: torch.Tensor) -> None:
-    """``table[rows] = block``; on the CPU through numpy, which copies whole rows and so takes a third of the time."""
-    if table.is_cuda:
-        table.index_copy_(0, rows, block)
-    else:
-        table.numpy()[rows.numpy()] = block.numpy()
+def _weights_at(table: torch.Tensor, touched: Touched) -> torch.Tensor:
+    """The weights of the rows that a step touches: [R, width]."""
+    return table[:, :1].index_select(0, touched.rows)[:, 0]
 
 
 def _summed(comm: Comm, found: Gradients) -> tuple[torch.Tensor, Parameters]:

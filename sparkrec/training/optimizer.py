@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 EPSILON = 1e-6
@@ -23,3 +27,42 @@ class AdagradMomentum:
         acc.addcmul_(grad, grad, value=scale * scale)
         velocity.mul_(self.momentum).addcdiv_(grad, (acc + EPSILON).sqrt_(), value=-self.learning_rate * scale)
         p.add_(velocity)
+
+    def step_rows(self, table: torch.Tensor, rows: torch.Tensor, grad: torch.Tensor, scale: float = 1.0) -> None:
+        """Updates rows of a table in place, on the CPU in one pass over them.
+
+        Args:
+            table: float32 ``[n, 3, width]``: of each row the weights, the accumulator and the velocity.
+            rows: int64 ``[r]``, distinct.
+            grad: float32 ``[r, width]``.
+            scale: Factor of the gradient.
+        """
+        if table.is_cuda:
+            block = table.index_select(0, rows)
+            self.step(block[:, 0], block[:, 1], block[:, 2], grad, scale)
+            table.index_copy_(0, rows, block)
+        else:
+            numbers = (np.float32(number) for number in (scale, self.learning_rate, self.momentum, EPSILON))
+            _row_update()(table.numpy(), rows.numpy(), grad.contiguous().numpy(), *numbers)
+
+
+@functools.cache
+def _row_update() -> Callable[..., None]:
+    """The update of rows, compiled once for a process."""
+    import numba
+
+    # With numpy's error model a division does not look for zeros, and the loop takes several numbers at a time.
+    @numba.njit(nogil=True, error_model="numpy")  # type: ignore[misc]
+    def update(table: Any, rows: Any, grad: Any, scale: Any, rate: Any, momentum: Any, epsilon: Any) -> None:
+        for i in range(rows.size):
+            state, of_row = table[rows[i]], grad[i]
+            weight, acc, velocity = state[0], state[1], state[2]
+            for j in range(of_row.size):
+                g = of_row[j] * scale
+                a = acc[j] + g * g
+                v = momentum * velocity[j] - rate * g / np.sqrt(a + epsilon)
+                acc[j] = a
+                velocity[j] = v
+                weight[j] += v
+
+    return update

@@ -52,3 +52,21 @@ def test_adagrad_with_momentum_by_hand():
     v2 = 0.5 * v1 - 0.1 * 1 / math.sqrt(5 + 1e-6)  # the learning rate itself does not decay
     assert p.item() == pytest.approx(1 + v1 + v2)
     assert acc.item() == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("width", [1, 37])
+def test_rows_are_updated_as_tensors_are_and_the_others_are_left(width):
+    generator = torch.Generator().manual_seed(1)
+    optimizer = AdagradMomentum(learning_rate=0.1, momentum=0.5)
+    table = torch.rand(20, 3, width, generator=generator)
+    table[3, 1:] = 0.0  # never touched before
+    rows, grad = torch.tensor([3, 19, 0]), torch.randn(6, width, generator=generator)[::2]
+    grad[1, 0] = 0.0
+    expected = table.clone()
+    block = table[rows]
+    optimizer.step(block[:, 0], block[:, 1], block[:, 2], grad, 0.25)
+    expected[rows] = block
+    optimizer.step_rows(table, rows, grad, 0.25)
+    torch.testing.assert_close(table, expected)
+    others = [i for i in range(20) if i not in rows.tolist()]
+    assert torch.equal(table[others], expected[others])
