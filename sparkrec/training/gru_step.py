@@ -17,7 +17,7 @@ from sparkrec.models import losses
 from sparkrec.models.network import NO_START, Batch, Gradients, Network, Parameters, Touched
 from sparkrec.training.comm import Comm
 from sparkrec.training.lanes import NO_TARGET, Chunk
-from sparkrec.training.optimizer import AdagradMomentum
+from sparkrec.training.optimizer import AdagradMomentum, row_update
 from sparkrec.training.sampling import PopularitySampler
 from sparkrec.training.shared_memory import SharedMemory
 
@@ -123,7 +123,9 @@ class Trainer:
 
     @classmethod
     def create(cls, network: Network, config: GruConfig, counts: torch.Tensor) -> Trainer:
-        """Builds the sampler, the optimizer and the tables of the log Q correction."""
+        """Builds the sampler, the optimizer and the tables of the log Q correction; compiles what the steps call."""
+        if not counts.is_cuda:
+            row_update()
         sampler = PopularitySampler.from_counts(counts, config.sample_alpha)
         log_q = config.logq * counts.clamp_min(1).double().log()
         weights = ((-log_q).exp().float(), (-config.sample_alpha * log_q).exp().float())

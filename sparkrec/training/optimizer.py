@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 EPSILON = 1e-6
+SIGNATURE = "void(float32[:, :, ::1], int64[::1], float32[:, ::1], float32, float32, float32, float32)"
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,16 @@ class AdagradMomentum:
             table.index_copy_(0, rows, block)
         else:
             numbers = (np.float32(number) for number in (scale, self.learning_rate, self.momentum, EPSILON))
-            _row_update()(table.numpy(), rows.numpy(), grad.contiguous().numpy(), *numbers)
+            row_update()(table.numpy(), rows.numpy(), grad.contiguous().numpy(), *numbers)
 
 
 @functools.cache
-def _row_update() -> Callable[..., None]:
-    """The update of rows, compiled once for a process."""
+def row_update() -> Callable[..., None]:
+    """The update of rows on the CPU; the first call compiles it, which takes a second or two."""
     import numba
 
     # With numpy's error model a division does not look for zeros, and the loop takes several numbers at a time.
-    @numba.njit(nogil=True, error_model="numpy")  # type: ignore[misc]
+    @numba.njit(SIGNATURE, nogil=True, error_model="numpy")  # type: ignore[misc]
     def update(table: Any, rows: Any, grad: Any, scale: Any, rate: Any, momentum: Any, epsilon: Any) -> None:
         for i in range(rows.size):
             state, of_row = table[rows[i]], grad[i]
