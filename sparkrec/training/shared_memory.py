@@ -117,18 +117,7 @@ class SharedMemory:
             InvariantError: The ranks' tensors have different sizes.
             RankLostError: Another rank ended.
         """
-        import torch
-
-        flat = tensor.detach().reshape(-1)
-        result = torch.empty_like(flat)
-        at_once = self.slot_bytes // flat.element_size()
-        for low in range(0, max(1, flat.numel()), at_once):
-            parts = self._parts(flat[low : low + at_once])
-            out = result[low : low + at_once]
-            out.copy_(parts[0])
-            for part in parts[1:]:
-                out.add_(part)
-        return result.view(tensor.shape)
+        return self._sum_rows(tensor.reshape(-1), slice(None)).view(tensor.shape)
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """The ranks' CPU tensors ``[n, …]`` of one shape and dtype as ``[size * n, …]``; raises as ``sum`` does."""
@@ -171,7 +160,7 @@ class SharedMemory:
             return self.sum(part)[own]
         first, end, _ = own.indices(len(part))
         result = part.new_empty(max(0, end - first), *part.shape[1:])
-        for low in range(0, len(part), at_once):
+        for low in range(0, max(1, len(part)), at_once):  # an empty one is sent, too: all must have the same
             rows = part.detach()[low : low + at_once]
             sent = self._exchange([rows.reshape(-1).numpy()])
             begin, stop = max(low, first), min(low + len(rows), end)
