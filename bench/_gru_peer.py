@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+
+if TYPE_CHECKING:
+    from sparkrec.config import GruConfig
 
 CPU = torch.device("cpu")
 
@@ -46,6 +50,58 @@ def item_numbers(events: pd.DataFrame) -> pd.Series:
     """The peer's map of the items that occur to rows: the numbers as they are."""
     items = sorted(events["ItemId"].unique())
     return pd.Series(items, index=items, name="ItemIdx", dtype="int32")
+
+
+def official_quality(
+    peer: Any, train: list[list[int]], test: list[list[int]], config: GruConfig, seed: int
+) -> dict[str, float]:
+    """Trains the official code with our settings, and judges it over all trained items, ties against the model.
+
+    Args:
+        peer: The module, see ``load_peer``.
+        train: Items of the sessions to train on, sessions in order of their start.
+        test: Of those to judge on; events of items that are not trained are passed over.
+        config: Ours.
+        seed: Of the dropouts and negative samples.
+    """
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    trained = {item for items in train for item in items}
+    known = [[item for item in items if item in trained] for items in test]
+    model = peer.GRU4Rec(
+        layers=list(config.layers), loss=config.loss, batch_size=config.lanes, n_sample=config.n_sample,
+        dropout_p_embed=config.dropout_embedding, dropout_p_hidden=config.dropout_hidden, n_epochs=config.epochs,
+        learning_rate=config.learning_rate, momentum=config.momentum, sample_alpha=config.sample_alpha,
+        constrained_embedding=config.embedding == "constrained", bpreg=config.bpreg, elu_param=config.elu,
+        logq=config.logq, device=CPU,
+    )  # fmt: skip
+    with quietly():
+        began = time.perf_counter()
+        model.fit(events_frame([items for items in train if len(items) > 1]), sample_cache_max_size=10_000_000)
+        seconds = time.perf_counter() - began
+        tests = [items for items in known if len(items) > 1]
+        recall, mrr = _judge(peer, model, events_frame(tests))
+    return {"recall@20": recall, "mrr@20": mrr, "train_s": round(seconds, 1)}
+
+
+def _judge(peer: Any, model: Any, test: pd.DataFrame) -> tuple[float, float]:
+    """Recall@20 and MRR@20 by the peer's own walk of sessions in parallel, which gives inputs and targets."""
+    hidden = [torch.zeros(256, width) for width in model.layers]
+    found = []
+    walk = peer.SessionDataIterator(test, 256, 0, 0, 0, "ItemId", "SessionId", "Time", device=CPU,
+                                    itemidmap=model.data_iterator.itemidmap)  # fmt: skip
+
+    def moved_on(n_valid: int, finished: Any, valid: Any) -> int:
+        return model._adjust_hidden(n_valid, finished, valid, hidden)
+
+    with torch.no_grad():
+        for inputs, targets in walk(enable_neg_samples=False, reset_hook=moved_on):
+            scores = model.model.forward(inputs, hidden, None, training=False)
+            own = scores.gather(1, targets[:, None])
+            found.append((scores >= own).sum(1))
+    ranks = torch.cat(found)
+    hit = ranks <= 20
+    return float(hit.double().mean()), float((hit / ranks.double()).mean())
 
 
 def peer_weights(model: Any, embedding: str) -> dict[str, torch.Tensor]:

@@ -1,11 +1,12 @@
 """Quality of the session GRU on listening sessions: Recall@20 and MRR@20 over the full catalogue.
 
-    python bench/gru_quality.py --data FILE [--loss bpr-max|cross-entropy] [--seeds 1] [--hybrid] [key=value]
+    python bench/gru_quality.py --data FILE [--loss bpr-max|cross-entropy] [--seeds 1] [--hybrid] [--peer DIR] [k=v]
 
 The file has columns session_id, user_id, song_id and ts (unix seconds). Sessions that start before the 0.9 quantile of
 session starts train, the others test. With ``--hybrid`` session neighbours and the hybrid of both are judged, too,
-and ``ours`` is the hybrid's. One line of JSON comes last; its peer figures are those given by
---peer-recall/-mrr.
+and ``ours`` is the hybrid's. With ``--peer`` (a checkout of the official code) the official is trained and judged on
+the same split with the same settings and seeds, on one thread. One line of JSON comes last; without ``--peer`` its
+peer figures are those given by --peer-recall/-mrr.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 from dataclasses import replace
 from typing import Any
 
+from _gru_peer import load_peer, official_quality
 from _measure import say
 
 from sparkrec.config import Config, GruConfig, SparkConfig, TrainConfig, load_config
@@ -55,12 +57,17 @@ def main() -> None:
             runs.append(run(spark, sessions, n_items, replace(config.gru, seed=seed), config.train, folder))
             if args.hybrid:
                 runs[-1] |= with_neighbours(sessions, n_items, config, f"{folder}/model")
+            if args.peer:
+                split = [collected(sessions.where(part)) for part in ("not test", "test")]
+                found = official_quality(load_peer(args.peer), *split, config.gru, seed)
+                runs[-1] |= {f"peer {name}": value for name, value in found.items()}
         log_event("quality_run", seed=seed, **runs[-1])
     mean = {key: statistics.mean(r[key] for r in runs) for key in runs[0]}
     ours = mean["hybrid recall@20" if args.hybrid else "recall@20"]
-    print(json.dumps({"bench": f"gru_quality {args.loss}", "ours": ours, "peer": args.peer_recall,
-                      "ratio": ours / args.peer_recall, "unit": "recall@20", "runs": len(runs), **mean,
-                      "peer_mrr@20": args.peer_mrr}))  # fmt: skip
+    mean = {"peer recall@20": args.peer_recall, "peer mrr@20": args.peer_mrr} | mean
+    peer = mean["peer recall@20"]
+    print(json.dumps({"bench": f"gru_quality {args.loss}", "ours": ours, "peer": peer, "ratio": ours / peer,
+                      "unit": "recall@20", "runs": len(runs), **mean}))  # fmt: skip
     spark.stop()
 
 
@@ -71,6 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loss", choices=list(SETTINGS), default="bpr-max")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--hybrid", action="store_true")
+    parser.add_argument("--peer", help="a checkout of GRU4Rec_PyTorch_Official, to be measured on the same split")
     parser.add_argument("--peer-recall", type=float, default=0.467)
     parser.add_argument("--peer-mrr", type=float, default=0.304)
     parser.add_argument("settings", nargs="*")
@@ -98,6 +106,12 @@ def read_sessions(spark: Any, path: str) -> tuple[Any, int]:
     starts = sorted(r["start"] for r in sessions.select("start").collect())
     cut = starts[int(0.9 * (len(starts) - 1))]
     return sessions.withColumn("test", F.col("start") > cut).drop("start"), numbers.count()
+
+
+def collected(sessions: Any) -> list[list[int]]:
+    """The items of each session, sessions in order of their start."""
+    rows = sessions.select("start_ts", "session_id", "items").collect()
+    return [list(r["items"]) for r in sorted(rows, key=lambda r: (r["start_ts"], r["session_id"]))]
 
 
 def run(

@@ -9,8 +9,10 @@ The log goes through the night's own stages ingest, index and prepare (no item i
 with ``--validate`` the share before it, which is for choosing settings. Both sides learn skip-gram with the same
 dimensions, window, negatives, exponent, sub-sampling and epochs; each has the learning rate of its own optimiser
 (``--peer-rate``). A held-out basket's neighbours are predictions: the earlier item's 10 nearest by cosine, held
-against the later one. HitRate@10 and NDCG@10 are means over all pairs and over ``--seeds`` seeds; items that were not
-trained on are misses.
+against the later one. With prod2vec.lists=bought_together ours are those of the largest inner product with the context
+vectors; the peer, which has no such search, is measured by the cosine and, as "peer contexts", by that product as
+well. HitRate@10 and NDCG@10 are means over all pairs and over ``--seeds`` seeds; items that were not trained on are
+misses.
 
 ``--speed`` takes turns with the peer: one process with one thread, then two Horovod ranks beside two workers. Our time
 has the reading of the snapshot in it. ``--meta`` compares Meta-prod2vec with our prod2vec on the pairs whose next
@@ -38,7 +40,7 @@ from _training import spark_session, write_parts
 from sparkrec.config import Config, MetaProd2VecConfig, Prod2VecConfig, TrainConfig, load_config
 from sparkrec.models.two_tower import Feature
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.retrieval.item_embeddings import stored_vectors
+from sparkrec.retrieval.item_embeddings import stored_contexts, stored_vectors
 from sparkrec.training import prod2vec
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.prod2vec_side import Side
@@ -46,6 +48,7 @@ from sparkrec.training.prod2vec_side import Side
 K = 10
 SELDOM = 5  # events
 Sequences = list[np.ndarray]
+Found = tuple[ItemMatrix, ItemMatrix | None]  # vectors to ask with, and those to ask among where they are others
 
 
 def main() -> None:
@@ -144,19 +147,20 @@ def ours(
     n_items: int,
     side: Side | None = None,
     spark: Any = None,
-) -> tuple[ItemMatrix, float]:
+) -> tuple[Found, float]:
     """The vectors, and seconds of all epochs, with the reading in them."""
     with tempfile.TemporaryDirectory() as folder:
         write_snapshot(train, f"{folder}/snapshot", ranks.snapshot_files)
         task = (f"{folder}/snapshot", f"{folder}/model", config, ranks, n_items, {}, side)
         history = run_ranks(spark, prod2vec.train, task, ranks)[0]
-        return stored_vectors(f"{folder}/model"), sum(h["seconds"] for h in history)
+        found = stored_vectors(f"{folder}/model"), stored_contexts(f"{folder}/model")
+        return found, sum(h["seconds"] for h in history)
 
 
 def peers(
     train: Sequences, config: Prod2VecConfig, rate: float, n_items: int, workers: int = 1
-) -> tuple[ItemMatrix, float]:
-    """gensim's, from the same sequences; the building of its vocabulary is no part of the seconds."""
+) -> tuple[tuple[ItemMatrix, ItemMatrix], float]:
+    """The peer's vectors and contexts; the building of its vocabulary is no part of the seconds."""
     from gensim.models import Word2Vec
 
     words = [list(map(str, items)) for items in train]
@@ -169,20 +173,28 @@ def peers(
     began = time.perf_counter()
     model.train(words, total_examples=model.corpus_count, epochs=config.epochs)
     seconds = time.perf_counter() - began
-    vectors = np.zeros((n_items, config.dim), dtype=np.float32)
-    vectors[[int(word) for word in model.wv.index_to_key]] = model.wv.vectors
-    return ItemMatrix(vectors, None, (vectors != 0).any(axis=1)), seconds
+    items = [int(word) for word in model.wv.index_to_key]
+    vectors, contexts = (np.zeros((n_items, config.dim), dtype=np.float32) for _ in range(2))
+    vectors[items], contexts[items] = model.wv.vectors, model.syn1neg
+    eligible = (vectors != 0).any(axis=1)
+    return (ItemMatrix(vectors, None, eligible), ItemMatrix(contexts, None, eligible)), seconds
 
 
-def hits(matrix: ItemMatrix, test: Sequences) -> tuple[np.ndarray, np.ndarray]:
+def hits(found: Found, test: Sequences) -> tuple[np.ndarray, np.ndarray]:
     """For each pair of neighbours: the later item, and its rank among the earlier one's K nearest, 0 for a miss."""
     before, after = (np.concatenate([items[part] for items in test]) for part in (slice(None, -1), slice(1, None)))
-    lengths = np.maximum(np.linalg.norm(matrix.vectors, axis=1, keepdims=True), 1e-12)
-    directions, eligible = matrix.vectors / lengths, matrix.eligible
+    asking, among = found[0].vectors, found[1]
+    known = eligible = found[0].eligible
+    if among is None:
+        asking = asking / np.maximum(np.linalg.norm(asking, axis=1, keepdims=True), 1e-12)
+        against = asking
+    else:
+        against, eligible = among.vectors, among.eligible
+    assert known is not None
     assert eligible is not None
     ranks = np.zeros(len(before), dtype=np.int64)
-    for query in np.unique(before[eligible[before]]):
-        scores = np.where(eligible, directions @ directions[query], -np.inf)
+    for query in np.unique(before[known[before]]):
+        scores = np.where(eligible, against @ asking[query], -np.inf)
         scores[query] = -np.inf
         nearest = np.argsort(-scores, kind="stable")[:K]
         asked = np.flatnonzero(before == query)
@@ -199,13 +211,16 @@ def metrics(ranks: np.ndarray) -> dict[str, float]:
 
 def quality(args: argparse.Namespace, config: Config, train: Sequences, test: Sequences, n_items: int) -> None:
     """Both sides on all pairs, for each seed."""
-    runs: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
+    runs: dict[str, list[dict[str, float]]] = {}
     for seed in range(1, args.seeds + 1):
         settings = replace(config.prod2vec, seed=seed)
         found = {"ours": ours(train, settings, config.train, n_items)[0]}
-        found["peer"] = peers(train, settings, args.peer_rate, n_items)[0]
-        for name, matrix in found.items():
-            runs[name].append(metrics(hits(matrix, test)[1]))
+        vectors, contexts = peers(train, settings, args.peer_rate, n_items)[0]
+        found["peer"] = (vectors, None)
+        if settings.lists == "bought_together":
+            found["peer contexts"] = (vectors, contexts)
+        for name, model in found.items():
+            runs.setdefault(name, []).append(metrics(hits(model, test)[1]))
             say(f"seed {seed} {name}: {runs[name][-1]}")
     mean = {name: {key: statistics.mean(r[key] for r in of) for key in of[0]} for name, of in runs.items()}
     mine, theirs = mean["ours"], mean["peer"]
@@ -243,11 +258,16 @@ def meta(args: argparse.Namespace, config: Config, train: Sequences, test: Seque
     seldom = np.bincount(np.concatenate(train), minlength=n_items) < SELDOM
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
     for seed in range(1, args.seeds + 1):
-        both = {**asdict(config.prod2vec), "seed": seed, "side_weight": config.meta_prod2vec.side_weight}
+        both = {
+            **asdict(config.prod2vec),
+            "lists": "similar",
+            "seed": seed,
+            "side_weight": config.meta_prod2vec.side_weight,
+        }
         found = {"ours": ours(train, MetaProd2VecConfig(**both), config.train, n_items, side)[0]}
         found["peer"] = ours(train, replace(config.prod2vec, seed=seed), config.train, n_items)[0]
-        for name, matrix in found.items():
-            after, ranks = hits(matrix, test)
+        for name, model in found.items():
+            after, ranks = hits(model, test)
             whole = metrics(ranks)
             runs[name].append({**metrics(ranks[seldom[after]]), "all": whole["hit_rate"], "all_ndcg": whole["ndcg"]})
             say(f"seed {seed} {name}, {seldom[after].sum()} of {len(after)} pairs: {runs[name][-1]}")

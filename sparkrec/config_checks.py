@@ -29,8 +29,10 @@ CHOICES: dict[str, list[str]] = {
     "evaluation.ties": ["conservative", "standard", "median"],
     "prod2vec.sequences": ["copurchase", "sessions"],
     "prod2vec.trainer": ["workers", "mllib"],
+    "prod2vec.lists": ["similar", "bought_together"],
     "meta_prod2vec.sequences": ["copurchase", "sessions"],
     "meta_prod2vec.trainer": ["workers"],
+    "meta_prod2vec.lists": ["similar"],
     "content2vec.combine": ["residual", "concatenation"],
     "item_neighbours.similarity": ["cosine", "bm25", "tfidf", "jaccard"],
     "user_neighbours.similarity": ["cosine", "bm25", "tfidf", "jaccard"],
@@ -163,6 +165,12 @@ def check(config: Config) -> None:
             "lists must be kept as long as models",
             where=f"maintenance.keep_list_nights={lists}, maintenance.keep_nights={models}",
             fix="raise maintenance.keep_list_nights, or set it to 0",
+        )
+    if config.prod2vec.lists == "bought_together" and config.prod2vec.trainer == "mllib":
+        raise UserError(
+            "Spark's Word2Vec keeps no context vectors, which lists of bought_together are searched by",
+            where="prod2vec.lists=bought_together, prod2vec.trainer=mllib",
+            fix="set prod2vec.trainer=workers, or prod2vec.lists=similar",
         )
     _check_gru(config.gru)
     _check_models(config)

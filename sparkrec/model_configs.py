@@ -91,15 +91,17 @@ class Prod2VecConfig:
 
     sequences: str = "copurchase"  # copurchase | sessions
     trainer: str = "workers"  # workers (PyTorch on the ranks) | mllib (Spark's Word2Vec)
+    lists: str = "similar"  # similar (whose partners are alike) | bought_together (partners; see ns_exponent)
     dim: int = 100
     window: int = 3  # items on either side, at most
     negatives: int = 5  # a positive pair
-    ns_exponent: float = 0.75  # negatives are drawn by count ** ns_exponent; negative: rare items more often
+    ns_exponent: float = 0.75  # negatives are drawn by count ** ns_exponent; negative: rare items more often; 0 or
+    # near it for lists of bought_together, which are then by the probability, not by its ratio to the popularity
     subsample: float = 1e-3  # share of the events above which an item's are sampled down; 0: none
     epochs: int = 10
     learning_rate: float = 0.2  # of row-wise Adagrad; falls in a line to
     min_learning_rate: float = 1e-4
-    batch_size: int = 8192  # positive pairs of a step, over all ranks together
+    batch_size: int = 8192  # positive pairs of a step at most, over all ranks together; see training.prod2vec_feed
     seed: int = 1
 
 

@@ -32,6 +32,8 @@ def leaves(node, prefix=""):
         (["models=[als,hybrid]", "hybrid.models=[two_tower]"], "(choose among als)"),
         (["models=[gru]", "user_groups.enabled=true", "user_groups.vectors=als"], "groups of users need a model's"),
         (["item_neighbours.bm25_b=1.5"], "item_neighbours.bm25_b=1.5"),
+        (["prod2vec.lists=bought_together", "prod2vec.trainer=mllib"], "keeps no context vectors"),
+        (["meta_prod2vec.lists=bought_together"], "meta_prod2vec.lists=bought_together"),
         (["rules.miner=apriori"], "rules.miner=apriori"),
     ],
 )

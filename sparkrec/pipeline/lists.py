@@ -24,7 +24,7 @@ from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.block_search import IntArray, ItemMatrix
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
-from sparkrec.retrieval.item_embeddings import stored_vectors
+from sparkrec.retrieval.item_embeddings import stored_contexts, stored_vectors
 from sparkrec.retrieval.lsh import lsh_nearest, lsh_recall
 from sparkrec.retrieval.similar import nearest
 from sparkrec.retrieval.topk import VECTOR, item_matrix, top_k
@@ -38,6 +38,7 @@ from sparkrec.tables import (
     ITEMS,
     KEY_TYPE,
     QUERY_IDX,
+    SCORE,
     SESSION_ID,
     SESSIONS,
     START_DATE,
@@ -88,12 +89,19 @@ def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
 
 
 def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
-    """``(query_idx, item_idx, rank, score)``: what goes with each item that the model has a vector of."""
+    """``(query_idx, item_idx, rank, score)``: what goes with each item that the model has a vector of.
+
+    The score is the cosine of the two, or, of what is bought together, σ(x · c): the model's probability that the two
+    were taken together and not drawn at random (``models.prod2vec``).
+    """
     path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
     vectors = stored_vectors(path)
     numbers = [(int(i),) for i in vectors.positions()]
     keys = night.spark.createDataFrame(numbers, f"{QUERY_IDX} int")
-    rows = _nearest(night, card, vectors, excluded)
+    contexts = stored_contexts(path)
+    rows = _nearest(night, card, vectors, excluded, contexts)
+    if contexts is not None:
+        rows = rows.withColumn(SCORE, (1 / (1 + F.exp(-F.col(SCORE)))).cast("float"))
     return Lists(rows, keys, (QUERY_IDX,), None, night.fmt.event_weights)
 
 
@@ -110,13 +118,22 @@ def beside_lists(night: Night, inputs: Inputs, card: ModelCard, what: str, exclu
     return _nearest(night, card, item_matrix(users, index_size(inputs, USER_INDEX)), None)
 
 
-def _nearest(night: Night, card: ModelCard, rows: ItemMatrix, excluded: IntArray | None) -> DataFrame:
-    """The nearest rows of each: exactly, or by MLlib's hashing where its recall on the exact lists is high enough."""
+def _nearest(
+    night: Night, card: ModelCard, rows: ItemMatrix, excluded: IntArray | None, among: ItemMatrix | None = None
+) -> DataFrame:
+    """The nearest rows of each: exactly, or by MLlib's hashing where its recall on the exact lists is high enough.
+
+    The hashing is of angles: products with the vectors of ``among`` are searched exactly.
+    """
     settings = night.config.topk
     exact = nearest(
-        night.spark, rows, k=settings.k, excluded=excluded, block_mb=settings.block_mb, pass_mb=settings.pass_mb
-    )
+        night.spark, rows, k=settings.k, among=among, excluded=excluded, block_mb=settings.block_mb,
+        pass_mb=settings.pass_mb,
+    )  # fmt: skip
     if settings.similar_index == "exact":
+        return exact
+    if among is not None:
+        log_event("lsh_not_used", model=card.model, reason="it finds angles; lists of bought_together are of products")
         return exact
     found = lsh_nearest(
         night.spark, rows, k=settings.k, hash_tables=settings.lsh_tables, hashes=settings.lsh_hashes, excluded=excluded

@@ -15,6 +15,8 @@ from sparkrec.training.prod2vec_sequences import ITEM, SEQUENCE
 from sparkrec.training.snapshot import Manifest
 from sparkrec.training.two_tower_batches import Plan
 
+STEPS = 100  # of an epoch, at least, where steps have
+SMALL_STEP = 256  # pairs or more
 _CHUNK_PAIRS = 250_000  # of all ranks
 
 
@@ -44,6 +46,9 @@ def read_walks(manifest: Manifest, comm: Comm, keep: np.ndarray, window: int, se
 def plan_pairs(walks: dict[int, Walk], manifest: Manifest, comm: Comm, batch_size: int) -> Plan:
     """How the pairs of all ranks' files fall into steps of ``batch_size`` or fewer.
 
+    A few large steps an epoch would leave the vectors where they began: an epoch takes at least ``STEPS`` steps, as
+    long as they have ``SMALL_STEP`` pairs.
+
     Raises:
         UserError: There are none.
     """
@@ -53,7 +58,7 @@ def plan_pairs(walks: dict[int, Walk], manifest: Manifest, comm: Comm, batch_siz
     everyone = comm.allreduce_sum(mine).tolist()
     if not sum(everyone):
         raise nothing_to_learn(manifest)
-    return Plan.of(everyone, batch_size)
+    return Plan.of(everyone, min(batch_size, max(SMALL_STEP, sum(everyone) // STEPS)))
 
 
 def chunks_of_steps(plan: Plan, batch_size: int) -> Iterator[range]:

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import load_file
 
 from sparkrec import query
 from sparkrec.config import load_config
@@ -58,6 +60,19 @@ def test_items_lie_beside_items(products):
     assert users.filter(pl.col("user_id") == pl.col("similar_user_id")).height == 0
     with pytest.raises(UserError, match="unknown model"):
         query.topk(Warehouse(str(products.warehouse)), "prod2vec", "1")
+
+
+def test_lists_of_what_is_bought_together_are_by_the_vectors_and_the_contexts(products):
+    lists, numbers = products.table("topk_prod2vec_items"), products.table("item_index").select("id", "idx")
+    (path,) = products.warehouse.glob(f"models/prod2vec/{products.last}/full/weights.safetensors")
+    weights = load_file(path)
+    rows = lists.join(numbers, left_on="item_id", right_on="id").join(numbers, left_on="similar_item_id", right_on="id")
+    of, other = rows["idx"].to_numpy(), rows["idx_right"].to_numpy()
+    inner = (weights["vectors"][of] * weights["contexts"][other]).sum(axis=1)
+    assert rows.height == lists.height > 0
+    assert rows["score"].to_numpy() == pytest.approx(1 / (1 + np.exp(-inner)), abs=1e-5)
+    ranked = lists.sort("item_id", "rank").group_by("item_id").agg("score")
+    assert all(scores == sorted(scores, reverse=True) for scores in ranked["score"].to_list())
 
 
 def test_models_are_judged_on_what_their_lists_are_for(products):

@@ -1,13 +1,15 @@
 """From the tables of baskets and sessions to the snapshot, the model and the lists, on Spark."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+import torch
 
 from sparkrec.config import Content2VecConfig, Prod2VecConfig, TrainConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.prod2vec_mllib import fit_mllib, train_mllib
-from sparkrec.retrieval.item_embeddings import stored_vectors
+from sparkrec.retrieval.item_embeddings import stored_contexts, stored_vectors
 from sparkrec.retrieval.similar import nearest
 from sparkrec.tables import COPURCHASE, SESSIONS
 from sparkrec.training import content2vec, prod2vec
@@ -36,7 +38,8 @@ def baskets(spark):
 def beside(spark, path, k=3):
     """item → its nearest, in order."""
     lists: dict[int, list[int]] = {}
-    for row in sorted(nearest(spark, stored_vectors(path), k=k).collect(), key=lambda r: (r["query_idx"], r["rank"])):
+    found = nearest(spark, stored_vectors(path), k=k, among=stored_contexts(path)).collect()
+    for row in sorted(found, key=lambda r: (r["query_idx"], r["rank"])):
         lists.setdefault(row["query_idx"], []).append(row["item_idx"])
     return lists
 
@@ -84,6 +87,25 @@ def test_what_lies_together_in_baskets_is_beside_each_other_in_the_lists(spark, 
     assert sorted(beside(spark, str(tmp_path / "c"))) == list(range(14))  # all have a text
 
 
+def test_lists_of_what_is_bought_together_are_the_partners_not_their_likes(spark, tmp_path):
+    """Each of 0 … 9 is bought with two of 10 … 19, its own and the next: a bolt, and the nuts that fit."""
+    pairs = [[n % 10, 10 + (n % 10 + n // 10 % 2) % 10][:: 1 if n % 3 else -1] for n in range(400)]
+    plan, where = snapshot_rows(baskets_of(spark, pairs)), str(tmp_path / "snapshot")
+    write_snapshot(plan.rows, where, group=plan.group, order=plan.order, n_files=4, inputs={})
+    train, found = TrainConfig(device="cpu", threads_per_rank=1), {}
+    for lists in ("similar", "bought_together"):
+        config = replace(CONFIG, lists=lists, ns_exponent=0.0, epochs=20)
+        run_ranks(spark, prod2vec.train, (where, str(tmp_path / lists), config, train, 20, {}), train)
+        found[lists] = beside(spark, str(tmp_path / lists), k=2)
+    partners = {n: {10 + n, 10 + (n + 1) % 10} for n in range(10)}
+    partners |= {10 + n: {n, (n - 1) % 10} for n in range(10)}
+    assert {item: set(items) for item, items in found["bought_together"].items()} == partners
+    assert not any(set(items) & partners[item] for item, items in found["similar"].items())
+    save_model(str(tmp_path / "x"), {"vectors": torch.zeros(2, 2)}, {"n_items": 2, "config": {"lists": lists}})
+    with pytest.raises(InvariantError, match="holds no contexts of items"):
+        stored_contexts(str(tmp_path / "x"))
+
+
 def test_mllib_gives_the_same_kind_of_model(spark, baskets, tmp_path):
     config = Prod2VecConfig(dim=6, window=4, epochs=30, seed=3)
     items = train_mllib(baskets, str(tmp_path / "m"), config, 14, {"night": "x"})
@@ -113,8 +135,6 @@ def test_no_item_vectors_at_all_is_said(spark, tmp_path):
 
 
 def test_a_model_of_another_kind_has_no_item_vectors(tmp_path):
-    import torch
-
     save_model(str(tmp_path), {"embedding": torch.zeros(2, 2)}, {"n_items": 2})
     with pytest.raises(InvariantError, match="holds no vectors of items"):
         stored_vectors(str(tmp_path))

@@ -257,6 +257,15 @@ def test_items_taken_together_lie_together(tmp_path):
     assert (kind[cosine[rows].argmax(1)] == kind[rows]).all()
 
 
+@pytest.mark.parametrize(("baskets", "steps"), [(40, 2), (300, 10), (4000, 100)])
+def test_few_pairs_make_small_steps(tmp_path, baskets, steps):
+    """Baskets of five have 8 pairs in a window of 1: an epoch takes 100 steps, unless they had less than 256 pairs."""
+    path = snapshot_of(tmp_path / "snapshot", clusters(baskets))
+    config = dataclasses.replace(SMALL, epochs=1, window=1, batch_size=8192, subsample=0.0)
+    (epoch,) = train(SingleProcess(), path, tmp_path / "m", config)
+    assert (epoch["pairs"], epoch["steps"]) == (8 * baskets, steps)
+
+
 def test_an_item_never_bought_is_placed_beside_its_kind(tmp_path):
     path = snapshot_of(tmp_path / "snapshot", clusters())
     codes = (1 + np.arange(30) // 10).astype(np.int32)[:, None]
