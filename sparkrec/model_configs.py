@@ -206,8 +206,8 @@ class HybridConfig:
 
     models: List[str] = field(default_factory=list)  # whose candidates; []: all user models of the night
     blender: str = "logistic"  # logistic | trees (gradient-boosted)
-    candidates: int = 100  # of each model
-    context: bool = False  # besides the models' scores and ranks: items' popularity and age, users' activity
+    candidates: int = 300  # of each model
+    context: bool = False  # besides the ranks in the models' lists: items' popularity and age, users' activity
     trees: int = 50
     depth: int = 5
     step: float = 0.1

@@ -416,9 +416,8 @@ def similar_users_table(model: str) -> Table:
 def _similar_table(model: str, what: str, key: str, similar: str) -> Table:
     neighbours = model.endswith("_neighbours")
     score = "similarity of those who took them" if neighbours else "cosine of their vectors"
-    score = (
-        "cosine of their vectors, or how probable it is that they are bought together" if model == "prod2vec" else score
-    )
+    if model == "prod2vec":
+        score += ", or how probable it is that they are bought together"
     check = _finite(SCORE, "float") if neighbours else "score BETWEEN -1.001 AND 1.001"
     columns = (
         Column(RUN_DATE, "date", "night"),

@@ -2,8 +2,8 @@
 
 The second stage of a two-stage recommender (Covington, Adams, Sargin: "Deep Neural Networks for YouTube
 Recommendations", RecSys 2016, sec. 4): the models propose, MLlib's logistic regression or gradient-boosted trees
-decide, by the models' scores and ranks, recent popularity's among them, and where asked for by what is known of the
-item and of the user's activity. The classifier learns from a time that none of the models had seen.
+decide, by the items' ranks in the models' lists, recent popularity's among them, and where asked for by what is known
+of the item and of the user's activity. The classifier learns from a time that none of the models had seen.
 """
 
 from __future__ import annotations
@@ -41,27 +41,22 @@ def candidates(lists: Mapping[str, DataFrame], longest: int) -> DataFrame:
 
     Returns:
         ``(user_idx, item_idx)`` and for each model ``<model>_log_rank`` = ln(1.5 longest / rank), 0 where it does not
-        list the item, and ``<model>_score``: the score's place between the list's worst (0) and best (1), 0 likewise.
+        list the item. A score says no more: its scale is another for each user, and a list's range hangs on its end.
     """
     import pyspark.sql.functions as F
 
     rows = reduce(
         lambda a, b: a.unionByName(b),
-        [_placed(one).withColumn("_model", F.lit(name)) for name, one in lists.items()],
+        [one.select(USER_IDX, ITEM_IDX, RANK).withColumn("_model", F.lit(name)) for name, one in lists.items()],
     )
-    columns = []
-    for name in lists:
-        mine = F.col("_model") == name
-        columns += [
-            _or_zero(F.max(F.when(mine, F.log(UNLISTED * longest / F.col(RANK))))).alias(f"{name}_log_rank"),
-            _or_zero(F.max(F.when(mine, F.col("_place")))).alias(f"{name}_score"),
-        ]
+    placed = {name: F.max(F.when(F.col("_model") == name, F.log(UNLISTED * longest / F.col(RANK)))) for name in lists}
+    columns = [F.coalesce(found, F.lit(0.0)).alias(f"{name}_log_rank") for name, found in placed.items()]
     return rows.groupBy(USER_IDX, ITEM_IDX).agg(*columns)
 
 
 def candidate_features(models: Sequence[str]) -> list[str]:
     """Names of the features that ``candidates`` makes."""
-    return [f"{name}_{what}" for name in models for what in ("log_rank", "score")]
+    return [f"{name}_log_rank" for name in models]
 
 
 def context_features() -> list[str]:
@@ -177,23 +172,6 @@ def load_blender(path: str) -> tuple[Any, dict[str, Any]]:
     meta: dict[str, Any] = files.read_json(files.join(path, MODEL_FILE))
     kind = GBTClassificationModel if meta["blender"] == "trees" else LogisticRegressionModel
     return kind.load(files.join(path, BLENDER)), meta
-
-
-def _placed(lists: DataFrame) -> DataFrame:
-    """A model's lists with the place of each score between its list's worst and best."""
-    import pyspark.sql.functions as F
-    from pyspark.sql import Window
-
-    mine = Window.partitionBy(USER_IDX)
-    low, high = F.min(SCORE).over(mine), F.max(SCORE).over(mine)
-    place = F.when(high > low, (F.col(SCORE) - low).cast("double") / (high - low)).otherwise(1.0)
-    return lists.select(USER_IDX, ITEM_IDX, RANK, place.alias("_place"))
-
-
-def _or_zero(column: Column) -> Column:
-    import pyspark.sql.functions as F
-
-    return F.coalesce(column.cast("double"), F.lit(0.0))
 
 
 def _days(time: Column, as_of: datetime) -> Column:

@@ -25,12 +25,12 @@ def test_candidates_are_the_union_of_the_lists_with_each_models_view(spark):
     assert set(rows) == {(1, 10), (1, 11), (1, 12), (2, 10)}
     seen = {
         key: [r[c] for c in hybrid.candidate_features(["a", "b"])] for key, r in rows.items()
-    }  # a_log_rank, a_score, b_log_rank, b_score
+    }  # a_log_rank, b_log_rank
     first, second, third = (log(15 / rank) for rank in (1, 2, 3))
-    assert seen[1, 10] == pytest.approx([first, 1.0, 0.0, 0.0])
-    assert seen[1, 11] == pytest.approx([second, 0.5, 0.0, 0.0])
-    assert seen[1, 12] == pytest.approx([third, 0.0, first, 1.0])  # the only one of a list is its best
-    assert seen[2, 10] == pytest.approx([0.0, 0.0, first, 1.0])
+    assert seen[1, 10] == pytest.approx([first, 0.0])
+    assert seen[1, 11] == pytest.approx([second, 0.0])
+    assert seen[1, 12] == pytest.approx([third, first])
+    assert seen[2, 10] == pytest.approx([0.0, first])
 
 
 def interactions(spark, *rows):
@@ -105,4 +105,4 @@ def test_nothing_to_learn_from_is_one_line(spark):
     rows, _ = planted(spark)
     nobody = spark.createDataFrame([(1, 77)], "user_idx int, item_idx int")
     with pytest.raises(UserError, match="nothing for the hybrid to learn from: 10 candidates, 0 of them taken"):
-        hybrid.fit_blender(rows, nobody, ["m_score"], HybridConfig())
+        hybrid.fit_blender(rows, nobody, ["m_log_rank"], HybridConfig())
