@@ -205,6 +205,7 @@ class PriorConfig:
 
     days: float = 14.0
     als: float = 0.0  # strength: score * (p + 1) ** als
+    als_added: float = 0.0  # strength: score + als_added * ln(p + 1), after the former
     two_tower: float = 0.0  # strength: score + two_tower * ln(p + 1)
     item_neighbours: float = 0.0  # strength: score * (p + 1) ** item_neighbours
 

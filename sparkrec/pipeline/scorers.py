@@ -160,18 +160,18 @@ def model_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of
 def _with_prior(night: Night, inputs: Inputs, scorer: Scorer, card: ModelCard, as_of: datetime) -> Scorer:
     """The scorer blended with what was popular of late, where the configuration asks for it."""
     prior = night.config.prior
-    strength = {"als": prior.als, "two_tower": prior.two_tower, "item_neighbours": prior.item_neighbours}.get(
-        card.model
-    )
-    if not strength:
+    times = {"als": prior.als, "item_neighbours": prior.item_neighbours}.get(card.model, 0.0)
+    plus = {"als": prior.als_added, "two_tower": prior.two_tower}.get(card.model, 0.0)
+    if not times and not plus:
         return scorer
     recent = popularity(inputs.read(INTERACTIONS), night.fmt.event_weights, as_of, prior.days)
     users = popularity_matrix(recent, card.n_items).vectors[:, 0]
     if isinstance(scorer, NeighbourScorer):
-        return replace(scorer, factors=popularity_factors(users, strength))
+        return replace(scorer, factors=popularity_factors(users, times))
     assert isinstance(scorer, DenseScorer)  # these are the models with a prior
-    blend = plus_popularity if card.model == "two_tower" else times_popularity
-    return replace(scorer, items=blend(scorer.items, users[: len(scorer.items.vectors)], strength))
+    users = users[: len(scorer.items.vectors)]
+    items = times_popularity(scorer.items, users, times) if times else scorer.items
+    return replace(scorer, items=plus_popularity(items, users, plus) if plus else items)
 
 
 def seen_pairs(night: Night, inputs: Inputs, before: datetime) -> DataFrame:

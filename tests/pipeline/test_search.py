@@ -12,7 +12,7 @@ from sparkrec.errors import UserError
 from sparkrec.pipeline.nightly import Choice, run_nightly
 from sparkrec.pipeline.search import parse_grid, run_search
 
-GRID = ["als.rank=[2, 4]", "prior.als=[0.0, 1.5]"]
+GRID = ["als.rank=[2, 4]", "prior.als=[0.0, 1.5]", "prior.als_added=[0.0, 1e12]"]
 
 
 def test_a_grid_is_every_combination():
@@ -70,7 +70,9 @@ def test_settings_are_tried_on_the_night_before_the_holdout(spark, night, tmp_pa
         lambda more: load_config(None, place.settings(*more)), place.last.isoformat(), "als", GRID, spark=spark
     )
     assert [one.settings for one in tried] == parse_grid(GRID, "als")
-    assert len({one.value("recall", 20) for one in tried}) > 1
+    found = {tuple(one.settings.values()): one.value("ndcg", 20) for one in tried}
+    assert len({found[rank, 0.0, 0.0] for rank in (2, 4)} | {found[2, 1.5, 0.0]}) == 3
+    assert found[2, 0.0, 1e12] == found[4, 1.5, 1e12]  # so much of it is popularity alone
     assert {name: version for name, version in place.versions().items() if name != "searches"} == before
     assert not (place.warehouse / "_search").exists() or not list((place.warehouse / "_search").iterdir())
     assert not (place.warehouse / "_lock.json").exists()
