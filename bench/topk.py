@@ -10,19 +10,19 @@ cannot leave seen items out: it is asked for ``k`` plus the largest number of it
 takes the seen ones out, and a window keeps ``k``. faiss (an exact ``IndexFlatIP``) runs in this process with as many
 threads as Spark has cores, without Spark; it is asked for as many, and numpy takes the seen ones out. The lists are
 compared with ours. Ratio: the slowest peer's median time by ours. The peak memory of our side is that of the JVM and
-all Python processes together, and of the Python workers alone, sampled twice a second.
+all Python processes together, and of the Python workers alone, sampled once a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _measure import last_line, machine, say, tree_bytes
+from _measure import last_line, machine, say
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
@@ -122,16 +122,21 @@ def cpu_seconds() -> float:
     return sum(sum(process.cpu_times()[:4]) for process in [here, *here.children(recursive=True)])
 
 
-@contextmanager
+@contextlib.contextmanager
 def peaks() -> Iterator[dict[str, int]]:
-    """The largest memory, in bytes, of all processes and of Spark's Python workers while the block runs."""
+    """The largest resident memory, in bytes, of all processes and of Spark's Python workers while the block runs.
+
+    Pages that processes share count for each of them: to tell them apart would slow down what is measured.
+    """
     found, over, here = {"all": 0, "workers": 0}, threading.Event(), psutil.Process()
 
     def watch() -> None:
-        while not over.wait(0.5):
-            found["all"] = max(found["all"], tree_bytes(here.pid))
-            daemons = [p.pid for jvm in here.children() for p in jvm.children()]
-            found["workers"] = max(found["workers"], sum(map(tree_bytes, daemons)))
+        while not over.wait(1.0):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                workers = [p for jvm in here.children() for p in jvm.children(recursive=True)]
+                sizes = [sum(p.memory_info().rss for p in some) for some in ([here, *here.children()], workers)]
+                found["workers"] = max(found["workers"], sizes[1])
+                found["all"] = max(found["all"], sum(sizes))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
