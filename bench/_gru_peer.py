@@ -52,6 +52,17 @@ def item_numbers(events: pd.DataFrame) -> pd.Series:
     return pd.Series(items, index=items, name="ItemIdx", dtype="int32")
 
 
+def peer_model(peer: Any, config: GruConfig) -> Any:
+    """The official model with our settings, not yet trained."""
+    return peer.GRU4Rec(
+        layers=list(config.layers), loss=config.loss, batch_size=config.lanes, n_sample=config.n_sample,
+        dropout_p_embed=config.dropout_embedding, dropout_p_hidden=config.dropout_hidden, n_epochs=config.epochs,
+        learning_rate=config.learning_rate, momentum=config.momentum, sample_alpha=config.sample_alpha,
+        constrained_embedding=config.embedding == "constrained", bpreg=config.bpreg, elu_param=config.elu,
+        logq=config.logq, device=CPU,
+    )  # fmt: skip
+
+
 def official_quality(
     peer: Any, train: list[list[int]], test: list[list[int]], config: GruConfig, seed: int
 ) -> dict[str, float]:
@@ -68,13 +79,7 @@ def official_quality(
     torch.set_num_threads(1)
     trained = {item for items in train for item in items}
     known = [[item for item in items if item in trained] for items in test]
-    model = peer.GRU4Rec(
-        layers=list(config.layers), loss=config.loss, batch_size=config.lanes, n_sample=config.n_sample,
-        dropout_p_embed=config.dropout_embedding, dropout_p_hidden=config.dropout_hidden, n_epochs=config.epochs,
-        learning_rate=config.learning_rate, momentum=config.momentum, sample_alpha=config.sample_alpha,
-        constrained_embedding=config.embedding == "constrained", bpreg=config.bpreg, elu_param=config.elu,
-        logq=config.logq, device=CPU,
-    )  # fmt: skip
+    model = peer_model(peer, config)
     with quietly():
         began = time.perf_counter()
         model.fit(events_frame([items for items in train if len(items) > 1]), sample_cache_max_size=10_000_000)

@@ -51,22 +51,22 @@ def main() -> None:
     spark_conf = {"spark.driver.memory": "2g", "spark.sql.shuffle.partitions": "2"}
     spark = build_session(SparkConfig(master="local[2]", conf=spark_conf))
     sessions, n_items = read_sessions(spark, args.data)
-    runs = []
+    runs, peer = [], load_peer(args.peer) if args.peer else None
+    split = [collected(sessions.where(part)) for part in ("not test", "test")] if peer else []
     for seed in range(1, args.seeds + 1):
         with tempfile.TemporaryDirectory() as folder:
             runs.append(run(spark, sessions, n_items, replace(config.gru, seed=seed), config.train, folder))
             if args.hybrid:
                 runs[-1] |= with_neighbours(sessions, n_items, config, f"{folder}/model")
-            if args.peer:
-                split = [collected(sessions.where(part)) for part in ("not test", "test")]
-                found = official_quality(load_peer(args.peer), *split, config.gru, seed)
+            if peer:
+                found = official_quality(peer, *split, config.gru, seed)
                 runs[-1] |= {f"peer {name}": value for name, value in found.items()}
         log_event("quality_run", seed=seed, **runs[-1])
     mean = {key: statistics.mean(r[key] for r in runs) for key in runs[0]}
     ours = mean["hybrid recall@20" if args.hybrid else "recall@20"]
     mean = {"peer recall@20": args.peer_recall, "peer mrr@20": args.peer_mrr} | mean
-    peer = mean["peer recall@20"]
-    print(json.dumps({"bench": f"gru_quality {args.loss}", "ours": ours, "peer": peer, "ratio": ours / peer,
+    theirs = mean["peer recall@20"]
+    print(json.dumps({"bench": f"gru_quality {args.loss}", "ours": ours, "peer": theirs, "ratio": ours / theirs,
                       "unit": "recall@20", "runs": len(runs), **mean}))  # fmt: skip
     spark.stop()
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from _gru_peer import CPU, load_peer
+from _gru_peer import load_peer, peer_model
 from _measure import last_line, machine, say
 from _training import spark_session, write_parts
 from gru_quality import SETTINGS as QUALITY_SETTINGS
@@ -82,7 +82,8 @@ def measure(args: argparse.Namespace, peer: Any, config: Config, spark: Any, n_e
             "peer": lambda: pairs / their_seconds(peer, events, config),
             "ours": lambda: pairs / our_seconds(spark, folder, config, n_items),
         }
-        sides = sides if peer else {"ours": sides["ours"]}
+        if not peer:
+            del sides["peer"]
         found: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(args.runs):
             for name, side in sides.items():
@@ -124,14 +125,7 @@ def our_seconds(spark: Any, folder: str, config: Config, n_items: int) -> float:
 
 def their_seconds(peer: Any, events: pd.DataFrame, config: Config) -> float:
     """Seconds of one epoch, as the peer prints them."""
-    settings = config.gru
-    model = peer.GRU4Rec(
-        layers=list(settings.layers), loss=settings.loss, batch_size=settings.lanes, n_epochs=1, device=CPU,
-        dropout_p_embed=settings.dropout_embedding, dropout_p_hidden=settings.dropout_hidden,
-        learning_rate=settings.learning_rate, momentum=settings.momentum, n_sample=settings.n_sample,
-        sample_alpha=settings.sample_alpha, bpreg=settings.bpreg, elu_param=settings.elu, logq=settings.logq,
-        constrained_embedding=True,
-    )  # fmt: skip
+    model = peer_model(peer, config.gru)
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         model.fit(events)

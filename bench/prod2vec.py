@@ -40,7 +40,7 @@ from _training import spark_session, write_parts
 from sparkrec.config import Config, MetaProd2VecConfig, Prod2VecConfig, TrainConfig, load_config
 from sparkrec.models.two_tower import Feature
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.retrieval.item_embeddings import stored_contexts, stored_vectors
+from sparkrec.retrieval.item_embeddings import ItemEmbeddings, stored_embeddings
 from sparkrec.training import prod2vec
 from sparkrec.training.launch import run_ranks
 from sparkrec.training.prod2vec_side import Side
@@ -48,7 +48,6 @@ from sparkrec.training.prod2vec_side import Side
 K = 10
 SELDOM = 5  # events
 Sequences = list[np.ndarray]
-Found = tuple[ItemMatrix, ItemMatrix | None]  # vectors to ask with, and those to ask among where they are others
 
 
 def main() -> None:
@@ -147,19 +146,18 @@ def ours(
     n_items: int,
     side: Side | None = None,
     spark: Any = None,
-) -> tuple[Found, float]:
+) -> tuple[ItemEmbeddings, float]:
     """The vectors, and seconds of all epochs, with the reading in them."""
     with tempfile.TemporaryDirectory() as folder:
         write_snapshot(train, f"{folder}/snapshot", ranks.snapshot_files)
         task = (f"{folder}/snapshot", f"{folder}/model", config, ranks, n_items, {}, side)
         history = run_ranks(spark, prod2vec.train, task, ranks)[0]
-        found = stored_vectors(f"{folder}/model"), stored_contexts(f"{folder}/model")
-        return found, sum(h["seconds"] for h in history)
+        return stored_embeddings(f"{folder}/model"), sum(h["seconds"] for h in history)
 
 
 def peers(
     train: Sequences, config: Prod2VecConfig, rate: float, n_items: int, workers: int = 1
-) -> tuple[tuple[ItemMatrix, ItemMatrix], float]:
+) -> tuple[ItemEmbeddings, float]:
     """The peer's vectors and contexts; the building of its vocabulary is no part of the seconds."""
     from gensim.models import Word2Vec
 
@@ -177,14 +175,14 @@ def peers(
     vectors, contexts = (np.zeros((n_items, config.dim), dtype=np.float32) for _ in range(2))
     vectors[items], contexts[items] = model.wv.vectors, model.syn1neg
     eligible = (vectors != 0).any(axis=1)
-    return (ItemMatrix(vectors, None, eligible), ItemMatrix(contexts, None, eligible)), seconds
+    return ItemEmbeddings(ItemMatrix(vectors, None, eligible), ItemMatrix(contexts, None, eligible)), seconds
 
 
-def hits(found: Found, test: Sequences) -> tuple[np.ndarray, np.ndarray]:
+def hits(found: ItemEmbeddings, test: Sequences) -> tuple[np.ndarray, np.ndarray]:
     """For each pair of neighbours: the later item, and its rank among the earlier one's K nearest, 0 for a miss."""
     before, after = (np.concatenate([items[part] for items in test]) for part in (slice(None, -1), slice(1, None)))
-    asking, among = found[0].vectors, found[1]
-    known = eligible = found[0].eligible
+    asking, among = found.vectors.vectors, found.contexts
+    known = eligible = found.vectors.eligible
     if among is None:
         asking = asking / np.maximum(np.linalg.norm(asking, axis=1, keepdims=True), 1e-12)
         against = asking
@@ -215,10 +213,10 @@ def quality(args: argparse.Namespace, config: Config, train: Sequences, test: Se
     for seed in range(1, args.seeds + 1):
         settings = replace(config.prod2vec, seed=seed)
         found = {"ours": ours(train, settings, config.train, n_items)[0]}
-        vectors, contexts = peers(train, settings, args.peer_rate, n_items)[0]
-        found["peer"] = (vectors, None)
+        peer = peers(train, settings, args.peer_rate, n_items)[0]
+        found["peer"] = peer._replace(contexts=None)
         if settings.lists == "bought_together":
-            found["peer contexts"] = (vectors, contexts)
+            found["peer contexts"] = peer
         for name, model in found.items():
             runs.setdefault(name, []).append(metrics(hits(model, test)[1]))
             say(f"seed {seed} {name}: {runs[name][-1]}")

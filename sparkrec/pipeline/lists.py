@@ -24,7 +24,7 @@ from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.block_search import IntArray, ItemMatrix
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
-from sparkrec.retrieval.item_embeddings import stored_contexts, stored_vectors
+from sparkrec.retrieval.item_embeddings import stored_embeddings
 from sparkrec.retrieval.lsh import lsh_nearest, lsh_recall
 from sparkrec.retrieval.similar import nearest
 from sparkrec.retrieval.topk import VECTOR, item_matrix, top_k
@@ -95,10 +95,9 @@ def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
     were taken together and not drawn at random (``models.prod2vec``).
     """
     path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
-    vectors = stored_vectors(path)
+    vectors, contexts = stored_embeddings(path)
     numbers = [(int(i),) for i in vectors.positions()]
     keys = night.spark.createDataFrame(numbers, f"{QUERY_IDX} int")
-    contexts = stored_contexts(path)
     rows = _nearest(night, card, vectors, excluded, contexts)
     if contexts is not None:
         rows = rows.withColumn(SCORE, (1 / (1 + F.exp(-F.col(SCORE)))).cast("float"))

@@ -23,7 +23,7 @@ from sparkrec.models.session_neighbours import TrainedSessions
 from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.night import Night
 from sparkrec.retrieval import gru_states
-from sparkrec.retrieval.item_embeddings import stored_contexts, stored_vectors
+from sparkrec.retrieval.item_embeddings import stored_embeddings
 from sparkrec.retrieval.similar import nearest
 from sparkrec.tables import BASKET_ID, SESSION_ID
 
@@ -141,11 +141,8 @@ def next_product_metrics(
     """
     path, k = part_path(night.warehouse, card.model, night.run_date, part), max(ks)
     if KINDS[card.model].lists is Lists.ITEMS:
-        settings = night.config.topk
-        lists = nearest(
-            night.spark, stored_vectors(path), k=k, among=stored_contexts(path), block_mb=settings.block_mb,
-            pass_mb=settings.pass_mb,
-        )  # fmt: skip
+        settings, (vectors, contexts) = night.config.topk, stored_embeddings(path)
+        lists = nearest(night.spark, vectors, k=k, among=contexts, block_mb=settings.block_mb, pass_mb=settings.pass_mb)
         return basket_metrics(lists, next_products(baskets), ks)[ALL]
     cases = prefixes(baskets.withColumnRenamed(SESSION_ID, BASKET_ID)).persist(StorageLevel.MEMORY_AND_DISK)
     lists = complete(cases, load_rules(night.spark, path).rules, key=CASE, k=k).persist(StorageLevel.MEMORY_AND_DISK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparkrec.errors import InvariantError
 from sparkrec.retrieval.block_search import ItemMatrix
@@ -15,40 +15,36 @@ VECTORS = "vectors"
 CONTEXTS = "contexts"
 
 
-def stored_vectors(path: str) -> ItemMatrix:
-    """The vectors of a stored model, for ``similar.nearest``; an item without one is not eligible.
+class ItemEmbeddings(NamedTuple):
+    """A stored model's items, for ``similar.nearest``; an item whose vector is 0 has none, and is not eligible.
+
+    Attributes:
+        vectors: What lists are asked for with.
+        contexts: What they are held against where the model's lists are ``bought_together``; None where its lists are
+            of similar items. Skip-gram with K negatives by q draws x_i · c_j to log P(j | i) / q(j) − log K (Levy and
+            Goldberg 2014, "Neural word embedding as implicit matrix factorization", eq. 7), so the inner product orders
+            what is bought with an item, by its probability where ``ns_exponent`` is 0; the cosine of two input vectors
+            says whose partners are alike.
+    """
+
+    vectors: ItemMatrix
+    contexts: ItemMatrix | None
+
+
+def stored_embeddings(path: str) -> ItemEmbeddings:
+    """The vectors of a stored model, and its contexts where its lists need them.
 
     Args:
         path: The model's folder: of ``training.prod2vec``, ``training.content2vec`` or ``models.prod2vec_mllib``.
 
     Raises:
         UserError: There is no such model, or its files are damaged.
-        InvariantError: It is a model of another kind.
-    """
-    return _matrix(path, *load_model(path), VECTORS)
-
-
-def stored_contexts(path: str) -> ItemMatrix | None:
-    """The context vectors of a stored prod2vec whose lists are ``bought_together``: what its vectors are held against.
-
-    Skip-gram with K negatives by q draws x_i · c_j to log P(j | i) / q(j) − log K (Levy and Goldberg 2014, "Neural
-    word embedding as implicit matrix factorization", eq. 7), so the inner product orders what is bought with an item,
-    by its probability where ``ns_exponent`` is 0; the cosine of two input vectors says whose partners are alike.
-
-    Args:
-        path: See ``stored_vectors``.
-
-    Returns:
-        The candidates of ``similar.nearest``; None for a model whose lists are of similar items.
-
-    Raises:
-        UserError: There is no such model, or its files are damaged.
-        InvariantError: The model should have contexts, and has none.
+        InvariantError: It is a model of another kind, or should have contexts and has none.
     """
     weights, model = load_model(path)
-    if model.get("config", {}).get("lists") != "bought_together":
-        return None
-    return _matrix(path, weights, model, CONTEXTS)
+    together = model.get("config", {}).get("lists") == "bought_together"
+    contexts = _matrix(path, weights, model, CONTEXTS) if together else None
+    return ItemEmbeddings(_matrix(path, weights, model, VECTORS), contexts)
 
 
 def _matrix(path: str, weights: dict[str, torch.Tensor], model: dict[str, Any], name: str) -> ItemMatrix:

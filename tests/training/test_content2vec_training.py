@@ -13,7 +13,7 @@ from gru_cases import on_threads, write_rows
 from sparkrec.config import Content2VecConfig, TrainConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.content2vec import Content2VecShape, new_content2vec
-from sparkrec.retrieval.item_embeddings import stored_vectors
+from sparkrec.retrieval.item_embeddings import stored_embeddings
 from sparkrec.training import content2vec
 from sparkrec.training.checkpoint import load_model, save_model
 from sparkrec.training.comm import SingleProcess
@@ -112,7 +112,7 @@ def test_another_prod2vec_model_does_not_resume(tmp_path):
 def test_the_loss_falls_and_a_kind_goes_with_its_complement(tmp_path):
     history = train(SingleProcess(), place(tmp_path), tmp_path / "m", dataclasses.replace(SMALL, epochs=6))
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
-    matrix = stored_vectors(str(tmp_path / "m"))
+    matrix = stored_embeddings(str(tmp_path / "m")).vectors
     cosine = matrix.vectors @ matrix.vectors.T
     pair = KIND // 2
     for item in range(32):
@@ -123,7 +123,7 @@ def test_the_loss_falls_and_a_kind_goes_with_its_complement(tmp_path):
 def test_items_never_bought_get_a_vector_from_their_content_alone(tmp_path):
     """Beside bought items of their pair of kinds, whose prod2vec vectors theirs could not know but from training."""
     train(SingleProcess(), place(tmp_path), tmp_path / "m", dataclasses.replace(SMALL, epochs=6))
-    matrix = stored_vectors(str(tmp_path / "m"))
+    matrix = stored_embeddings(str(tmp_path / "m")).vectors
     assert np.flatnonzero(~matrix.eligible).tolist() == [39]  # no text either
     assert load_model(str(tmp_path / "m"))[1]["items"] == {"learnt": 32, "by_content": 7, "without": 1}
     cosine = matrix.vectors @ matrix.vectors.T

@@ -9,7 +9,7 @@ import torch
 from sparkrec.config import Content2VecConfig, Prod2VecConfig, TrainConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.prod2vec_mllib import fit_mllib, train_mllib
-from sparkrec.retrieval.item_embeddings import stored_contexts, stored_vectors
+from sparkrec.retrieval.item_embeddings import stored_embeddings
 from sparkrec.retrieval.similar import nearest
 from sparkrec.tables import COPURCHASE, SESSIONS
 from sparkrec.training import content2vec, prod2vec
@@ -38,7 +38,8 @@ def baskets(spark):
 def beside(spark, path, k=3):
     """item → its nearest, in order."""
     lists: dict[int, list[int]] = {}
-    found = nearest(spark, stored_vectors(path), k=k, among=stored_contexts(path)).collect()
+    vectors, contexts = stored_embeddings(path)
+    found = nearest(spark, vectors, k=k, among=contexts).collect()
     for row in sorted(found, key=lambda r: (r["query_idx"], r["rank"])):
         lists.setdefault(row["query_idx"], []).append(row["item_idx"])
     return lists
@@ -103,7 +104,7 @@ def test_lists_of_what_is_bought_together_are_the_partners_not_their_likes(spark
     assert not any(set(items) & partners[item] for item, items in found["similar"].items())
     save_model(str(tmp_path / "x"), {"vectors": torch.zeros(2, 2)}, {"n_items": 2, "config": {"lists": lists}})
     with pytest.raises(InvariantError, match="holds no contexts of items"):
-        stored_contexts(str(tmp_path / "x"))
+        stored_embeddings(str(tmp_path / "x"))
 
 
 def test_mllib_gives_the_same_kind_of_model(spark, baskets, tmp_path):
@@ -137,4 +138,4 @@ def test_no_item_vectors_at_all_is_said(spark, tmp_path):
 def test_a_model_of_another_kind_has_no_item_vectors(tmp_path):
     save_model(str(tmp_path), {"embedding": torch.zeros(2, 2)}, {"n_items": 2})
     with pytest.raises(InvariantError, match="holds no vectors of items"):
-        stored_vectors(str(tmp_path))
+        stored_embeddings(str(tmp_path))

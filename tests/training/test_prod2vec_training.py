@@ -14,7 +14,7 @@ from sparkrec.config import MetaProd2VecConfig, Prod2VecConfig, TrainConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.prod2vec import new_tables
 from sparkrec.models.two_tower import Feature
-from sparkrec.retrieval.item_embeddings import stored_vectors
+from sparkrec.retrieval.item_embeddings import stored_embeddings
 from sparkrec.training import prod2vec
 from sparkrec.training.checkpoint import load_model
 from sparkrec.training.comm import SingleProcess
@@ -247,7 +247,7 @@ def test_items_taken_together_lie_together(tmp_path):
     path = snapshot_of(tmp_path / "snapshot", clusters())
     config = dataclasses.replace(SMALL, epochs=8, batch_size=256, negatives=5)
     train(SingleProcess(), path, tmp_path / "m", config)
-    matrix = stored_vectors(str(tmp_path / "m"))
+    matrix = stored_embeddings(str(tmp_path / "m")).vectors
     assert np.flatnonzero(~matrix.eligible).tolist() == [9, 19, 29]
     found = matrix.vectors / np.maximum(np.linalg.norm(matrix.vectors, axis=1, keepdims=True), 1e-9)
     cosine = found @ found.T
@@ -272,7 +272,7 @@ def test_an_item_never_bought_is_placed_beside_its_kind(tmp_path):
     codes[29] = 0
     side = Side((Feature("kind", 4, 1),), codes)  # the fourth value is no item's
     train(SingleProcess(), path, tmp_path / "m", meta_config(epochs=8, batch_size=256, negatives=5), side)
-    matrix = stored_vectors(str(tmp_path / "m"))
+    matrix = stored_embeddings(str(tmp_path / "m")).vectors
     assert np.flatnonzero(~matrix.eligible).tolist() == [29]
     cosine = matrix.vectors @ matrix.vectors.T
     for item in (9, 19):
