@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
+from sparkrec import compiled
 from sparkrec.config import GruConfig
 from sparkrec.models.network import (
     NO_START,
@@ -77,8 +79,15 @@ def cells_of(sizes: Sequence[tuple[int, int]], flat: torch.Tensor) -> list[Cell]
 
 def cell_forward(cell: Cell, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, CellTape]:
     """One step of a layer, as ``torch.nn.GRUCell``: h' = (1 - z) n + z h. x: [B, in], h: [B, H] → [B, H]."""
-    i_r, i_z, i_n = torch.addmm(cell.bias_ih, x, cell.weight_ih.t()).chunk(3, dim=1)
-    h_r, h_z, h_n = torch.addmm(cell.bias_hh, h, cell.weight_hh.t()).chunk(3, dim=1)
+    of_input = torch.addmm(cell.bias_ih, x, cell.weight_ih.t())
+    of_hidden = torch.addmm(cell.bias_hh, h, cell.weight_hh.t())
+    if _runs_compiled(of_input, of_hidden, h):
+        reset, update, new, out = torch.empty(4, *h.shape)
+        given = (of_input, of_hidden, h.contiguous())
+        compiled.gates(*[t.numpy() for t in (*given, reset, update, new, out)])
+        return out, CellTape(x, h, reset, update, new, of_hidden[:, 2 * h.shape[1] :])
+    i_r, i_z, i_n = of_input.chunk(3, dim=1)
+    h_r, h_z, h_n = of_hidden.chunk(3, dim=1)
     reset, update = torch.sigmoid(i_r + h_r), torch.sigmoid(i_z + h_z)
     new = torch.tanh(torch.addcmul(i_n, reset, h_n))
     return torch.lerp(new, h, update), CellTape(x, h, reset, update, new, h_n)
@@ -88,17 +97,28 @@ def cell_backward(
     cell: Cell, tape: CellTape, d_out: torch.Tensor, grads: Cell, recurrent: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Writes the layer's gradient into ``grads``; returns that of x [B, in] and, where asked for, that of h [B, H]."""
-    d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
-    d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
-    d_reset = d_new * tape.hidden_new * tape.reset * (1 - tape.reset)
-    d_i = torch.cat([d_reset, d_update, d_new], dim=1)
-    d_h = torch.cat([d_reset, d_update, d_new * tape.reset], dim=1)
+    if _runs_compiled(d_out, tape.h):
+        d_i, d_h = torch.empty(2, len(d_out), 3 * d_out.shape[1])
+        given = (d_out.contiguous(), tape.h.contiguous(), tape.reset, tape.update, tape.new, tape.hidden_new)
+        written = (d_i, d_h, grads.bias_ih, grads.bias_hh)
+        compiled.gates_backward(*[t.numpy() for t in (*given, *written)])
+    else:
+        d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
+        d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
+        d_reset = d_new * tape.hidden_new * tape.reset * (1 - tape.reset)
+        d_i = torch.cat([d_reset, d_update, d_new], dim=1)
+        d_h = torch.cat([d_reset, d_update, d_new * tape.reset], dim=1)
+        torch.sum(d_i, 0, out=grads.bias_ih)
+        torch.sum(d_h, 0, out=grads.bias_hh)
     torch.mm(d_i.t(), tape.x, out=grads.weight_ih)
     torch.mm(d_h.t(), tape.h, out=grads.weight_hh)
-    torch.sum(d_i, 0, out=grads.bias_ih)
-    torch.sum(d_h, 0, out=grads.bias_hh)
     through = torch.addcmul(d_h @ cell.weight_hh, d_out, tape.update) if recurrent else None
     return d_i @ cell.weight_ih, through
+
+
+def _runs_compiled(*tensors: torch.Tensor) -> bool:
+    """Whether ``sparkrec.compiled`` takes these: float32 on the CPU, no part of an autograd graph."""
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 and not t.requires_grad for t in tensors)
 
 
 # ---- a first layer without an embedding ------------------------------------------------------------------------------
@@ -300,9 +320,11 @@ class GruNetwork:
                 tapes[-1].append(tape)
         items, bias = weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
         loss, d_scores = score_loss((x @ items.t()).add_(bias.t()))  # addmm takes longer
-        d_tables = tuple(torch.zeros_like(table) for table in weights.tables)
+        d_tables = tuple(torch.empty_like(table) for table in weights.tables)
         torch.mm(d_scores.t(), x, out=d_tables[-2][: len(items)])
         torch.sum(d_scores, 0, out=d_tables[-1][:, 0])
+        for d_table in d_tables[:-1]:  # rows of inputs, whose gradients are added up
+            d_table[len(items) if d_table is d_tables[-2] else 0 :].zero_()
         d, d_flat = d_scores @ items, torch.empty_like(weights.flat)
         through: list[torch.Tensor | None] = [None] * n  # what reaches a state from the step after
         for step in reversed(range(self.bptt)):
@@ -339,14 +361,14 @@ class GruNetwork:
         """See ``Network``."""
         return dot_scorer(self.output(parameters), items)
 
-    @property
+    @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
         """(input width, width) of the layers that have an input matrix."""
         if self.embedding == "none":
             return cell_sizes(self.layers[1:], self.layers[0])
         return cell_sizes(self.layers, self.tables[0].width)
 
-    @property
+    @cached_property
     def _lookup_size(self) -> int:
         return 3 * self.layers[0] * (self.layers[0] + 1) if self.embedding == "none" else 0
 

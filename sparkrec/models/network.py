@@ -50,11 +50,13 @@ class Parameters:
 class Batch:
     """One step: what all ranks know of all lanes, and this rank's part of B lanes that have an event."""
 
-    inputs: torch.Tensor  # int64 [I], distinct items of all lanes' inputs (with those of ``past``), ascending
-    candidates: torch.Tensor  # int64 [C], distinct items of all lanes' targets and of the negatives, ascending
+    inputs: torch.Tensor  # int64 [I], distinct items of all lanes' inputs (with those of ``past``)
+    rows: torch.Tensor  # int64 [R], distinct: the C candidates, then the inputs that are none
+    candidates: torch.Tensor  # int64 [C], distinct items of all lanes' targets and of the negatives
     n_target: torch.Tensor  # float [C], targets of lanes that are this item
     n_sampled: torch.Tensor  # float [C], additional negatives that are this item
     input: torch.Tensor  # int64 [B], places in ``inputs``
+    input_row: torch.Tensor  # int64 [B], places in ``rows``
     target: torch.Tensor  # int64 [B], places in ``candidates``
     start: torch.Tensor  # int8 [B]: NO_START, SESSION_START or USER_START
     lanes: torch.Tensor  # int64 [B], the lanes' places among those of all ranks
@@ -63,6 +65,7 @@ class Batch:
     epoch: int  # from 1
     step: int  # of the epoch, from 0
     past: torch.Tensor  # int64 [bptt - 1, B], places in ``inputs`` of the lanes' inputs of the steps before, in order
+    past_row: torch.Tensor  # int64 [bptt - 1, B], of the same in ``rows``
     past_start: torch.Tensor  # int8 [bptt - 1, B], their starts
 
 
@@ -177,10 +180,7 @@ class Network(Protocol):
 
 def rows_of_both(batch: Batch) -> Touched:
     """Of a table in which inputs and candidates share an item's row: the candidates, then inputs that are none."""
-    place = torch.searchsorted(batch.candidates, batch.inputs).clamp_max_(len(batch.candidates) - 1)
-    new = batch.candidates[place] != batch.inputs
-    place = torch.where(new, len(batch.candidates) - 1 + new.cumsum(0), place)
-    return Touched(torch.cat([batch.candidates, batch.inputs[new]]), place[batch.input], past=place[batch.past])
+    return Touched(batch.rows, batch.input_row, past=batch.past_row)
 
 
 def rows_of_inputs(batch: Batch) -> Touched:

@@ -17,7 +17,7 @@ from sparkrec.models.network import Network, init_parameters, to_tensors
 from sparkrec.training import checkpoint
 from sparkrec.training.comm import Comm
 from sparkrec.training.feed import check_total, item_counts, read_files
-from sparkrec.training.gru_step import GruState, Trainer, make_batch
+from sparkrec.training.gru_step import GruState, Trainer, make_batch, new_seen
 from sparkrec.training.item_vectors import describe, read_item_vectors
 from sparkrec.training.lanes import LaneTable, chunks, lane_table, lanes_of_files, walk_lanes
 from sparkrec.training.launch import pick_device
@@ -165,6 +165,7 @@ def _run_epoch(
     widths, bptt = trainer.network.state_widths, trainer.config.bptt
     hidden = [torch.zeros(len(table.places), width, device=device) for _ in range(bptt) for width in widths]
     places = table.places.to(device)
+    seen = None if state.flat.is_cuda else new_seen(trainer.network.n_items)
     steps_per_chunk = max(1, _CHUNK_IDS // max(1, trainer.config.n_sample + len(table.order)))
     total, events = torch.zeros((), dtype=torch.float64, device=device), 0
     steps = iter(progress(range(table.length), total=table.length, name=f"gru epoch {epoch}", rank=comm.rank))
@@ -172,7 +173,7 @@ def _run_epoch(
         chunk = chunk.to(device)
         samples = trainer.sampler.draw((len(chunk.target), trainer.config.n_sample), draws)
         for k, n_valid in enumerate(chunk.n_valid):
-            batch = make_batch(chunk, k, samples[k], places, epoch, next(steps))
+            batch = make_batch(chunk, k, samples[k], places, epoch, next(steps), seen)
             total += trainer.step(state, hidden, batch, drops, comm)
             events += n_valid
         if not torch.isfinite(total):

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from sparkrec import compiled
 from sparkrec.config import GruConfig
 from sparkrec.models import losses
 from sparkrec.models.network import NO_START, Batch, Gradients, Network, Parameters, Touched
 from sparkrec.training.comm import Comm
 from sparkrec.training.lanes import NO_TARGET, Chunk
-from sparkrec.training.optimizer import AdagradMomentum, row_update
+from sparkrec.training.optimizer import AdagradMomentum
 from sparkrec.training.sampling import PopularitySampler
 from sparkrec.training.shared_memory import SharedMemory
 
@@ -73,9 +75,25 @@ class GruState:
 
 
 def make_batch(
-    chunk: Chunk, k: int, samples: torch.Tensor, places: torch.Tensor, epoch: int = 1, step: int = 0
+    chunk: Chunk,
+    k: int,
+    samples: torch.Tensor,
+    places: torch.Tensor,
+    epoch: int = 1,
+    step: int = 0,
+    seen: torch.Tensor | None = None,
 ) -> Batch:
-    """Step ``k`` of a chunk for the rank whose lanes are at ``places``; ``epoch`` and ``step``: its own."""
+    """One step for the rank whose lanes are at ``places``.
+
+    Args:
+        chunk: Steps of all lanes.
+        k: Which of them.
+        samples: int64 [S], the additional negatives.
+        places: int64, this rank's lanes.
+        epoch: From 1; and
+        step: of the epoch, from 0.
+        seen: What ``new_seen`` gave, for a step on the CPU without sorting.
+    """
     back = len(chunk.input) - len(chunk.target)
     inputs, targets = chunk.input[k : k + back + 1], chunk.target[k]
     if back:  # what another session left on a lane is no input of this step, and its row is not to be touched
@@ -89,24 +107,72 @@ def make_batch(
         lanes = places[own]
         compact = (valid.cumsum(0) - 1)[lanes]
         inputs, targets = inputs[:, valid], targets[valid]
-    distinct, place = torch.unique(inputs, return_inverse=True)
-    candidates, column = torch.unique(torch.cat([targets, samples]), return_inverse=True)
+    found = _sorted_items(inputs, targets, samples) if seen is None else _seen_items(inputs, targets, samples, seen)
     return Batch(
-        inputs=distinct,
-        candidates=candidates,
-        n_target=torch.bincount(column[:n_valid], minlength=len(candidates)).float(),
-        n_sampled=torch.bincount(column[n_valid:], minlength=len(candidates)).float(),
-        input=place[-1, compact],
-        target=column[compact],
+        inputs=found.inputs,
+        rows=found.rows,
+        candidates=found.rows[: len(found.n_target)],
+        n_target=found.n_target,
+        n_sampled=found.n_sampled,
+        input=found.place[-1, compact],
+        input_row=found.row[-1, compact],
+        target=found.target[compact],
         start=chunk.start[k + back][lanes],
         lanes=lanes,
         own=own,
         n_lanes=n_lanes,
         epoch=epoch,
         step=step,
-        past=place[:-1, compact],
+        past=found.place[:-1, compact],
+        past_row=found.row[:-1, compact],
         past_start=chunk.start[k : k + back, lanes],
     )
+
+
+@dataclass(frozen=True)
+class _Items:
+    """The distinct items of a step: as ``Batch``, with the places of all lanes."""
+
+    inputs: torch.Tensor
+    rows: torch.Tensor
+    n_target: torch.Tensor
+    n_sampled: torch.Tensor
+    place: torch.Tensor  # int64 [back + 1, L], of the inputs in ``inputs``
+    row: torch.Tensor  # int64 [back + 1, L], of the inputs in ``rows``
+    target: torch.Tensor  # int64 [L], of the targets in ``rows``
+
+
+def _sorted_items(inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Tensor) -> _Items:
+    """On any device, by sorting."""
+    distinct, place = torch.unique(inputs, return_inverse=True)
+    candidates, column = torch.unique(torch.cat([targets, samples]), return_inverse=True)
+    n_target, n_sampled = (
+        torch.bincount(c, minlength=len(candidates)).float() for c in column.split([len(targets), len(samples)])
+    )
+    row = torch.searchsorted(candidates, distinct).clamp_max_(len(candidates) - 1)
+    new = candidates[row] != distinct
+    row = torch.where(new, len(candidates) - 1 + new.cumsum(0), row)
+    rows = torch.cat([candidates, distinct[new]])
+    return _Items(distinct, rows, n_target, n_sampled, place, row[place], column[: len(targets)])
+
+
+def new_seen(n_items: int) -> torch.Tensor:
+    """What ``make_batch`` notes the items of a step in, on the CPU: int32 [n_items]."""
+    return torch.full((n_items,), -1, dtype=torch.int32)
+
+
+def _seen_items(inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Tensor, seen: torch.Tensor) -> _Items:
+    """On the CPU, in the order of their first occurrence: the same items, in another order."""
+    n_inputs, n = inputs.numel(), len(targets) + len(samples)
+    numbers = torch.empty(4 * n_inputs + n + len(targets), dtype=torch.int64)
+    rows, row, distinct, place, target = numbers.split([n_inputs + n, n_inputs, n_inputs, n_inputs, len(targets)])
+    counts = torch.empty(2, n)
+    given = (inputs.contiguous().view(-1), targets.contiguous(), samples.contiguous(), seen)
+    written = (rows, target, counts[0], counts[1], row, distinct, place)
+    n_candidates, n_rows, n_distinct = compiled.step_rows(*[t.numpy() for t in (*given, *written)])
+    n_target, n_sampled = counts[:, :n_candidates]
+    places = place.view(inputs.shape), row.view(inputs.shape)
+    return _Items(distinct[:n_distinct], rows[:n_rows], n_target, n_sampled, *places, target)
 
 
 @dataclass(frozen=True)
@@ -123,9 +189,7 @@ class Trainer:
 
     @classmethod
     def create(cls, network: Network, config: GruConfig, counts: torch.Tensor) -> Trainer:
-        """Builds the sampler, the optimizer and the tables of the log Q correction; compiles what the steps call."""
-        if not counts.is_cuda:
-            row_update()
+        """Builds the sampler, the optimizer and the tables of the log Q correction."""
         sampler = PopularitySampler.from_counts(counts, config.sample_alpha)
         log_q = config.logq * counts.clamp_min(1).double().log()
         weights = ((-log_q).exp().float(), (-config.sample_alpha * log_q).exp().float())
@@ -212,8 +276,14 @@ class Trainer:
                 masks.append(None)
                 continue
             kept = 1 - mask.rate
-            drawn = torch.rand(batch.n_lanes, mask.width, device=drops.device, generator=drops) < kept
-            masks.append((drawn if len(batch.lanes) == batch.n_lanes else drawn[batch.lanes]) * (1 / kept))
+            if drops.device.type == "cpu":
+                key = torch.empty((), dtype=torch.int64).random_(generator=drops).numpy().view(np.uint64)
+                drawn = torch.empty(len(batch.lanes), mask.width)
+                compiled.dropout(batch.lanes.numpy(), key[()], kept, np.float32(1 / kept), drawn.numpy())
+                masks.append(drawn)
+            else:
+                drawn = torch.rand(batch.n_lanes, mask.width, device=drops.device, generator=drops) < kept
+                masks.append((drawn if len(batch.lanes) == batch.n_lanes else drawn[batch.lanes]) * (1 / kept))
         return masks
 
 

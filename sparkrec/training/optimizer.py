@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
+from sparkrec import compiled
+
 EPSILON = 1e-6
-SIGNATURE = "void(float32[:, :, ::1], int64[::1], float32[:, ::1], float32, float32, float32, float32)"
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,10 @@ class AdagradMomentum:
         self, p: torch.Tensor, acc: torch.Tensor, velocity: torch.Tensor, grad: torch.Tensor, scale: float = 1.0
     ) -> None:
         """Updates a tensor and its state in place by the gradient times ``scale``; ``grad`` is left as it is."""
+        if p.device.type == "cpu" and p.dim() == 1:
+            numbers = self._numbers(scale)
+            compiled.vector_update(*[t.numpy() for t in (p, acc, velocity, grad)], *numbers)
+            return
         acc.addcmul_(grad, grad, value=scale * scale)
         velocity.mul_(self.momentum).addcdiv_(grad, (acc + EPSILON).sqrt_(), value=-self.learning_rate * scale)
         p.add_(velocity)
@@ -43,27 +45,8 @@ class AdagradMomentum:
             self.step(block[:, 0], block[:, 1], block[:, 2], grad, scale)
             table.index_copy_(0, rows, block)
         else:
-            numbers = (np.float32(number) for number in (scale, self.learning_rate, self.momentum, EPSILON))
-            row_update()(table.numpy(), rows.numpy(), grad.contiguous().numpy(), *numbers)
+            compiled.row_update(table.numpy(), rows.numpy(), grad.contiguous().numpy(), *self._numbers(scale))
 
-
-@functools.cache
-def row_update() -> Callable[..., None]:
-    """The update of rows on the CPU; the first call compiles it, which takes a second or two."""
-    import numba
-
-    # With numpy's error model a division does not look for zeros, and the loop takes several numbers at a time.
-    @numba.njit(SIGNATURE, nogil=True, error_model="numpy")  # type: ignore[misc]
-    def update(table: Any, rows: Any, grad: Any, scale: Any, rate: Any, momentum: Any, epsilon: Any) -> None:
-        for i in range(rows.size):
-            state, of_row = table[rows[i]], grad[i]
-            weight, acc, velocity = state[0], state[1], state[2]
-            for j in range(of_row.size):
-                g = of_row[j] * scale
-                a = acc[j] + g * g
-                v = momentum * velocity[j] - rate * g / np.sqrt(a + epsilon)
-                acc[j] = a
-                velocity[j] = v
-                weight[j] += v
-
-    return update
+    def _numbers(self, scale: float) -> tuple[np.float32, ...]:
+        """What the compiled loops take after the arrays."""
+        return tuple(np.float32(number) for number in (scale, self.learning_rate, self.momentum, EPSILON))

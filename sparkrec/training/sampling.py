@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from sparkrec import compiled
+
 _CELLS_PER_ITEM = 8
 
 
@@ -34,6 +36,11 @@ class PopularitySampler:
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
         """int64 items of this shape, drawn independently."""
         u = torch.rand(shape, dtype=torch.float64, generator=generator, device=self.cumulative.device).view(-1)
+        if u.device.type == "cpu":
+            found = torch.empty(u.shape, dtype=torch.int64)
+            given = (u.numpy(), self.cumulative.numpy(), self.first.numpy(), self.last)
+            compiled.popular_items(*given, found.numpy())
+            return found.view(shape)
         cell = (u * (len(self.first) - 1)).long()
         lower = self.first[cell]
         open_cells = (lower != self.first[1:][cell]).nonzero().squeeze(1)

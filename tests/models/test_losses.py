@@ -55,7 +55,7 @@ def test_top1_hand_computed():
 def test_bpr_max_hand_computed():
     won = SHARES[0] * sigmoid(1) + SHARES[1] * sigmoid(2)
     expected = -math.log(won) + 1.5 * SHARES[1] * 1.0  # the regularisation sees the negatives' squares alone
-    loss, _ = losses.bpr_max(SCORES, FIRST, torch.ones(3), bpreg=1.5, elu=0.0)
+    loss, _ = losses.bpr_max(SCORES.clone(), FIRST, torch.ones(3), bpreg=1.5, elu=0.0)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -84,6 +84,16 @@ def test_bpr_max_of_a_target_far_ahead_is_near_zero():
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("wrong", [math.nan, INF])
+def test_bpr_max_of_a_score_that_is_no_number_is_none(wrong):
+    # Training ends where the loss is not finite: the compiled loop must not hide it.
+    for place in range(3):
+        scores = torch.tensor([[0.5, 1.0, 2.0]])
+        scores[0, place] = wrong
+        if place or wrong != INF:  # a target infinitely far ahead has won
+            assert not torch.isfinite(losses.bpr_max(scores, FIRST, torch.ones(3), bpreg=1.0, elu=0.5)[0])
+
+
 # ---- distinct candidates with counts are a column for each occurrence ------------------------------------------------
 
 
@@ -93,7 +103,7 @@ def plain(name, scores):
     r = torch.nn.functional.elu(scores, 0.5) if name == "bpr-max, elu" else scores
     ahead = r.diagonal()[:, None] - r
     s = torch.softmax(r.masked_fill(own, -INF), dim=1)
-    mean = (~own) / (r.shape[1] - 1)
+    mean = (~own).to(r.dtype) / (r.shape[1] - 1)
     if name == "bpr":
         return -(mean * torch.sigmoid(ahead).log()).sum()
     if name == "top1":
@@ -119,17 +129,21 @@ def candidates(n_batch=4, n_extra=9, n_items=7, seed=3):
     return len(rows), place
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", COUNTED)
-def test_loss_over_distinct_candidates_is_that_over_occurrences(name):
+def test_loss_over_distinct_candidates_is_that_over_occurrences(name, dtype):
     for seed in range(5):
         n, place = candidates(seed=seed)
         scores = (3 * torch.randn(4, n, generator=seeded(seed + 100))).double().requires_grad_()
         expected = plain(name, scores[:, place])
         expected.backward()
-        count = torch.bincount(place, minlength=n).double()
-        loss, grad = COUNTED[name](scores.detach().clone(), place[:4], count)
-        assert torch.allclose(loss, expected.detach())
-        assert torch.allclose(grad, scores.grad, atol=1e-9)
+        count = torch.bincount(place, minlength=n).to(dtype)
+        before = count.clone()
+        loss, grad = COUNTED[name](scores.detach().to(dtype, copy=True), place[:4], count)
+        rounding = 20 * torch.finfo(dtype).eps
+        assert loss.item() == pytest.approx(expected.item(), rel=rounding)
+        assert (grad.double() - scores.grad).abs().max() <= rounding * max(1, scores.grad.abs().max())
+        assert torch.equal(count, before)
 
 
 def test_cross_entropy_over_distinct_candidates_is_that_over_occurrences():

@@ -1,0 +1,296 @@
+"""Loops of a GRU's training step on the CPU, compiled by numba: one pass where PyTorch would need a dozen.
+
+They are compiled at their first call, which takes a second or two, and kept in numba's cache beside this file where
+that can be written. GPUs run PyTorch's operations instead, which the callers hold beside these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_NOWHERE = np.float32(-1e15)  # score of a positive that is no negative: it has no weight in the sums
+_FLOOR = np.float32(1e-24)  # keeps log(0) out of BPR-max
+
+
+def _compiled(reorder: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator for loops. With numpy's error model a division does not stop a loop of several lanes.
+
+    Args:
+        reorder: Whether sums may be reordered; not-a-number and infinity stay what they are.
+        options: Further ones of ``numba.njit``.
+    """
+    options |= {"nogil": True, "error_model": "numpy"}
+    options["fastmath"] = {"reassoc", "contract", "nsz", "arcp"} if reorder else False
+
+    def decorate(loop: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(loop)
+        except RuntimeError:  # no folder that the cache can be written to
+            return numba.njit(**options)(loop)
+
+    return decorate
+
+
+@_compiled(reorder=True, inline="always")
+def _exp(x: Any) -> Any:
+    """The exponential of float32 for loops of several lanes, in which PyTorch's and numpy's cannot be called.
+
+    exp(x) = 2^n exp(f) with |f| ≤ ln(2) / 2, and a polynomial for exp(f) (Cephes, expf.c), correct to 2 units in the
+    last place; what lies below −87 or above 88 is taken for these numbers.
+    """
+    x = np.float32(-87.0) if x < np.float32(-87.0) else x  # these leave not-a-number what it is
+    x = np.float32(88.0) if x > np.float32(88.0) else x
+    n = np.floor((x if x == x else _ZERO) * np.float32(1.44269504) + np.float32(0.5))
+    f = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * f + np.float32(1.3981999507e-3)
+    p = p * f + np.float32(8.3334519073e-3)
+    p = p * f + np.float32(4.1665795894e-2)
+    p = p * f + np.float32(1.6666665459e-1)
+    p = p * f + np.float32(5.0000001201e-1)
+    p = p * f * f + f + _ONE
+    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@_compiled(reorder=True, inline="always")
+def _tanh(x: Any) -> Any:
+    """The hyperbolic tangent of float32, near 0 by a polynomial (Cephes, tanhf.c), elsewhere by the exponential."""
+    z = x * x
+    p = np.float32(-5.70498872745e-3)
+    p = p * z + np.float32(2.06390887954e-2)
+    p = p * z - np.float32(5.37397155531e-2)
+    p = p * z + np.float32(1.33314422036e-1)
+    p = p * z - np.float32(3.33332819422e-1)
+    near = p * z * x + x
+    far = _ONE - _TWO / (_ONE + _exp(_TWO * x))
+    return near if abs(x) < np.float32(0.625) else far
+
+
+@_compiled(inline="always")
+def vector_update(
+    weight: Any, acc: Any, velocity: Any, grad: Any, scale: Any, rate: Any, momentum: Any, epsilon: Any
+) -> None:
+    """Adagrad with momentum (``training.optimizer``) on vectors: weights, accumulator, velocity, gradient, numbers."""
+    for j in range(grad.size):
+        g = grad[j] * scale
+        a = acc[j] + g * g
+        v = momentum * velocity[j] - rate * g / np.sqrt(a + epsilon)
+        acc[j] = a
+        velocity[j] = v
+        weight[j] += v
+
+
+@_compiled()
+def row_update(table: Any, rows: Any, grad: Any, scale: Any, rate: Any, momentum: Any, epsilon: Any) -> None:
+    """The same on the rows of a table [n, 3, width], whose numbers are given, by a gradient for each of them."""
+    for i in range(rows.size):
+        state = table[rows[i]]
+        vector_update(state[0], state[1], state[2], grad[i], scale, rate, momentum, epsilon)
+
+
+@_compiled()
+def step_rows(
+    inputs: Any, targets: Any, negatives: Any, seen: Any, rows: Any, place: Any, n_target: Any, n_sampled: Any,
+    input_place: Any, distinct: Any, distinct_place: Any,
+) -> Any:  # fmt: skip
+    """The distinct items of a step, in the order of their first occurrence.
+
+    The loop takes: inputs int64 [M], targets [N] and negatives [S], of a catalogue of n items; seen int32 [n], −1
+    everywhere, which it is again when the loop returns; and arrays to write to: rows int64 [M + N + S] (the distinct
+    targets and negatives, then the inputs that are none of them), place int64 [N] of the targets in them, n_target and
+    n_sampled float32 [N + S] (how often each of the first rows is a target, and a negative), input_place int64 [M] of
+    the inputs in the rows, distinct int64 [M] (the distinct inputs), and distinct_place int64 [M] (of the inputs in
+    these).
+    It returns how many rows there are of the first kind, of both, and how many distinct inputs.
+    """
+    n_rows, n_inputs = 0, 0
+    for i in range(inputs.size):
+        item = inputs[i]
+        if seen[item] < 0:
+            seen[item] = n_inputs
+            distinct[n_inputs] = item
+            n_inputs += 1
+        distinct_place[i] = seen[item]
+    for i in range(n_inputs):
+        seen[distinct[i]] = -1
+    for i in range(targets.size):
+        item = targets[i]
+        if seen[item] < 0:
+            seen[item] = n_rows
+            rows[n_rows], n_target[n_rows], n_sampled[n_rows] = item, 0.0, 0.0
+            n_rows += 1
+        place[i] = seen[item]
+        n_target[seen[item]] += 1.0
+    for i in range(negatives.size):
+        item = negatives[i]
+        if seen[item] < 0:
+            seen[item] = n_rows
+            rows[n_rows], n_target[n_rows], n_sampled[n_rows] = item, 0.0, 0.0
+            n_rows += 1
+        n_sampled[seen[item]] += 1.0
+    n_candidates = n_rows
+    for i in range(inputs.size):
+        item = inputs[i]
+        if seen[item] < 0:
+            seen[item] = n_rows
+            rows[n_rows] = item
+            n_rows += 1
+        input_place[i] = seen[item]
+    for i in range(n_rows):
+        seen[rows[i]] = -1
+    return n_candidates, n_rows, n_inputs
+
+
+@_compiled()
+def popular_items(u: Any, cumulative: Any, first: Any, last: Any, items: Any) -> None:
+    """The items at places of a cumulative distribution, for ``training.sampling``.
+
+    The loop takes: u float64 [S] in [0, 1); cumulative float64 [n]; first int32 [cells + 1], the item at the lower
+    border of each of the equal cells of [0, 1); the last item there is; and the array int64 [S] to write to.
+    """
+    total, cells = cumulative[-1], first.size - 1
+    for i in range(u.size):
+        cell = int(u[i] * cells)
+        low, high = first[cell], first[cell + 1]
+        if low != high:
+            place = u[i] * total
+            while low < high:  # the first item whose sum is above the place
+                middle = (low + high) // 2
+                if cumulative[middle] > place:
+                    high = middle
+                else:
+                    low = middle + 1
+        items[i] = min(low, last)
+
+
+@_compiled()
+def dropout(lanes: Any, key: Any, keep: Any, value: Any, mask: Any) -> None:
+    """Dropout masks that depend on a lane, a column and a key alone, so on no rank.
+
+    The loop takes: lanes int64 [B]; the key; the share to keep; the value of what is kept; and the mask float32
+    [B, width] to write to. Each place is kept where a hash of (key, lane, column), the finaliser of MurmurHash3
+    (Appleby 2011), lies below the share of 2^32.
+    """
+    width = np.uint32(mask.shape[1])
+    low, high = np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32))
+    limit = np.uint32(min(keep * 4294967296.0, 4294967295.0))
+    for i in range(lanes.size):
+        first = np.uint32(lanes[i]) * width
+        for j in range(mask.shape[1]):
+            h = np.uint32((first + np.uint32(j)) * np.uint32(0x9E3779B1)) ^ low
+            h ^= h >> np.uint32(16)
+            h = np.uint32(h * np.uint32(0x85EBCA6B))
+            h ^= (h >> np.uint32(13)) ^ high
+            h = np.uint32(h * np.uint32(0xC2B2AE35))
+            h ^= h >> np.uint32(16)
+            mask[i, j] = value if h < limit else np.float32(0.0)
+
+
+@_compiled(inline="always")
+def _top_key(bits: Any) -> Any:
+    """The largest of float32 numbers by their bits: integers compare in lanes, and not-a-number is the largest."""
+    top = np.int32(-2147483647)
+    for j in range(bits.size):
+        key = bits[j] ^ ((bits[j] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        top = max(top, key)
+    return top
+
+
+@_compiled(reorder=True)
+def bpr_max(scores: Any, target: Any, count: Any, bpreg: Any, elu: Any, grad: Any) -> Any:
+    """BPR-max of ``models.losses`` with its gradient, a row of scores at a time, which stays in the cache.
+
+    The loop takes: scores float32 [B, C], C > 1, which it overwrites; target int64 [B]; count float32 [C], which is as
+    before when it returns; bpreg; the α of the ELU, or 0; and the gradient [B, C] to write to. It returns the loss.
+    """
+    total, n = 0.0, scores.shape[1]
+    squares = np.empty(n, np.float32)
+    for b in range(scores.shape[0]):
+        r, g, c = scores[b], grad[b], target[b]
+        own = r[c]
+        count[c] -= _ONE  # how often the target is a negative, too
+        if count[c] <= _ZERO:
+            r[c] = _NOWHERE
+        key = _top_key(r.view(np.int32))
+        top = np.int32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+        if elu > _ZERO:
+            top = top if top > _ZERO else elu * (_exp(top) - _ONE)
+            own = own if own > _ZERO else elu * (_exp(own) - _ONE)
+        ahead = _exp(min(top - own, np.float32(80.0)))
+        total_w, won, lost, reg = _ZERO, _ZERO, _ZERO, _ZERO
+        for j in range(n):
+            x = r[j]
+            if elu > _ZERO:
+                x = x if x > _ZERO else elu * (_exp(min(x, _ZERO)) - _ONE)
+                r[j] = x
+            e = _exp(x - top)
+            sigma = _ONE / (_ONE + e * ahead)
+            w = e * count[j]
+            square = sigma * sigma
+            total_w += w
+            won += w * sigma
+            lost += w * square
+            reg += w * x * x
+            g[j] = w
+            squares[j] = square
+        inverse = _ONE / total_w
+        won, lost, reg = won * inverse + _FLOOR, lost * inverse, reg * inverse
+        total += bpreg * reg - np.log(won)
+        flat, bent, pair = (_ONE - bpreg * reg) * inverse, bpreg * inverse, inverse / won
+        for j in range(n):
+            x = r[j]
+            d = g[j] * (flat + bent * x * (x + _TWO) - pair * squares[j])
+            g[j] = d if elu <= _ZERO or x > _ZERO else d * (x + elu)
+        d = lost / won - _ONE
+        g[c] += d if elu <= _ZERO or own > _ZERO else d * (own + elu)
+        count[c] += _ONE
+    return total
+
+
+@_compiled(reorder=True)
+def gates(of_input: Any, of_hidden: Any, h: Any, reset: Any, update: Any, new: Any, out: Any) -> None:
+    """A GRU layer from its gates' sums on, as ``torch.nn.GRUCell``: h' = (1 - z) n + z h.
+
+    The loop takes, all float32: of_input [B, 3H] and of_hidden [B, 3H] (reset, update, new) and h [B, H]; and the
+    arrays [B, H] to write to: reset, update, new and h'.
+    """
+    width = h.shape[1]
+    for b in range(h.shape[0]):
+        i, hidden = of_input[b], of_hidden[b]
+        for j in range(width):
+            r = _ONE / (_ONE + _exp(-(i[j] + hidden[j])))
+            z = _ONE / (_ONE + _exp(-(i[width + j] + hidden[width + j])))
+            n = _tanh(i[2 * width + j] + r * hidden[2 * width + j])
+            reset[b, j], update[b, j], new[b, j] = r, z, n
+            out[b, j] = n + z * (h[b, j] - n)
+
+
+@_compiled(reorder=True)
+def gates_backward(
+    d_out: Any, h: Any, reset: Any, update: Any, new: Any, hidden_new: Any, d_input: Any, d_hidden: Any,
+    sum_input: Any, sum_hidden: Any,
+) -> None:  # fmt: skip
+    """The gradients of the gates' sums of ``gates``.
+
+    The loop takes, all float32: d_out, h, reset, update and new [B, H], hidden_new [B, H] (the last third of
+    of_hidden); and arrays to write to: the gradients of of_input and of of_hidden, [B, 3H], and their sums [3H].
+    """
+    width = h.shape[1]
+    sum_input[:] = 0.0
+    sum_hidden[:] = 0.0
+    for b in range(h.shape[0]):
+        for j in range(width):
+            d, r, z, n = d_out[b, j], reset[b, j], update[b, j], new[b, j]
+            d_new = d * (_ONE - z) * (_ONE - n * n)
+            d_update = d * (h[b, j] - n) * z * (_ONE - z)
+            d_reset = d_new * hidden_new[b, j] * r * (_ONE - r)
+            d_input[b, j], d_input[b, width + j], d_input[b, 2 * width + j] = d_reset, d_update, d_new
+            d_hidden[b, j], d_hidden[b, width + j], d_hidden[b, 2 * width + j] = d_reset, d_update, d_new * r
+        for j in range(3 * width):
+            sum_input[j] += d_input[b, j]
+            sum_hidden[j] += d_hidden[b, j]
