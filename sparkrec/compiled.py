@@ -1,7 +1,8 @@
 """Loops of a GRU's training step on the CPU, compiled by numba: one pass where PyTorch would need a dozen.
 
-They are compiled at their first call, which takes a second or two, and kept in numba's cache beside this file where
-that can be written. GPUs run PyTorch's operations instead, which the callers hold beside these.
+They are compiled at their first call, which takes a second or two each, and kept in numba's cache beside this file
+where that can be written; ``load`` makes all of them ready before a training begins. GPUs run PyTorch's operations
+instead, which the callers hold beside these.
 """
 
 from __future__ import annotations
@@ -91,6 +92,16 @@ def row_update(table: Any, rows: Any, grad: Any, scale: Any, rate: Any, momentum
     for i in range(rows.size):
         state = table[rows[i]]
         vector_update(state[0], state[1], state[2], grad[i], scale, rate, momentum, epsilon)
+
+
+@_compiled()
+def add_rows(table: Any, rows: Any, added: Any) -> None:
+    """Adds ``added`` [A, width] to the rows of a table with these numbers, int64 [A]; what is outside, to none."""
+    for i in range(rows.size):
+        if 0 <= rows[i] < table.shape[0]:
+            row, more = table[rows[i]], added[i]
+            for j in range(more.size):
+                row[j] += more[j]
 
 
 @_compiled()
@@ -202,16 +213,16 @@ def _top_key(bits: Any) -> Any:
 
 
 @_compiled(reorder=True)
-def bpr_max(scores: Any, target: Any, count: Any, bpreg: Any, elu: Any, grad: Any) -> Any:
+def bpr_max(scores: Any, target: Any, count: Any, bpreg: Any, elu: Any) -> Any:
     """BPR-max of ``models.losses`` with its gradient, a row of scores at a time, which stays in the cache.
 
-    The loop takes: scores float32 [B, C], C > 1, which it overwrites; target int64 [B]; count float32 [C], which is as
-    before when it returns; bpreg; the α of the ELU, or 0; and the gradient [B, C] to write to. It returns the loss.
+    The loop takes: scores float32 [B, C], C > 1, over which it writes the gradient; target int64 [B]; count float32
+    [C], which is as before when it returns; bpreg; and the α of the ELU, or 0. It returns the loss.
     """
     total, n = 0.0, scores.shape[1]
-    squares = np.empty(n, np.float32)
+    weights, squares = np.empty(n, np.float32), np.empty(n, np.float32)
     for b in range(scores.shape[0]):
-        r, g, c = scores[b], grad[b], target[b]
+        r, c = scores[b], target[b]
         own = r[c]
         count[c] -= _ONE  # how often the target is a negative, too
         if count[c] <= _ZERO:
@@ -236,7 +247,7 @@ def bpr_max(scores: Any, target: Any, count: Any, bpreg: Any, elu: Any, grad: An
             won += w * sigma
             lost += w * square
             reg += w * x * x
-            g[j] = w
+            weights[j] = w
             squares[j] = square
         inverse = _ONE / total_w
         won, lost, reg = won * inverse + _FLOOR, lost * inverse, reg * inverse
@@ -244,10 +255,10 @@ def bpr_max(scores: Any, target: Any, count: Any, bpreg: Any, elu: Any, grad: An
         flat, bent, pair = (_ONE - bpreg * reg) * inverse, bpreg * inverse, inverse / won
         for j in range(n):
             x = r[j]
-            d = g[j] * (flat + bent * x * (x + _TWO) - pair * squares[j])
-            g[j] = d if elu <= _ZERO or x > _ZERO else d * (x + elu)
+            d = weights[j] * (flat + bent * x * (x + _TWO) - pair * squares[j])
+            r[j] = d if elu <= _ZERO or x > _ZERO else d * (x + elu)
         d = lost / won - _ONE
-        g[c] += d if elu <= _ZERO or own > _ZERO else d * (own + elu)
+        r[c] += d if elu <= _ZERO or own > _ZERO else d * (own + elu)
         count[c] += _ONE
     return total
 
@@ -294,3 +305,21 @@ def gates_backward(
         for j in range(3 * width):
             sum_input[j] += d_input[b, j]
             sum_hidden[j] += d_hidden[b, j]
+
+
+def load() -> None:
+    """Calls every loop on next to nothing, with the types of a training, so that none is compiled in its midst."""
+    rows, vector = np.zeros((1, 3), np.float32), np.zeros(3, np.float32)
+    seen, numbers = np.full(1, -1, np.int32), np.zeros(1, np.int64)
+    four = [np.float32(0.0)] * 4
+    vector_update(*[vector.copy() for _ in range(4)], *four)
+    row_update(np.zeros((1, 3, 3), np.float32), numbers, rows, *four)
+    add_rows(rows.copy(), numbers, rows)
+    step_rows(numbers, numbers, numbers, seen, np.zeros(3, np.int64), numbers.copy(), np.zeros(2, np.float32),
+              np.zeros(2, np.float32), *[numbers.copy() for _ in range(3)])  # fmt: skip
+    popular_items(np.zeros(1), np.ones(1), np.zeros(2, np.int32), 0, numbers.copy())
+    dropout(numbers, np.uint64(0), 0.5, np.float32(2.0), rows.copy())
+    bpr_max(rows.copy(), numbers, np.ones(3, np.float32), np.float32(0.0), np.float32(0.0))
+    h, sums = np.zeros((2, 1), np.float32), np.zeros((2, 3), np.float32)
+    gates(sums, sums, h, *[h.copy() for _ in range(4)])
+    gates_backward(h, h, h, h, h, sums[:, 2:], sums.copy(), sums.copy(), vector.copy(), vector.copy())

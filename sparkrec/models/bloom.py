@@ -136,7 +136,7 @@ class BloomNetwork:
         for table, place, grad in zip(tables, places, found.weights.tables, strict=True):
             for column in place.unbind(1):
                 table.index_add_(0, column, grad)
-        return replace(found, weights=Parameters(tables, found.weights.flat))
+        return replace(found, tables=tables)
 
     def advance(
         self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor

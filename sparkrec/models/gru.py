@@ -20,6 +20,7 @@ from sparkrec.config import GruConfig
 from sparkrec.models.network import (
     NO_START,
     Batch,
+    Factored,
     Gradients,
     Mask,
     Parameters,
@@ -32,6 +33,7 @@ from sparkrec.models.network import (
     rows_of_both,
     rows_of_candidates,
     rows_of_inputs,
+    runs_compiled,
 )
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ def cell_forward(cell: Cell, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Te
     """One step of a layer, as ``torch.nn.GRUCell``: h' = (1 - z) n + z h. x: [B, in], h: [B, H] → [B, H]."""
     of_input = torch.addmm(cell.bias_ih, x, cell.weight_ih.t())
     of_hidden = torch.addmm(cell.bias_hh, h, cell.weight_hh.t())
-    if _runs_compiled(of_input, of_hidden, h):
+    if runs_compiled(of_input, of_hidden, h):
         reset, update, new, out = torch.empty(4, *h.shape)
         given = (of_input, of_hidden, h.contiguous())
         compiled.gates(*[t.numpy() for t in (*given, reset, update, new, out)])
@@ -97,7 +99,7 @@ def cell_backward(
     cell: Cell, tape: CellTape, d_out: torch.Tensor, grads: Cell, recurrent: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Writes the layer's gradient into ``grads``; returns that of x [B, in] and, where asked for, that of h [B, H]."""
-    if _runs_compiled(d_out, tape.h):
+    if runs_compiled(d_out, tape.h):
         d_i, d_h = torch.empty(2, len(d_out), 3 * d_out.shape[1])
         given = (d_out.contiguous(), tape.h.contiguous(), tape.reset, tape.update, tape.new, tape.hidden_new)
         written = (d_i, d_h, grads.bias_ih, grads.bias_hh)
@@ -114,11 +116,6 @@ def cell_backward(
     torch.mm(d_h.t(), tape.h, out=grads.weight_hh)
     through = torch.addcmul(d_h @ cell.weight_hh, d_out, tape.update) if recurrent else None
     return d_i @ cell.weight_ih, through
-
-
-def _runs_compiled(*tensors: torch.Tensor) -> bool:
-    """Whether ``sparkrec.compiled`` takes these: float32 on the CPU, no part of an autograd graph."""
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 and not t.requires_grad for t in tensors)
 
 
 # ---- a first layer without an embedding ------------------------------------------------------------------------------
@@ -320,12 +317,8 @@ class GruNetwork:
                 tapes[-1].append(tape)
         items, bias = weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
         loss, d_scores = score_loss((x @ items.t()).add_(bias.t()))  # addmm takes longer
-        d_tables = tuple(torch.empty_like(table) for table in weights.tables)
-        torch.mm(d_scores.t(), x, out=d_tables[-2][: len(items)])
-        torch.sum(d_scores, 0, out=d_tables[-1][:, 0])
-        for d_table in d_tables[:-1]:  # rows of inputs, whose gradients are added up
-            d_table[len(items) if d_table is d_tables[-2] else 0 :].zero_()
         d, d_flat = d_scores @ items, torch.empty_like(weights.flat)
+        d_inputs = []
         through: list[torch.Tensor | None] = [None] * n  # what reaches a state from the step after
         for step in reversed(range(self.bptt)):
             part = d_flat if step == last else torch.empty_like(d_flat)
@@ -337,10 +330,18 @@ class GruNetwork:
                     layers[i], tapes[step][i], dropped(both, layer_masks[i]), grads[i], step > 0
                 )
                 through[i] = None if of_state is None else of_state.masked_fill_(begins[step], 0.0)
-            d_tables[0].index_add_(0, inputs[step], dropped(d, x_masks[step]))
+            d_inputs.append(dropped(d, x_masks[step]))
             if part is not d_flat:
                 d_flat += part
-        return Gradients(loss, Parameters(d_tables, d_flat), [*hidden[n:], *states])
+        d_bias = d_scores.sum(0, keepdim=True).t()
+        place, added = torch.cat(inputs[::-1]), torch.cat(d_inputs)
+        new_hidden = [*hidden[n:], *states]
+        if self.embedding == "constrained":
+            d_both = Factored(len(weights.tables[0]), d_scores, x, place, added)
+            return Gradients(loss, (d_both, d_bias), d_flat, new_hidden)
+        d_input = torch.zeros_like(weights.tables[0]).index_add_(0, place, added)
+        d_output = Factored(len(items), d_scores, x, place[:0], x[:0])
+        return Gradients(loss, (d_input, d_output, d_bias), d_flat, new_hidden)
 
     def advance(
         self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor

@@ -135,7 +135,7 @@ class ParallelNetwork:
         begin = sum(self._flat_sizes[:turn])
         part = slice(begin, begin + self._flat_sizes[turn])
         tables = tuple(g if t.trained else g[:0] for g, t in zip(found.weights.tables, touched, strict=True))
-        return Gradients(found.loss, Parameters(tables, found.weights.flat[part]), found.hidden, part)
+        return Gradients(found.loss, tables, found.flat[part], found.hidden, part)
 
     def advance(
         self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor

@@ -115,10 +115,10 @@ def bpr_max(
 def _bpr_max_compiled(
     scores: torch.Tensor, target: torch.Tensor, count: torch.Tensor, bpreg: float, elu: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in one pass over the scores."""
-    scores, count, grad = scores.contiguous(), count.contiguous(), torch.empty_like(scores)
-    given = (scores.numpy(), target.contiguous().numpy(), count.numpy(), np.float32(bpreg), np.float32(elu))
-    return torch.tensor(compiled.bpr_max(*given, grad.numpy()), dtype=scores.dtype), grad
+    """The same in one pass over the scores, over which it writes the gradient."""
+    grad = scores.contiguous()
+    given = (grad.numpy(), target.contiguous().numpy(), count.contiguous().numpy(), np.float32(bpreg), np.float32(elu))
+    return torch.tensor(compiled.bpr_max(*given), dtype=scores.dtype), grad
 
 
 def top1_max(scores: torch.Tensor, target: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ from sparkrec.models.network import Network, init_parameters, to_tensors
 from sparkrec.training import checkpoint
 from sparkrec.training.comm import Comm
 from sparkrec.training.feed import check_total, item_counts, read_files
-from sparkrec.training.gru_step import GruState, Trainer, make_batch, new_seen
+from sparkrec.training.gru_step import Batches, GruState, Trainer, new_seen
 from sparkrec.training.item_vectors import describe, read_item_vectors
 from sparkrec.training.lanes import LaneTable, chunks, lane_table, lanes_of_files, walk_lanes
 from sparkrec.training.launch import pick_device
@@ -167,17 +167,19 @@ def _run_epoch(
     places = table.places.to(device)
     seen = None if state.flat.is_cuda else new_seen(trainer.network.n_items)
     steps_per_chunk = max(1, _CHUNK_IDS // max(1, trainer.config.n_sample + len(table.order)))
-    total, events = torch.zeros((), dtype=torch.float64, device=device), 0
+    total, events, done = torch.zeros((), dtype=torch.float64, device=device), 0, 0
     steps = iter(progress(range(table.length), total=table.length, name=f"gru epoch {epoch}", rank=comm.rank))
     for chunk in chunks(table, steps_per_chunk, comm, bptt - 1):
         chunk = chunk.to(device)
         samples = trainer.sampler.draw((len(chunk.target), trainer.config.n_sample), draws)
-        for k, n_valid in enumerate(chunk.n_valid):
-            batch = make_batch(chunk, k, samples[k], places, epoch, next(steps), seen)
-            total += trainer.step(state, hidden, batch, drops, comm)
+        batches = Batches(chunk, samples, places, epoch, done, seen)
+        for n_valid, _ in zip(chunk.n_valid, steps, strict=False):
+            total += trainer.step(state, hidden, batches.take(), drops, comm, batches.prepare)
             events += n_valid
+        done += len(chunk.n_valid)
         if not torch.isfinite(total):
             raise UserError("training diverged", where=f"gru, epoch {epoch}", fix="lower gru.learning_rate")
+    next(steps, None)
     next(steps, None)
     state.settle()
     seconds = time.perf_counter() - began

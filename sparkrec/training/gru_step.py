@@ -7,7 +7,7 @@ that a step touches are the same set on every rank, and their gradients travel a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,9 @@ import torch
 from sparkrec import compiled
 from sparkrec.config import GruConfig
 from sparkrec.models import losses
-from sparkrec.models.network import NO_START, Batch, Gradients, Network, Parameters, Touched
+from sparkrec.models.network import NO_START, Batch, Network, Parameters, Touched
 from sparkrec.training.comm import Comm
+from sparkrec.training.gradient_sums import summed
 from sparkrec.training.lanes import NO_TARGET, Chunk
 from sparkrec.training.optimizer import AdagradMomentum
 from sparkrec.training.sampling import PopularitySampler
@@ -129,6 +130,37 @@ def make_batch(
     )
 
 
+class Batches:
+    """The steps of a chunk one after another, of which the next can be prepared while this rank waits for others."""
+
+    def __init__(
+        self,
+        chunk: Chunk,
+        samples: torch.Tensor,
+        places: torch.Tensor,
+        epoch: int,
+        first: int,
+        seen: torch.Tensor | None,
+    ) -> None:
+        """See ``make_batch``; ``samples`` are those of all steps, ``first`` is the number of the first in the epoch."""
+        self._make = lambda k: make_batch(chunk, k, samples[k], places, epoch, first + k, seen)
+        self._length, self._next = len(chunk.n_valid), 0
+        self._ready: Batch | None = None
+
+    def prepare(self) -> None:
+        """Makes the next batch, if there is one, and it is not made yet."""
+        if self._ready is None and self._next < self._length:
+            self._ready = self._make(self._next)
+
+    def take(self) -> Batch:
+        """The next batch."""
+        self.prepare()
+        batch, self._ready = self._ready, None
+        self._next += 1
+        assert batch is not None  # asked for as many as there are
+        return batch
+
+
 @dataclass(frozen=True)
 class _Items:
     """The distinct items of a step: as ``Batch``, with the places of all lanes."""
@@ -189,7 +221,9 @@ class Trainer:
 
     @classmethod
     def create(cls, network: Network, config: GruConfig, counts: torch.Tensor) -> Trainer:
-        """Builds the sampler, the optimizer and the tables of the log Q correction."""
+        """Builds the sampler, the optimizer and the tables of the log Q correction; loads what the steps call."""
+        if not counts.is_cuda:
+            compiled.load()
         sampler = PopularitySampler.from_counts(counts, config.sample_alpha)
         log_q = config.logq * counts.clamp_min(1).double().log()
         weights = ((-log_q).exp().float(), (-config.sample_alpha * log_q).exp().float())
@@ -198,7 +232,13 @@ class Trainer:
 
     @torch.no_grad()
     def step(
-        self, state: GruState, hidden: Sequence[torch.Tensor], batch: Batch, drops: torch.Generator, comm: Comm
+        self,
+        state: GruState,
+        hidden: Sequence[torch.Tensor],
+        batch: Batch,
+        drops: torch.Generator,
+        comm: Comm,
+        meanwhile: Callable[[], None] | None = None,
     ) -> torch.Tensor:
         """One step of all lanes: updates ``state`` and this rank's ``hidden`` states in place.
 
@@ -208,49 +248,34 @@ class Trainer:
             batch: The step.
             drops: Common generator of the dropout masks.
             comm: The ranks.
+            meanwhile: What to do where this rank would wait for others; not called where it does not.
 
         Returns:
             The loss summed over the lanes of all ranks.
         """
+        touched, masks = self.network.touched(batch), self._masks(batch, drops)
         state.settle()
-        touched = self.network.touched(batch)
         found = self.network.gradients(
             Parameters(tuple(map(_weights_at, state.rows, touched)), state.flat[0]),
             list(hidden) if batch.own is None else [h[batch.own] for h in hidden],
             batch,
             touched,
-            self._masks(batch, drops),
+            masks,
             lambda scores: self._loss(scores, batch),
         )
         # The mean is over all lanes, at an epoch's end too, when some have no event: so each event weighs the same.
         share = 1.0 / batch.n_lanes
-        if state.memory:
-            loss = self._update_part(state, state.memory, touched, found, share)
-        else:
-            loss, grads = _summed(comm, found)
-            for table, t, grad in zip(state.rows, touched, grads.tables, strict=True):
-                if t.trained:
-                    self.optimizer.step_rows(table, t.rows, grad, share)
-            weights, acc, velocity = state.flat[:, found.flat_part]
-            self.optimizer.step(weights, acc, velocity, grads.flat, share)
-        for h, new in zip(hidden, found.hidden, strict=True):
-            h.copy_(new) if batch.own is None else h.index_copy_(0, batch.own, new)
-        return loss
-
-    def _update_part(
-        self, state: GruState, memory: SharedMemory, touched: Sequence[Touched], found: Gradients, share: float
-    ) -> torch.Tensor:
-        """Updates this rank's part of the rows that the step touched, and of the flat vector; others do theirs."""
-        sent = [*found.weights.tables, found.weights.flat]
-        own = [memory.part_of(len(part)) for part in sent]
-        *tables, flat, loss = memory.sum_parts([*sent, found.loss.view(1)], [*own, slice(0, 1)])
-        for table, t, grad, mine in zip(state.rows, touched, tables, own, strict=False):
+        loss, grads, own = summed(found, comm, state.memory, batch.n_lanes, meanwhile)
+        for table, t, grad, mine in zip(state.rows, touched, grads.tables, own, strict=False):
             if t.trained:
                 self.optimizer.step_rows(table, t.rows[mine], grad, share)
         weights, acc, velocity = state.flat[:, found.flat_part][:, own[-1]]
-        self.optimizer.step(weights, acc, velocity, flat, share)
-        memory.arrive()
-        return loss[0]
+        self.optimizer.step(weights, acc, velocity, grads.flat, share)
+        if state.memory:
+            state.memory.arrive()
+        for h, new in zip(hidden, found.hidden, strict=True):
+            h.copy_(new) if batch.own is None else h.index_copy_(0, batch.own, new)
+        return loss
 
     def _loss(self, scores: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         if self.config.loss == "cross-entropy":
@@ -290,13 +315,3 @@ class Trainer:
 def _weights_at(table: torch.Tensor, touched: Touched) -> torch.Tensor:
     """The weights of the rows that a step touches: [R, width]."""
     return table[:, :1].index_select(0, touched.rows)[:, 0]
-
-
-def _summed(comm: Comm, found: Gradients) -> tuple[torch.Tensor, Parameters]:
-    """Sums the loss and all gradients over the ranks, in one message."""
-    if comm.size == 1:
-        return found.loss, found.weights
-    parts = [*found.weights.tables, found.weights.flat, found.loss]
-    sent = comm.allreduce_sum(torch.cat([part.reshape(-1) for part in parts]))
-    *tables, flat, loss = (s.view(p.shape) for s, p in zip(sent.split([p.numel() for p in parts]), parts, strict=True))
-    return loss, Parameters(tuple(tables), flat)

@@ -1,0 +1,102 @@
+"""The gradients of a step summed over the ranks: all of them on each rank or, where memory is shared, a part on each.
+
+The gradient of a table's rows as candidates is a product of scores' gradients and vectors, which are smaller than it
+while the lanes are few. Ranks that share memory give each other these, and each multiplies its own rows out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from sparkrec.models.network import Factored, Gradients, Parameters, multiplied_out
+from sparkrec.training.comm import Comm
+from sparkrec.training.shared_memory import SharedMemory
+
+
+def summed(
+    found: Gradients,
+    comm: Comm,
+    memory: SharedMemory | None,
+    n_lanes: int,
+    meanwhile: Callable[[], None] | None = None,
+) -> tuple[torch.Tensor, Parameters, list[slice]]:
+    """Sums a step over the ranks.
+
+    Args:
+        found: This rank's loss and gradients, of the same rows on all ranks.
+        comm: The ranks.
+        memory: Theirs, where they update one and the same weights, each a part.
+        n_lanes: Lanes of all ranks.
+        meanwhile: What to do while other ranks have not come so far yet; not called where nothing is waited for.
+
+    Returns:
+        The loss; the gradients; and which rows of each table, and last of the flat vector, these are of.
+    """
+    if memory:
+        return _own_parts(found, memory, n_lanes, meanwhile)
+    everything = [slice(None)] * (len(found.tables) + 1)
+    if comm.size == 1:
+        return found.loss, found.weights, everything
+    weights = found.weights
+    parts = [*weights.tables, weights.flat, found.loss]
+    sent = comm.allreduce_sum(torch.cat([part.reshape(-1) for part in parts]))
+    *tables, flat, loss = (s.view(p.shape) for s, p in zip(sent.split([p.numel() for p in parts]), parts, strict=True))
+    return loss, Parameters(tuple(tables), flat), everything
+
+
+def _own_parts(
+    found: Gradients, memory: SharedMemory, n_lanes: int, meanwhile: Callable[[], None] | None
+) -> tuple[torch.Tensor, Parameters, list[slice]]:
+    worth = all(_worth(t, n_lanes, memory.size) for t in found.tables if isinstance(t, Factored))
+    tables = found.tables if worth else found.weights.tables
+    if not memory.fits(_bytes_at_most(tables, found.flat, n_lanes)):
+        parts = [*found.weights.tables, found.flat]
+        own = [memory.part_of(len(part)) for part in parts]
+        *sums, flat, loss = memory.sum_parts([*parts, found.loss.view(1)], [*own, slice(0, 1)])
+        return loss[0], Parameters(tuple(sums), flat), own
+    lengths = [t.n_rows if isinstance(t, Factored) else len(t) for t in (*tables, found.flat)]
+    slices = [[memory.part_of(n, rank) for rank in range(memory.size)] for n in lengths]
+    sent: list[torch.Tensor | Sequence[torch.Tensor]] = [found.loss.view(1)]
+    for t, rows in zip((*tables, found.flat), slices, strict=True):
+        if isinstance(t, Factored):
+            sent += [[t.part(r).d_scores for r in rows], t.vectors, t.place, t.added]
+        else:
+            sent.append([t[r] for r in rows])
+    of_ranks = [iter(got) for got in memory.exchange(sent, meanwhile)]
+    loss = _sum([next(got) for got in of_ranks])[0]
+    sums = []
+    for t, rows in zip((*tables, found.flat), slices, strict=True):
+        if isinstance(t, Factored):
+            mine = rows[memory.rank]
+            got = [(next(g), next(g), next(g) - mine.start, next(g)) for g in of_ranks]
+            sums.append(multiplied_out([Factored(mine.stop - mine.start, *tensors) for tensors in got]))
+        else:
+            sums.append(_sum([next(got) for got in of_ranks]))
+    return loss, Parameters(tuple(sums[:-1]), sums[-1]), [rows[memory.rank] for rows in slices]
+
+
+def _worth(t: Factored, n_lanes: int, size: int) -> bool:
+    """Whether the factors of all lanes are smaller than the product; the same on all ranks."""
+    return n_lanes <= size * t.vectors.shape[1]
+
+
+def _bytes_at_most(tables: Sequence[torch.Tensor | Factored], flat: torch.Tensor, n_lanes: int) -> int:
+    """The same on all ranks, whatever the lanes of each."""
+    total = 4 * flat.numel()
+    for t in tables:
+        if isinstance(t, Factored):
+            back = 1 + len(t.place) // max(1, len(t.vectors))
+            total += n_lanes * (4 * t.d_scores.shape[1] + (4 * t.vectors.shape[1] + 8) * back)
+        else:
+            total += 4 * t.numel()
+    return total
+
+
+def _sum(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """In the order of the ranks, so that all have the same bits; a new tensor."""
+    total = parts[0] + parts[1]
+    for more in parts[2:]:
+        total.add_(more)
+    return total
