@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sparkrec.models.network import Factored, Gradients, Parameters, multiplied_out
+from sparkrec.models.network import Batch, Factored, Gradients, Parameters, multiplied_out
 from sparkrec.training.comm import Comm
 from sparkrec.training.shared_memory import SharedMemory
 
@@ -19,7 +19,7 @@ def summed(
     found: Gradients,
     comm: Comm,
     memory: SharedMemory | None,
-    n_lanes: int,
+    batch: Batch,
     meanwhile: Callable[[], None] | None = None,
 ) -> tuple[torch.Tensor, Parameters, list[slice]]:
     """Sums a step over the ranks.
@@ -28,14 +28,14 @@ def summed(
         found: This rank's loss and gradients, of the same rows on all ranks.
         comm: The ranks.
         memory: Theirs, where they update one and the same weights, each a part.
-        n_lanes: Lanes of all ranks.
+        batch: The step.
         meanwhile: What to do while other ranks have not come so far yet; not called where nothing is waited for.
 
     Returns:
         The loss; the gradients; and which rows of each table, and last of the flat vector, these are of.
     """
     if memory:
-        return _own_parts(found, memory, n_lanes, meanwhile)
+        return _own_parts(found, memory, batch, meanwhile)
     everything = [slice(None)] * (len(found.tables) + 1)
     if comm.size == 1:
         return found.loss, found.weights, everything
@@ -47,11 +47,11 @@ def summed(
 
 
 def _own_parts(
-    found: Gradients, memory: SharedMemory, n_lanes: int, meanwhile: Callable[[], None] | None
+    found: Gradients, memory: SharedMemory, batch: Batch, meanwhile: Callable[[], None] | None
 ) -> tuple[torch.Tensor, Parameters, list[slice]]:
-    worth = all(_worth(t, n_lanes, memory.size) for t in found.tables if isinstance(t, Factored))
+    worth = all(_worth(t, batch.n_lanes, memory.size) for t in found.tables if isinstance(t, Factored))
     tables = found.tables if worth else found.weights.tables
-    if not memory.fits(_bytes_at_most(tables, found.flat, n_lanes)):
+    if not memory.fits(_bytes_at_most(tables, found.flat, batch)):
         parts = [*found.weights.tables, found.flat]
         own = [memory.part_of(len(part)) for part in parts]
         *sums, flat, loss = memory.sum_parts([*parts, found.loss.view(1)], [*own, slice(0, 1)])
@@ -82,13 +82,13 @@ def _worth(t: Factored, n_lanes: int, size: int) -> bool:
     return n_lanes <= size * t.vectors.shape[1]
 
 
-def _bytes_at_most(tables: Sequence[torch.Tensor | Factored], flat: torch.Tensor, n_lanes: int) -> int:
-    """The same on all ranks, whatever the lanes of each."""
-    total = 4 * flat.numel()
+def _bytes_at_most(tables: Sequence[torch.Tensor | Factored], flat: torch.Tensor, batch: Batch) -> int:
+    """Bytes of a rank's message if it had all lanes: the same on all ranks, which must agree on the way."""
+    total, n_inputs = 4 * flat.numel(), batch.n_lanes * (1 + len(batch.past))
     for t in tables:
         if isinstance(t, Factored):
-            back = 1 + len(t.place) // max(1, len(t.vectors))
-            total += n_lanes * (4 * t.d_scores.shape[1] + (4 * t.vectors.shape[1] + 8) * back)
+            width = t.vectors.shape[1]
+            total += 4 * batch.n_lanes * (t.d_scores.shape[1] + width) + n_inputs * (4 * width + 8)
         else:
             total += 4 * t.numel()
     return total

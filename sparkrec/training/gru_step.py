@@ -265,7 +265,7 @@ class Trainer:
         )
         # The mean is over all lanes, at an epoch's end too, when some have no event: so each event weighs the same.
         share = 1.0 / batch.n_lanes
-        loss, grads, own = summed(found, comm, state.memory, batch.n_lanes, meanwhile)
+        loss, grads, own = summed(found, comm, state.memory, batch, meanwhile)
         for table, t, grad, mine in zip(state.rows, touched, grads.tables, own, strict=False):
             if t.trained:
                 self.optimizer.step_rows(table, t.rows[mine], grad, share)
@@ -294,7 +294,7 @@ class Trainer:
         return losses.sampled_cross_entropy(scores, batch.target, weight.log(), log_expected)
 
     def _masks(self, batch: Batch, drops: torch.Generator) -> list[torch.Tensor | None]:
-        """The network's dropout masks, drawn for all lanes, of which this rank's."""
+        """The network's dropout masks of this rank's lanes, the same on any number of ranks."""
         masks: list[torch.Tensor | None] = []
         for mask in self.network.masks:
             if mask.rate == 0:

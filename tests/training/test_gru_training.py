@@ -103,7 +103,8 @@ def test_gradients_that_go_back_are_the_same_on_any_number_of_ranks_and_in_any_c
     config = dataclasses.replace(SMALL, lanes=7, embedding=mode, bptt=3, dropout_embedding=0.3, dropout_hidden=0.2)
     sessions = random_sessions(40, N_ITEMS, seed=40)
     expected, history = trained_on(1, tmp_path, sessions, config, n_files=6)
-    again = [trained_on(ranks, tmp_path, sessions, config, n_files=6) for ranks in (2, 3)]
+    sides = ((2, 0), (3, 0), (2, 1 << 20), (3, 512))
+    again = [trained_on(ranks, tmp_path, sessions, config, n_files=6, slot_bytes=slot) for ranks, slot in sides]
     monkeypatch.setattr(gru, "_CHUNK_IDS", 1)  # a chunk a step
     (tmp_path / "steps").mkdir()
     again.append(trained_on(1, tmp_path / "steps", sessions, config, n_files=6))
