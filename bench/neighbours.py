@@ -18,10 +18,10 @@ import shutil
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _invoices import read_invoices
 from _measure import last_line, machine, say
 from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import csr_matrix
@@ -43,7 +43,7 @@ K = 20
 def main() -> None:
     """Measures and prints."""
     options = arguments()
-    train, truth = read_invoices(options)
+    train, truth = read_invoices(options.data, options.cutoff)
     n_users, n_items = (int(train[name].max()) + 1 for name in ("user_idx", "item_idx"))
     say(f"{n_users} customers x {n_items} products, {len(train)} pairs; {machine()}")
     conf = {"spark.driver.memory": "2g", "spark.sql.shuffle.partitions": str(2 * options.cores)}
@@ -83,22 +83,6 @@ def arguments() -> argparse.Namespace:
     for name, value in {"k1": 1.2, "b": 0.75}.items():
         parser.add_argument(f"--{name}", type=float, default=value)
     return parser.parse_args()
-
-
-def read_invoices(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Training pairs ``(user_idx, item_idx, confidence)``, and the new pairs of known customers and products."""
-    paths = sorted(Path(options.data).glob("*.csv*"))
-    rows = pd.concat([pd.read_csv(path, dtype={"InvoiceNo": str, "StockCode": str}) for path in paths])
-    bought = rows["CustomerID"].notna() & (rows["Quantity"] > 0) & (rows["UnitPrice"] > 0)
-    rows = rows[bought & ~rows["InvoiceNo"].str.startswith("C")]
-    early = pd.to_datetime(rows["InvoiceDate"]) < pd.Timestamp(options.cutoff)
-    users, items = (pd.Index(rows.loc[early, name].unique()).sort_values() for name in ("CustomerID", "StockCode"))
-    numbers = {"user_idx": users.get_indexer(rows["CustomerID"]), "item_idx": items.get_indexer(rows["StockCode"])}
-    pairs = pd.DataFrame({**numbers, "early": early}).astype("int32")
-    known = pairs[(pairs["user_idx"] >= 0) & (pairs["item_idx"] >= 0)]
-    first = known.sort_values("early", ascending=False, kind="stable").drop_duplicates(["user_idx", "item_idx"])
-    train = first.loc[first["early"] == 1, ["user_idx", "item_idx"]].assign(confidence=np.float32(1.0))
-    return train, first.loc[first["early"] == 0, ["user_idx", "item_idx"]]
 
 
 def ours(
