@@ -11,7 +11,9 @@ from tests.nights import make_place
 pytestmark = pytest.mark.slow
 
 ALONE = "--only=train_gru"
-SETTINGS = ("models=[gru]", "gru.epochs=40", "evaluation.refit=false", "train.ranks=2", "gru.dropout_hidden=0.2")
+# No ELU: at a score of 0 its slope jumps, and a rounding there becomes a difference that later epochs carry on.
+SETTINGS = ("models=[gru]", "gru.epochs=40", "evaluation.refit=false", "train.ranks=2", "gru.dropout_hidden=0.2",
+            "gru.elu=0.0")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def assert_weights(place, expected):
     ours = load_model(str(model_of(place)))[0]
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.allclose(ours[name], value, atol=2e-3), name
+        assert torch.allclose(ours[name], value, atol=1e-4), name
 
 
 def test_a_killed_rank_ends_the_night_with_a_line_and_the_next_goes_on_past_a_damaged_checkpoint(
