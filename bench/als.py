@@ -43,11 +43,11 @@ def main() -> None:
     spark = build_session(SparkConfig(master=f"local[{options.cores}]", app_name="bench-als", conf=conf))
     work = tempfile.mkdtemp(prefix="bench-als-")
     try:
-        train, held_out = (
-            read_invoices(options.data, options.cutoff, options.half_life) if options.data else draw(options)
-        )
         if options.data:
+            train, held_out = read_invoices(options.data, options.cutoff, options.half_life)
             options.users, options.items = (int(train[name].max()) + 1 for name in ("user_idx", "item_idx"))
+        else:
+            train, held_out = draw(options)
         say(f"{options.users} users x {options.items} items, {len(train)} pairs, rank {options.rank}; {machine()}")
         frame = spark.createDataFrame(train).persist()
         truth = spark.createDataFrame(held_out).persist()

@@ -104,6 +104,22 @@ def add_rows(table: Any, rows: Any, added: Any) -> None:
                 row[j] += more[j]
 
 
+@_compiled(inline="always")
+def _number(items: Any, seen: Any, given: Any, distinct: Any, place: Any) -> Any:
+    """Numbers items that have none in ``seen`` from ``given`` on; returns how many numbers there are then.
+
+    A new item goes to its number in ``distinct``, and the number of each of the items into ``place``.
+    """
+    for i in range(items.size):
+        item = items[i]
+        if seen[item] < 0:
+            seen[item] = given
+            distinct[given] = item
+            given += 1
+        place[i] = seen[item]
+    return given
+
+
 @_compiled()
 def step_rows(
     inputs: Any, targets: Any, negatives: Any, seen: Any, rows: Any, place: Any, n_target: Any, n_sampled: Any,
@@ -119,39 +135,16 @@ def step_rows(
     these).
     It returns how many rows there are of the first kind, of both, and how many distinct inputs.
     """
-    n_rows, n_inputs = 0, 0
-    for i in range(inputs.size):
-        item = inputs[i]
-        if seen[item] < 0:
-            seen[item] = n_inputs
-            distinct[n_inputs] = item
-            n_inputs += 1
-        distinct_place[i] = seen[item]
+    n_inputs = _number(inputs, seen, 0, distinct, distinct_place)
     for i in range(n_inputs):
         seen[distinct[i]] = -1
-    for i in range(targets.size):
-        item = targets[i]
-        if seen[item] < 0:
-            seen[item] = n_rows
-            rows[n_rows], n_target[n_rows], n_sampled[n_rows] = item, 0.0, 0.0
-            n_rows += 1
-        place[i] = seen[item]
-        n_target[seen[item]] += 1.0
-    for i in range(negatives.size):
-        item = negatives[i]
-        if seen[item] < 0:
-            seen[item] = n_rows
-            rows[n_rows], n_target[n_rows], n_sampled[n_rows] = item, 0.0, 0.0
-            n_rows += 1
-        n_sampled[seen[item]] += 1.0
-    n_candidates = n_rows
-    for i in range(inputs.size):
-        item = inputs[i]
-        if seen[item] < 0:
-            seen[item] = n_rows
-            rows[n_rows] = item
-            n_rows += 1
-        input_place[i] = seen[item]
+    negative_place = np.empty(negatives.size, np.int64)
+    n_candidates = _number(negatives, seen, _number(targets, seen, 0, rows, place), rows, negative_place)
+    for places, count in ((place, n_target), (negative_place, n_sampled)):
+        count[:n_candidates] = 0.0
+        for i in range(places.size):
+            count[places[i]] += 1.0
+    n_rows = _number(inputs, seen, n_candidates, rows, input_place)
     for i in range(n_rows):
         seen[rows[i]] = -1
     return n_candidates, n_rows, n_inputs

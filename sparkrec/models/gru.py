@@ -333,15 +333,24 @@ class GruNetwork:
             d_inputs.append(dropped(d, x_masks[step]))
             if part is not d_flat:
                 d_flat += part
+        inputs_back, d_back = torch.cat(inputs[::-1]), torch.cat(d_inputs)
+        tables = self._table_gradients(weights, d_scores, x, inputs_back, d_back)
+        return Gradients(loss, tables, d_flat, [*hidden[n:], *states])
+
+    def _table_gradients(
+        self,
+        weights: Parameters,
+        d_scores: torch.Tensor,
+        vectors: torch.Tensor,
+        inputs: torch.Tensor,
+        d_inputs: torch.Tensor,
+    ) -> tuple[torch.Tensor | Factored, ...]:
+        """The gradients of the tables' touched rows, of which the inputs' are ``inputs``."""
         d_bias = d_scores.sum(0, keepdim=True).t()
-        place, added = torch.cat(inputs[::-1]), torch.cat(d_inputs)
-        new_hidden = [*hidden[n:], *states]
         if self.embedding == "constrained":
-            d_both = Factored(len(weights.tables[0]), d_scores, x, place, added)
-            return Gradients(loss, (d_both, d_bias), d_flat, new_hidden)
-        d_input = torch.zeros_like(weights.tables[0]).index_add_(0, place, added)
-        d_output = Factored(len(items), d_scores, x, place[:0], x[:0])
-        return Gradients(loss, (d_input, d_output, d_bias), d_flat, new_hidden)
+            return Factored(len(weights.tables[0]), d_scores, vectors, inputs, d_inputs), d_bias
+        d_input = torch.zeros_like(weights.tables[0]).index_add_(0, inputs, d_inputs)
+        return d_input, Factored(d_scores.shape[1], d_scores, vectors, inputs[:0], vectors[:0]), d_bias
 
     def advance(
         self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor

@@ -92,11 +92,6 @@ class Factored:
     place: torch.Tensor  # int64 [A], rows to which
     added: torch.Tensor  # [A, width] is added; where there is no such row, nothing is
 
-    def part(self, rows: slice) -> Factored:
-        """The gradient of the rows from … to."""
-        columns = self.d_scores[:, rows.start : rows.stop]
-        return Factored(rows.stop - rows.start, columns, self.vectors, self.place - rows.start, self.added)
-
 
 def multiplied_out(parts: Sequence[Factored]) -> torch.Tensor:
     """The sum of gradients of the same rows, in their order: [R, width]."""

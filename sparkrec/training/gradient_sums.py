@@ -7,12 +7,13 @@ while the lanes are few. Ranks that share memory give each other these, and each
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from sparkrec.models.network import Batch, Factored, Gradients, Parameters, multiplied_out
 from sparkrec.training.comm import Comm
-from sparkrec.training.shared_memory import SharedMemory
+from sparkrec.training.shared_memory import SharedMemory, sum_in_order
 
 
 def summed(
@@ -52,7 +53,7 @@ def _own_parts(
     worth = all(_worth(t, batch.n_lanes, memory.size) for t in found.tables if isinstance(t, Factored))
     tables = found.tables if worth else found.weights.tables
     if not memory.fits(_bytes_at_most(tables, found.flat, batch)):
-        parts = [*found.weights.tables, found.flat]
+        parts = [*replace(found, tables=tables).weights.tables, found.flat]
         own = [memory.part_of(len(part)) for part in parts]
         *sums, flat, loss = memory.sum_parts([*parts, found.loss.view(1)], [*own, slice(0, 1)])
         return loss[0], Parameters(tuple(sums), flat), own
@@ -61,11 +62,11 @@ def _own_parts(
     sent: list[torch.Tensor | Sequence[torch.Tensor]] = [found.loss.view(1)]
     for t, rows in zip((*tables, found.flat), slices, strict=True):
         if isinstance(t, Factored):
-            sent += [[t.part(r).d_scores for r in rows], t.vectors, t.place, t.added]
+            sent += [[t.d_scores[:, r] for r in rows], t.vectors, t.place, t.added]
         else:
             sent.append([t[r] for r in rows])
     of_ranks = [iter(got) for got in memory.exchange(sent, meanwhile)]
-    loss = _sum([next(got) for got in of_ranks])[0]
+    loss = sum_in_order([next(got) for got in of_ranks])[0]
     sums = []
     for t, rows in zip((*tables, found.flat), slices, strict=True):
         if isinstance(t, Factored):
@@ -73,7 +74,7 @@ def _own_parts(
             got = [(next(g), next(g), next(g) - mine.start, next(g)) for g in of_ranks]
             sums.append(multiplied_out([Factored(mine.stop - mine.start, *tensors) for tensors in got]))
         else:
-            sums.append(_sum([next(got) for got in of_ranks]))
+            sums.append(sum_in_order([next(got) for got in of_ranks]))
     return loss, Parameters(tuple(sums[:-1]), sums[-1]), [rows[memory.rank] for rows in slices]
 
 
@@ -91,12 +92,4 @@ def _bytes_at_most(tables: Sequence[torch.Tensor | Factored], flat: torch.Tensor
             total += 4 * batch.n_lanes * (t.d_scores.shape[1] + width) + n_inputs * (4 * width + 8)
         else:
             total += 4 * t.numel()
-    return total
-
-
-def _sum(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """In the order of the ranks, so that all have the same bits; a new tensor."""
-    total = parts[0] + parts[1]
-    for more in parts[2:]:
-        total.add_(more)
     return total

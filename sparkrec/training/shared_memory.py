@@ -89,6 +89,14 @@ def _numpy_type(tensor: torch.Tensor) -> np.dtype:
     return tensor[:0].numpy().dtype if tensor.dim() else tensor.numpy().dtype
 
 
+def sum_in_order(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum of the ranks' tensors, as a new one: in the order of the ranks, so that all have the same bits."""
+    total = parts[0] + parts[1] if len(parts) > 1 else parts[0].clone()
+    for more in parts[2:]:
+        total.add_(more)
+    return total
+
+
 class SharedMemory:
     """A rank's side of it. All ranks make the same calls in the same order."""
 
@@ -158,9 +166,7 @@ class SharedMemory:
         results, begin = [], 0
         for part, rows, n in zip(parts, own, n_bytes, strict=True):
             theirs = [_of_bytes(one[begin : begin + n], part)[rows] for one in sent]
-            results.append(theirs[0] + theirs[1] if self.size > 1 else theirs[0].clone())
-            for more in theirs[2:]:
-                results[-1].add_(more)
+            results.append(sum_in_order(theirs))
             begin += n
         return results
 
