@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from sparkrec.report.markup import Markup, element
 
 WIDTH, HEIGHT = 460, 210
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 38
+RIGHT, TOP, BOTTOM = 10, 10, 38
+_LEFT = 52  # at least, before the plot
+_TITLE = 18  # of that, the y axis's title
+_DIGIT = 7  # the widest digit of the page's fonts at the size of a tick
 _LABELS = 6  # below the x axis, at most
 _TINY = 1e-300  # below it, steps cannot be told apart
 
@@ -56,29 +59,29 @@ def lines(
     """
     values = [v for s in series for v in s.values if v is not None]
     lowest = 0.0 if from_zero else min(values, default=0.0)
-    axis = ticks(lowest, max(values, default=1.0))
-    marks = [_line(one, labels, axis, digits) for one in reversed(series)]
-    body = [*_frame(axis, labels, _centres(len(labels), inset=0), x_title, y_title), *marks]
+    plot = _Plot(tuple(ticks(lowest, max(values, default=1.0))))
+    marks = [_line(one, labels, plot, digits) for one in reversed(series)]
+    body = [*_frame(plot, labels, plot.centres(len(labels), inset=0), x_title, y_title), *marks]
     return _figure(series, body, f"{y_title} by {x_title}")
 
 
 def columns(series: Sequence[Series], labels: Sequence[str], x_title: str, y_title: str, digits: int) -> Markup:
     """Columns from 0, side by side at each place, with a legend where there are several; arguments as of ``lines``."""
-    axis = ticks(0.0, max([v for s in series for v in s.values if v is not None], default=1.0) or 1.0)
-    step = (WIDTH - LEFT - RIGHT) / max(len(labels), 1)
+    plot = _Plot(tuple(ticks(0.0, max([v for s in series for v in s.values if v is not None], default=1.0) or 1.0)))
+    step = (WIDTH - plot.left - RIGHT) / max(len(labels), 1)
     width = step * 0.82 / len(series)
-    centres = _centres(len(labels), inset=step / 2)
+    centres = plot.centres(len(labels), inset=step / 2)
     marks = []
     for n, one in enumerate(series):
         for at, value in enumerate(one.values):
-            top = _y(value or 0.0, axis)
+            top = plot.y(value or 0.0)
             tip = element("title", f"{one.name}, {x_title} {labels[at]}: {value or 0.0:,.{digits}f}")
             x = centres[at] - width * len(series) / 2 + n * width
             marks.append(
                 element("rect", tip, class_=one.style, x=_px(x), y=_px(top), width=_px(max(width - 0.5, 0.5)),
                         height=_px(HEIGHT - BOTTOM - top))
             )  # fmt: skip
-    return _figure(series, [*_frame(axis, labels, centres, x_title, y_title), *marks], f"{y_title} by {x_title}")
+    return _figure(series, [*_frame(plot, labels, centres, x_title, y_title), *marks], f"{y_title} by {x_title}")
 
 
 def bar(value: float, largest: float, style: str) -> Markup:
@@ -146,21 +149,50 @@ def binned(counts: Sequence[tuple[int, int]], most: int = 24) -> list[tuple[str,
     return list(zip(labels, bins, strict=True))
 
 
-def shown_labels(labels: Sequence[str], most: int = _LABELS) -> list[int]:
+def shown_labels(labels: Sequence[str], most: int = _LABELS, left: float = _LEFT) -> list[int]:
     """The places whose labels are written: equally far apart, the last one among them, and none too wide."""
     if not labels:
         return []
     widest = max(len(label) for label in labels)
-    room = max(2, min(most * 2, int((WIDTH - LEFT - RIGHT) / (6.6 * widest + 14))))
+    room = max(2, min(most * 2, int((WIDTH - left - RIGHT) / (6.6 * widest + 14))))
     step = math.ceil(len(labels) / room)
     return list(range((len(labels) - 1) % step, len(labels), step))
 
 
-def _line(one: Series, labels: Sequence[str], axis: Sequence[float], digits: int) -> Markup:
-    centres = _centres(len(labels), inset=0)
-    points = [
-        (x, _y(v, axis), v, at) for at, (x, v) in enumerate(zip(centres, one.values, strict=True)) if v is not None
-    ]
+@dataclass(frozen=True)
+class _Plot:
+    """Where the numbers of a chart lie: the y axis takes the room that its own numbers need."""
+
+    axis: tuple[float, ...]
+
+    @property
+    def numbers(self) -> list[str]:
+        """The y axis's ticks as they are written."""
+        digits = max(0, -math.floor(math.log10(self.axis[1] - self.axis[0]) + 1e-9))
+        return [f"{value:,.{digits}f}" for value in self.axis]
+
+    @property
+    def left(self) -> float:
+        """Where the x axis begins."""
+        return max(_LEFT, _TITLE + _DIGIT * max(len(text) for text in self.numbers) + 6)
+
+    def centres(self, n: int, inset: float) -> list[float]:
+        """Places on the x axis: from edge to edge, or that far from the edges; a single one in the middle."""
+        low, high = self.left + inset, WIDTH - RIGHT - inset
+        if inset == 0:  # room for half a label
+            low, high = low + 16, high - 26
+        return [(low + high) / 2] if n == 1 else [low + (high - low) * i / (n - 1) for i in range(n)]
+
+    def y(self, value: float) -> float:
+        """The height of a value; what is not finite lies on the x axis."""
+        low, high = self.axis[0], self.axis[-1]
+        place = (value - low) / (high - low) if math.isfinite(value) else 0.0
+        return HEIGHT - BOTTOM - place * (HEIGHT - BOTTOM - TOP)
+
+
+def _line(one: Series, labels: Sequence[str], plot: _Plot, digits: int) -> Markup:
+    centres = plot.centres(len(labels), inset=0)
+    points = [(x, plot.y(v), v, at) for at, (x, v) in enumerate(zip(centres, one.values, strict=True)) if v is not None]
     path, before = "", None
     there = {at for _, _, _, at in points}
     for x, y, _, at in points:
@@ -176,22 +208,17 @@ def _line(one: Series, labels: Sequence[str], axis: Sequence[float], digits: int
     return element("g", element("path", d=path, class_="curve") if path else None, dots, class_=one.style)
 
 
-def _frame(
-    axis: Sequence[float], labels: Sequence[str], centres: Sequence[float], x_title: str, y_title: str
-) -> list[Markup]:
+def _frame(plot: _Plot, labels: Sequence[str], centres: Sequence[float], x_title: str, y_title: str) -> list[Markup]:
     """Grid lines with their numbers, the labels of the x axis, and the titles of both axes."""
-    digits = max(0, -math.floor(math.log10(axis[1] - axis[0]) + 1e-9))
-    found = []
-    for value in axis:
-        y = _px(_y(value, axis))
-        found.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
-        found.append(
-            element("text", f"{value:,.{digits}f}", x=LEFT - 6, y=y, class_="tick", text_anchor="end", dy="0.32em")
-        )
+    found, left = [], plot.left
+    for value, text in zip(plot.axis, plot.numbers, strict=True):
+        y = _px(plot.y(value))
+        found.append(element("line", class_="grid", x1=left, x2=WIDTH - RIGHT, y1=y, y2=y))
+        found.append(element("text", text, x=left - 6, y=y, class_="tick", text_anchor="end", dy="0.32em"))
     below = HEIGHT - BOTTOM
-    for at in shown_labels(labels):
+    for at in shown_labels(labels, left=left):
         found.append(element("text", labels[at], x=_px(centres[at]), y=below + 14, class_="tick", text_anchor="middle"))
-    middle = (LEFT + WIDTH - RIGHT) / 2
+    middle = (left + WIDTH - RIGHT) / 2
     found.append(element("text", x_title, x=_px(middle), y=HEIGHT - 6, class_="title", text_anchor="middle"))
     turned = f"rotate(-90 11 {_px((TOP + below) / 2)})"
     found.append(
@@ -215,20 +242,6 @@ def _key(one: Series) -> Markup:
         return element("rect", class_=one.style, x=4, y=0, width=12, height=10)
     dot = element("circle", class_="dot", cx=11, cy=5, r=3) if one.dots else None
     return element("g", element("path", d="M0 5L22 5", class_="curve"), dot, class_=one.style)
-
-
-def _centres(n: int, inset: float) -> list[float]:
-    """Places on the x axis: from edge to edge, or that far from the edges; a single one in the middle."""
-    low, high = LEFT + inset, WIDTH - RIGHT - inset
-    if inset == 0:  # room for half a label
-        low, high = low + 16, high - 26
-    return [(low + high) / 2] if n == 1 else [low + (high - low) * i / (n - 1) for i in range(n)]
-
-
-def _y(value: float, axis: Sequence[float]) -> float:
-    low, high = axis[0], axis[-1]
-    place = (value - low) / (high - low) if math.isfinite(value) else 0.0
-    return HEIGHT - BOTTOM - place * (HEIGHT - BOTTOM - TOP)
 
 
 def _px(value: float) -> str:
