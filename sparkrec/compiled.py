@@ -122,31 +122,43 @@ def _number(items: Any, seen: Any, given: Any, distinct: Any, place: Any) -> Any
 
 @_compiled()
 def step_rows(
-    inputs: Any, targets: Any, negatives: Any, seen: Any, rows: Any, place: Any, n_target: Any, n_sampled: Any,
-    input_place: Any, distinct: Any, distinct_place: Any,
+    inputs: Any, targets: Any, negatives: Any, here: Any, seen: Any, rows: Any, distinct: Any, count: Any, input: Any,
+    input_row: Any, target: Any,
 ) -> Any:  # fmt: skip
     """The distinct items of a step, in the order of their first occurrence.
 
-    The loop takes: inputs int64 [M], targets [N] and negatives [S], of a catalogue of n items; seen int32 [n], −1
-    everywhere, which it is again when the loop returns; and arrays to write to: rows int64 [M + N + S] (the distinct
-    targets and negatives, then the inputs that are none of them), place int64 [N] of the targets in them, n_target and
-    n_sampled float32 [N + S] (how often each of the first rows is a target, and a negative), input_place int64 [M] of
-    the inputs in the rows, distinct int64 [M] (the distinct inputs), and distinct_place int64 [M] (of the inputs in
-    these).
+    The loop takes: inputs int64 [back + 1, L], targets [L] and negatives [S], of a catalogue of n items; here int64
+    [B], the lanes of this rank; seen int32 [n], −1 everywhere, which it is again when the loop returns; and arrays to
+    write to: rows int64 [(back + 1) L + L + S] (the distinct targets and negatives, then the inputs that are none of
+    them), distinct int64 [(back + 1) L] (the distinct inputs), count float32 [2, L + S] (how often each of the first
+    rows is a target, and a negative), and of this rank's lanes the places input int64 [back + 1, B] of the inputs in
+    the distinct ones, input_row int64 [back + 1, B] of the inputs in the rows, and target int64 [B] in the rows.
     It returns how many rows there are of the first kind, of both, and how many distinct inputs.
     """
-    n_inputs = _number(inputs, seen, 0, distinct, distinct_place)
+    steps, n_lanes, n_here = inputs.shape[0], targets.size, here.size
+    place = np.empty(inputs.size + n_lanes + negatives.size, np.int64)
+    of_input, of_target = place[: inputs.size], place[inputs.size : inputs.size + n_lanes]
+    of_negative = place[inputs.size + n_lanes :]
+    n_inputs = _number(inputs.ravel(), seen, 0, distinct, of_input)
     for i in range(n_inputs):
         seen[distinct[i]] = -1
-    negative_place = np.empty(negatives.size, np.int64)
-    n_candidates = _number(negatives, seen, _number(targets, seen, 0, rows, place), rows, negative_place)
-    for places, count in ((place, n_target), (negative_place, n_sampled)):
-        count[:n_candidates] = 0.0
-        for i in range(places.size):
-            count[places[i]] += 1.0
-    n_rows = _number(inputs, seen, n_candidates, rows, input_place)
+    for t in range(steps):
+        for b in range(n_here):
+            input[t, b] = of_input[t * n_lanes + here[b]]
+    n_candidates = _number(negatives, seen, _number(targets, seen, 0, rows, of_target), rows, of_negative)
+    count[:, :n_candidates] = 0.0
+    for i in range(n_lanes):
+        count[0, of_target[i]] += 1.0
+    for i in range(negatives.size):
+        count[1, of_negative[i]] += 1.0
+    n_rows = _number(inputs.ravel(), seen, n_candidates, rows, of_input)
     for i in range(n_rows):
         seen[rows[i]] = -1
+    for t in range(steps):
+        for b in range(n_here):
+            input_row[t, b] = of_input[t * n_lanes + here[b]]
+    for b in range(n_here):
+        target[b] = of_target[here[b]]
     return n_candidates, n_rows, n_inputs
 
 
@@ -300,19 +312,21 @@ def gates_backward(
             sum_hidden[j] += d_hidden[b, j]
 
 
-def load() -> None:
-    """Calls every loop on next to nothing, with the types of a training, so that none is compiled in its midst."""
+def load(loss: str) -> None:
+    """Calls the loops of a training with this loss on next to nothing, so that none is compiled in its midst."""
     rows, vector = np.zeros((1, 3), np.float32), np.zeros(3, np.float32)
     seen, numbers = np.full(1, -1, np.int32), np.zeros(1, np.int64)
     four = [np.float32(0.0)] * 4
     vector_update(*[vector.copy() for _ in range(4)], *four)
     row_update(np.zeros((1, 3, 3), np.float32), numbers, rows, *four)
     add_rows(rows.copy(), numbers, rows)
-    step_rows(numbers, numbers, numbers, seen, np.zeros(3, np.int64), numbers.copy(), np.zeros(2, np.float32),
-              np.zeros(2, np.float32), *[numbers.copy() for _ in range(3)])  # fmt: skip
+    counts = np.zeros((2, 2), np.float32)
+    step_rows(numbers[None], numbers, numbers, numbers, seen, np.zeros(3, np.int64), numbers.copy(), counts,
+              numbers[None].copy(), numbers[None].copy(), numbers.copy())  # fmt: skip
     popular_items(np.zeros(1), np.ones(1), np.zeros(2, np.int32), 0, numbers.copy())
     dropout(numbers, np.uint64(0), 0.5, np.float32(2.0), rows.copy())
-    bpr_max(rows.copy(), numbers, np.ones(3, np.float32), np.float32(0.0), np.float32(0.0))
+    if loss == "bpr-max":
+        bpr_max(rows.copy(), numbers, np.ones(3, np.float32), np.float32(0.0), np.float32(0.0))
     h, sums = np.zeros((2, 1), np.float32), np.zeros((2, 3), np.float32)
     gates(sums, sums, h, *[h.copy() for _ in range(4)])
     gates_backward(h, h, h, h, h, sums[:, 2:], sums.copy(), sums.copy(), vector.copy(), vector.copy())

@@ -73,7 +73,7 @@ def cells_size(sizes: Sequence[tuple[int, int]]) -> int:
 
 def cells_of(sizes: Sequence[tuple[int, int]], flat: torch.Tensor) -> list[Cell]:
     """The layers as views into a flat vector (of weights, or of their gradients)."""
-    parts = iter(flat.split([n for n_in, w in sizes for n in (3 * w * n_in, 3 * w * w, 3 * w, 3 * w)]))
+    parts = iter(flat.split_with_sizes([n for n_in, w in sizes for n in (3 * w * n_in, 3 * w * w, 3 * w, 3 * w)]))
     return [
         Cell(next(parts).view(3 * w, n_in), next(parts).view(3 * w, w), next(parts), next(parts)) for n_in, w in sizes
     ]
@@ -305,8 +305,9 @@ class GruNetwork:
         one_hot = self.embedding == "none"
         x_masks, layer_masks = ([None] * self.bptt, masks) if one_hot else (masks[: self.bptt], masks[self.bptt :])
         past = touched[0].past
-        inputs = [*([] if past is None else past), touched[0].input]
-        begins = [(start != NO_START)[:, None] for start in (*batch.past_start, batch.start)]
+        inputs = [*([] if past is None or not last else past), touched[0].input]
+        starts = [*(batch.past_start if last else []), batch.start]  # iterating over no rows takes its time, too
+        begins = [start.bool().unsqueeze(1) for start in starts]  # all but NO_START, which is 0
         states, tapes = list(hidden[:n]), list[list[Tape]]()
         for step, (rows, mask) in enumerate(zip(inputs, x_masks, strict=True)):
             x = dropped(weights.tables[0].index_select(0, rows), mask)
@@ -333,7 +334,7 @@ class GruNetwork:
             d_inputs.append(dropped(d, x_masks[step]))
             if part is not d_flat:
                 d_flat += part
-        inputs_back, d_back = torch.cat(inputs[::-1]), torch.cat(d_inputs)
+        inputs_back, d_back = (torch.cat(inputs[::-1]), torch.cat(d_inputs)) if last else (inputs[0], d_inputs[0])
         tables = self._table_gradients(weights, d_scores, x, inputs_back, d_back)
         return Gradients(loss, tables, d_flat, [*hidden[n:], *states])
 
@@ -384,8 +385,10 @@ class GruNetwork:
 
     def _layers(self, flat: torch.Tensor) -> list[Layer]:
         """The layers as views into a flat vector."""
+        if not self._lookup_size:
+            return list[Layer](cells_of(self._sizes, flat))
         first, rest = flat.split([self._lookup_size, len(flat) - self._lookup_size])
-        return [*([lookup_of(self.layers[0], first)] if len(first) else []), *cells_of(self._sizes, rest)]
+        return [lookup_of(self.layers[0], first), *cells_of(self._sizes, rest)]
 
 
 def gru_network(config: GruConfig, n_items: int) -> GruNetwork:

@@ -199,7 +199,7 @@ def _run_epoch(trainer: Trainer, state: State, manifest: Manifest, comm: Comm, e
     draws = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     total, seen = 0.0, 0
     bar = iter(progress(range(plan.steps), total=plan.steps, name=f"content2vec epoch {epoch}", rank=comm.rank))
-    for steps in chunks_of_steps(plan, config.batch_size):
+    for steps in chunks_of_steps(plan):
         negatives = draw_negatives([trainer.group], config.negatives, len(steps), draws)
         for k, pairs in enumerate(pairs_of_steps(walks, plan, steps)):
             step = next(bar)

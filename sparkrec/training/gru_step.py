@@ -16,7 +16,7 @@ import torch
 from sparkrec import compiled
 from sparkrec.config import GruConfig
 from sparkrec.models import losses
-from sparkrec.models.network import NO_START, Batch, Network, Parameters, Touched
+from sparkrec.models.network import NO_START, Batch, Mask, Network, Parameters, Touched
 from sparkrec.training.comm import Comm
 from sparkrec.training.gradient_sums import summed
 from sparkrec.training.lanes import NO_TARGET, Chunk
@@ -108,25 +108,26 @@ def make_batch(
         lanes = places[own]
         compact = (valid.cumsum(0) - 1)[lanes]
         inputs, targets = inputs[:, valid], targets[valid]
-    found = _sorted_items(inputs, targets, samples) if seen is None else _seen_items(inputs, targets, samples, seen)
+    given = (inputs, targets, samples, compact)
+    found = _sorted_items(*given) if seen is None else _seen_items(*given, seen)
     return Batch(
         inputs=found.inputs,
         rows=found.rows,
         candidates=found.rows[: len(found.n_target)],
         n_target=found.n_target,
         n_sampled=found.n_sampled,
-        input=found.place[-1, compact],
-        input_row=found.row[-1, compact],
-        target=found.target[compact],
-        start=chunk.start[k + back][lanes],
+        input=found.place[-1],
+        input_row=found.row[-1],
+        target=found.target,
+        start=chunk.start[k + back].index_select(0, lanes),
         lanes=lanes,
         own=own,
         n_lanes=n_lanes,
         epoch=epoch,
         step=step,
-        past=found.place[:-1, compact],
-        past_row=found.row[:-1, compact],
-        past_start=chunk.start[k : k + back, lanes],
+        past=found.place[:-1],
+        past_row=found.row[:-1],
+        past_start=chunk.start[k : k + back, lanes] if back else chunk.start[:0, : len(lanes)],
     )
 
 
@@ -163,19 +164,19 @@ class Batches:
 
 @dataclass(frozen=True)
 class _Items:
-    """The distinct items of a step: as ``Batch``, with the places of all lanes."""
+    """The distinct items of a step: as ``Batch``, with the inputs of all steps looked back over."""
 
     inputs: torch.Tensor
     rows: torch.Tensor
     n_target: torch.Tensor
     n_sampled: torch.Tensor
-    place: torch.Tensor  # int64 [back + 1, L], of the inputs in ``inputs``
-    row: torch.Tensor  # int64 [back + 1, L], of the inputs in ``rows``
-    target: torch.Tensor  # int64 [L], of the targets in ``rows``
+    place: torch.Tensor  # int64 [back + 1, B], of the inputs in ``inputs``
+    row: torch.Tensor  # int64 [back + 1, B], of the inputs in ``rows``
+    target: torch.Tensor  # int64 [B], of the targets in ``rows``
 
 
-def _sorted_items(inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Tensor) -> _Items:
-    """On any device, by sorting."""
+def _sorted_items(inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Tensor, here: torch.Tensor) -> _Items:
+    """On any device, by sorting; ``here`` int64 [B]: which of the lanes are this rank's."""
     distinct, place = torch.unique(inputs, return_inverse=True)
     candidates, column = torch.unique(torch.cat([targets, samples]), return_inverse=True)
     n_target, n_sampled = (
@@ -184,8 +185,8 @@ def _sorted_items(inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Te
     row = torch.searchsorted(candidates, distinct).clamp_max_(len(candidates) - 1)
     new = candidates[row] != distinct
     row = torch.where(new, len(candidates) - 1 + new.cumsum(0), row)
-    rows = torch.cat([candidates, distinct[new]])
-    return _Items(distinct, rows, n_target, n_sampled, place, row[place], column[: len(targets)])
+    rows, place = torch.cat([candidates, distinct[new]]), place[:, here]
+    return _Items(distinct, rows, n_target, n_sampled, place, row[place], column[here])
 
 
 def new_seen(n_items: int) -> torch.Tensor:
@@ -193,18 +194,20 @@ def new_seen(n_items: int) -> torch.Tensor:
     return torch.full((n_items,), -1, dtype=torch.int32)
 
 
-def _seen_items(inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Tensor, seen: torch.Tensor) -> _Items:
+def _seen_items(
+    inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Tensor, here: torch.Tensor, seen: torch.Tensor
+) -> _Items:
     """On the CPU, in the order of their first occurrence: the same items, in another order."""
-    n_inputs, n = inputs.numel(), len(targets) + len(samples)
-    numbers = torch.empty(4 * n_inputs + n + len(targets), dtype=torch.int64)
-    rows, row, distinct, place, target = numbers.split([n_inputs + n, n_inputs, n_inputs, n_inputs, len(targets)])
-    counts = torch.empty(2, n)
-    given = (inputs.contiguous().view(-1), targets.contiguous(), samples.contiguous(), seen)
-    written = (rows, target, counts[0], counts[1], row, distinct, place)
-    n_candidates, n_rows, n_distinct = compiled.step_rows(*[t.numpy() for t in (*given, *written)])
-    n_target, n_sampled = counts[:, :n_candidates]
-    places = place.view(inputs.shape), row.view(inputs.shape)
-    return _Items(distinct[:n_distinct], rows[:n_rows], n_target, n_sampled, *places, target)
+    back, n_inputs, n, n_here = len(inputs), inputs.numel(), len(targets) + len(samples), len(here)
+    # Arrays and their parts are made faster than tensors, and each step makes a dozen.
+    rows, distinct, target = (np.empty(length, np.int64) for length in (n_inputs + n, n_inputs, n_here))
+    place, row = np.empty((2, back, n_here), np.int64)
+    counts = np.empty((2, n), np.float32)
+    given = (inputs.contiguous(), targets.contiguous(), samples.contiguous(), here, seen)
+    written = (rows, distinct, counts, place, row, target)
+    n_candidates, n_rows, n_distinct = compiled.step_rows(*[t.numpy() for t in given], *written)
+    arrays = (distinct[:n_distinct], rows[:n_rows], *counts[:, :n_candidates], place, row, target)
+    return _Items(*map(torch.from_numpy, arrays))
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ class Trainer:
     def create(cls, network: Network, config: GruConfig, counts: torch.Tensor) -> Trainer:
         """Builds the sampler, the optimizer and the tables of the log Q correction; loads what the steps call."""
         if not counts.is_cuda:
-            compiled.load()
+            compiled.load(config.loss)
         sampler = PopularitySampler.from_counts(counts, config.sample_alpha)
         log_q = config.logq * counts.clamp_min(1).double().log()
         weights = ((-log_q).exp().float(), (-config.sample_alpha * log_q).exp().float())
@@ -269,7 +272,8 @@ class Trainer:
         for table, t, grad, mine in zip(state.rows, touched, grads.tables, own, strict=False):
             if t.trained:
                 self.optimizer.step_rows(table, t.rows[mine], grad, share)
-        weights, acc, velocity = state.flat[:, found.flat_part][:, own[-1]]
+        part = range(state.flat.shape[1])[found.flat_part][own[-1]]
+        weights, acc, velocity = state.flat.narrow(1, part.start, len(part)).unbind()
         self.optimizer.step(weights, acc, velocity, grads.flat, share)
         if state.memory:
             state.memory.arrive()
@@ -295,21 +299,24 @@ class Trainer:
 
     def _masks(self, batch: Batch, drops: torch.Generator) -> list[torch.Tensor | None]:
         """The network's dropout masks of this rank's lanes, the same on any number of ranks."""
+        if drops.device.type != "cpu":
+            return [self._mask_on_device(mask, batch, drops) for mask in self.network.masks]
+        keys = torch.empty(len(self.network.masks), dtype=torch.int64).random_(generator=drops).numpy().view(np.uint64)
         masks: list[torch.Tensor | None] = []
-        for mask in self.network.masks:
-            if mask.rate == 0:
-                masks.append(None)
-                continue
+        for mask, key in zip(self.network.masks, keys, strict=True):
             kept = 1 - mask.rate
-            if drops.device.type == "cpu":
-                key = torch.empty((), dtype=torch.int64).random_(generator=drops).numpy().view(np.uint64)
-                drawn = torch.empty(len(batch.lanes), mask.width)
-                compiled.dropout(batch.lanes.numpy(), key[()], kept, np.float32(1 / kept), drawn.numpy())
-                masks.append(drawn)
-            else:
-                drawn = torch.rand(batch.n_lanes, mask.width, device=drops.device, generator=drops) < kept
-                masks.append((drawn if len(batch.lanes) == batch.n_lanes else drawn[batch.lanes]) * (1 / kept))
+            drawn = torch.empty(len(batch.lanes), mask.width) if mask.rate else None
+            if drawn is not None:
+                compiled.dropout(batch.lanes.numpy(), key, kept, np.float32(1 / kept), drawn.numpy())
+            masks.append(drawn)
         return masks
+
+    def _mask_on_device(self, mask: Mask, batch: Batch, drops: torch.Generator) -> torch.Tensor | None:
+        if mask.rate == 0:
+            return None
+        kept = 1 - mask.rate
+        drawn = torch.rand(batch.n_lanes, mask.width, device=drops.device, generator=drops) < kept
+        return (drawn if len(batch.lanes) == batch.n_lanes else drawn[batch.lanes]) * (1 / kept)
 
 
 def _weights_at(table: torch.Tensor, touched: Touched) -> torch.Tensor:

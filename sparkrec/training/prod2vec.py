@@ -160,7 +160,7 @@ def _run_epoch(trainer: Trainer, tables: Tables, manifest: Manifest, comm: Comm,
     total = torch.zeros((), dtype=torch.float64)
     seen = 0
     bar = iter(progress(range(plan.steps), total=plan.steps, name=f"prod2vec epoch {epoch}", rank=comm.rank))
-    for steps in chunks_of_steps(plan, config.batch_size):
+    for steps in chunks_of_steps(plan):
         for loss, n_pairs in _run_chunk(trainer, tables, walks, plan, steps, epoch, draws, comm):
             total, seen = total + loss, seen + n_pairs
             next(bar)

@@ -61,9 +61,9 @@ def plan_pairs(walks: dict[int, Walk], manifest: Manifest, comm: Comm, batch_siz
     return Plan.of(everyone, min(batch_size, max(SMALL_STEP, sum(everyone) // STEPS)))
 
 
-def chunks_of_steps(plan: Plan, batch_size: int) -> Iterator[range]:
+def chunks_of_steps(plan: Plan) -> Iterator[range]:
     """The steps of an epoch, some at a time, for what is made and told at once."""
-    at_once = max(1, _CHUNK_PAIRS // batch_size)
+    at_once = max(1, _CHUNK_PAIRS * plan.steps // max(1, sum(plan.examples)))
     for first in range(0, plan.steps, at_once):
         yield range(first, min(first + at_once, plan.steps))
 

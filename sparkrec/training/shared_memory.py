@@ -114,6 +114,8 @@ class SharedMemory:
             OSError: There is no such file, or it is another user's.
             InvariantError: It has another size.
         """
+        import torch
+
         self.rank, self.size, self.timeout_s, self.slot_bytes = rank, size, timeout_s, slot_bytes
         handle = os.open(path, os.O_RDWR)
         try:
@@ -125,6 +127,7 @@ class SharedMemory:
         head = size * LINE * 8
         self._lines = np.frombuffer(self._memory, np.int64, size * LINE).reshape(size, LINE)
         self._slots = np.frombuffer(self._memory, np.uint8, offset=head).reshape(2, size, slot_bytes)
+        self._bytes = torch.from_numpy(self._slots)
         self._turn, self._settled = 0, True
         self._lines[rank, PID] = os.getpid()
         _wake_in_time()
@@ -225,21 +228,20 @@ class SharedMemory:
         shape = (len(parts), self.size, 2)  # of each tensor for each rank: where it is, and its first dimension
         table = np.zeros(shape, np.int64)
         end = table.nbytes
-        slot = self._slots[half, self.rank]
+        slot = self._bytes[half, self.rank]
         for i, part in enumerate(parts):
-            sent = [(slice(None), part)] if isinstance(part, torch.Tensor) else enumerate(part)
-            for rank, one in sent:
-                if rank == self.rank:
+            for_all = isinstance(part, torch.Tensor)
+            for rank, one in enumerate([part] if isinstance(part, torch.Tensor) else part):
+                if rank == self.rank and not for_all:
                     continue
-                numbers = one.detach().numpy()
                 end += -end % 64
-                if end + numbers.nbytes > self.slot_bytes:
+                n_bytes = one.numel() * one.element_size()
+                if end + n_bytes > self.slot_bytes:
                     raise InvariantError(f"a message of more than {self.slot_bytes} bytes")
-                place = slot[end : end + numbers.nbytes].view(numbers.dtype).reshape(numbers.shape)
-                place[...] = numbers
-                table[i, rank] = end, len(numbers)
-                end += numbers.nbytes
-        slot[: table.nbytes].view(np.int64)[:] = table.reshape(-1)
+                slot[end : end + n_bytes].view(one.dtype).view(one.shape).copy_(one)
+                table[i, slice(None) if for_all else rank] = end, len(one)
+                end += n_bytes
+        self._slots[half, self.rank, : table.nbytes].view(np.int64)[:] = table.reshape(-1)
         self._finish(half, -len(parts), meanwhile)
         own = [part if isinstance(part, torch.Tensor) else part[self.rank] for part in parts]
         got: list[list[torch.Tensor]] = []
@@ -247,13 +249,13 @@ class SharedMemory:
             if rank == self.rank:
                 got.append(own)
                 continue
-            slot = self._slots[half, rank]
-            table = slot[: table.nbytes].view(np.int64).reshape(shape)
+            slot = self._bytes[half, rank]
+            table = self._slots[half, rank, : table.nbytes].view(np.int64).reshape(shape)
             got.append([])
             for (begin, n), like in zip(table[:, self.rank].tolist(), own, strict=True):
-                count = n * math.prod(like.shape[1:])
-                numbers = slot[begin : begin + count * like.element_size()].view(_numpy_type(like))
-                got[-1].append(torch.from_numpy(numbers.reshape(n, *like.shape[1:])))
+                shape_there = (n, *like.shape[1:])
+                n_bytes = math.prod(shape_there) * like.element_size()
+                got[-1].append(slot[begin : begin + n_bytes].view(like.dtype).view(shape_there))
         return got
 
     def share(self, tensor: torch.Tensor) -> torch.Tensor | None:
