@@ -244,12 +244,12 @@ def test_the_line_is_the_one_of_the_cluster_page(submit_program):
 
 
 @pytest.mark.parametrize(
-    ("end_of_interval", "night"),
+    ("end_of_interval", "day"),
     [
         (datetime(2024, 3, 1, 2, tzinfo=UTC), date(2024, 2, 29)),
         (datetime(2024, 3, 1, 0, tzinfo=UTC), date(2024, 2, 29)),
         (datetime(2024, 3, 1, 1, tzinfo=timezone(timedelta(hours=2))), date(2024, 2, 28)),
     ],
 )
-def test_a_night_is_the_last_whole_day_in_utc(submit_program, end_of_interval, night):
-    assert submit_program.night_before(end_of_interval) == night
+def test_a_night_is_the_last_whole_day_in_utc(submit_program, end_of_interval, day):
+    assert submit_program.night_before(end_of_interval) == day
