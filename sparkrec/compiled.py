@@ -135,30 +135,23 @@ def step_rows(
     the distinct ones, input_row int64 [back + 1, B] of the inputs in the rows, and target int64 [B] in the rows.
     It returns how many rows there are of the first kind, of both, and how many distinct inputs.
     """
-    steps, n_lanes, n_here = inputs.shape[0], targets.size, here.size
-    place = np.empty(inputs.size + n_lanes + negatives.size, np.int64)
-    of_input, of_target = place[: inputs.size], place[inputs.size : inputs.size + n_lanes]
-    of_negative = place[inputs.size + n_lanes :]
-    n_inputs = _number(inputs.ravel(), seen, 0, distinct, of_input)
+    flat = inputs.ravel()
+    of_input, of_target = np.empty(flat.size, np.int64), np.empty(targets.size, np.int64)
+    of_negative = np.empty(negatives.size, np.int64)
+    n_inputs = _number(flat, seen, 0, distinct, of_input)
     for i in range(n_inputs):
         seen[distinct[i]] = -1
-    for t in range(steps):
-        for b in range(n_here):
-            input[t, b] = of_input[t * n_lanes + here[b]]
+    input[:, :] = of_input.reshape(inputs.shape)[:, here]
     n_candidates = _number(negatives, seen, _number(targets, seen, 0, rows, of_target), rows, of_negative)
-    count[:, :n_candidates] = 0.0
-    for i in range(n_lanes):
-        count[0, of_target[i]] += 1.0
-    for i in range(negatives.size):
-        count[1, of_negative[i]] += 1.0
-    n_rows = _number(inputs.ravel(), seen, n_candidates, rows, of_input)
+    for places, times in ((of_target, count[0]), (of_negative, count[1])):
+        times[:n_candidates] = 0.0
+        for i in range(places.size):
+            times[places[i]] += 1.0
+    n_rows = _number(flat, seen, n_candidates, rows, of_input)
     for i in range(n_rows):
         seen[rows[i]] = -1
-    for t in range(steps):
-        for b in range(n_here):
-            input_row[t, b] = of_input[t * n_lanes + here[b]]
-    for b in range(n_here):
-        target[b] = of_target[here[b]]
+    input_row[:, :] = of_input.reshape(inputs.shape)[:, here]
+    target[:] = of_target[here]
     return n_candidates, n_rows, n_inputs
 
 

@@ -305,9 +305,8 @@ class GruNetwork:
         one_hot = self.embedding == "none"
         x_masks, layer_masks = ([None] * self.bptt, masks) if one_hot else (masks[: self.bptt], masks[self.bptt :])
         past = touched[0].past
-        inputs = [*([] if past is None or not last else past), touched[0].input]
-        starts = [*(batch.past_start if last else []), batch.start]  # iterating over no rows takes its time, too
-        begins = [start.bool().unsqueeze(1) for start in starts]  # all but NO_START, which is 0
+        inputs = [*([] if past is None else past), touched[0].input]
+        begins = [(start != NO_START)[:, None] for start in (*batch.past_start, batch.start)]
         states, tapes = list(hidden[:n]), list[list[Tape]]()
         for step, (rows, mask) in enumerate(zip(inputs, x_masks, strict=True)):
             x = dropped(weights.tables[0].index_select(0, rows), mask)
@@ -334,7 +333,7 @@ class GruNetwork:
             d_inputs.append(dropped(d, x_masks[step]))
             if part is not d_flat:
                 d_flat += part
-        inputs_back, d_back = (torch.cat(inputs[::-1]), torch.cat(d_inputs)) if last else (inputs[0], d_inputs[0])
+        inputs_back, d_back = torch.cat(inputs[::-1]), torch.cat(d_inputs)
         tables = self._table_gradients(weights, d_scores, x, inputs_back, d_back)
         return Gradients(loss, tables, d_flat, [*hidden[n:], *states])
 

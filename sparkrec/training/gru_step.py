@@ -16,7 +16,7 @@ import torch
 from sparkrec import compiled
 from sparkrec.config import GruConfig
 from sparkrec.models import losses
-from sparkrec.models.network import NO_START, Batch, Mask, Network, Parameters, Touched
+from sparkrec.models.network import NO_START, Batch, Network, Parameters, Touched
 from sparkrec.training.comm import Comm
 from sparkrec.training.gradient_sums import summed
 from sparkrec.training.lanes import NO_TARGET, Chunk
@@ -127,7 +127,7 @@ def make_batch(
         step=step,
         past=found.place[:-1],
         past_row=found.row[:-1],
-        past_start=chunk.start[k : k + back, lanes] if back else chunk.start[:0, : len(lanes)],
+        past_start=chunk.start[k : k + back, lanes],
     )
 
 
@@ -272,8 +272,7 @@ class Trainer:
         for table, t, grad, mine in zip(state.rows, touched, grads.tables, own, strict=False):
             if t.trained:
                 self.optimizer.step_rows(table, t.rows[mine], grad, share)
-        part = range(state.flat.shape[1])[found.flat_part][own[-1]]
-        weights, acc, velocity = state.flat.narrow(1, part.start, len(part)).unbind()
+        weights, acc, velocity = state.flat[:, found.flat_part][:, own[-1]]
         self.optimizer.step(weights, acc, velocity, grads.flat, share)
         if state.memory:
             state.memory.arrive()
@@ -299,24 +298,21 @@ class Trainer:
 
     def _masks(self, batch: Batch, drops: torch.Generator) -> list[torch.Tensor | None]:
         """The network's dropout masks of this rank's lanes, the same on any number of ranks."""
-        if drops.device.type != "cpu":
-            return [self._mask_on_device(mask, batch, drops) for mask in self.network.masks]
-        keys = torch.empty(len(self.network.masks), dtype=torch.int64).random_(generator=drops).numpy().view(np.uint64)
         masks: list[torch.Tensor | None] = []
-        for mask, key in zip(self.network.masks, keys, strict=True):
+        for mask in self.network.masks:
+            if mask.rate == 0:
+                masks.append(None)
+                continue
             kept = 1 - mask.rate
-            drawn = torch.empty(len(batch.lanes), mask.width) if mask.rate else None
-            if drawn is not None:
-                compiled.dropout(batch.lanes.numpy(), key, kept, np.float32(1 / kept), drawn.numpy())
-            masks.append(drawn)
+            if drops.device.type == "cpu":
+                key = torch.empty((), dtype=torch.int64).random_(generator=drops).numpy().view(np.uint64)
+                drawn = torch.empty(len(batch.lanes), mask.width)
+                compiled.dropout(batch.lanes.numpy(), key[()], kept, np.float32(1 / kept), drawn.numpy())
+                masks.append(drawn)
+            else:
+                drawn = torch.rand(batch.n_lanes, mask.width, device=drops.device, generator=drops) < kept
+                masks.append((drawn if len(batch.lanes) == batch.n_lanes else drawn[batch.lanes]) * (1 / kept))
         return masks
-
-    def _mask_on_device(self, mask: Mask, batch: Batch, drops: torch.Generator) -> torch.Tensor | None:
-        if mask.rate == 0:
-            return None
-        kept = 1 - mask.rate
-        drawn = torch.rand(batch.n_lanes, mask.width, device=drops.device, generator=drops) < kept
-        return (drawn if len(batch.lanes) == batch.n_lanes else drawn[batch.lanes]) * (1 / kept)
 
 
 def _weights_at(table: torch.Tensor, touched: Touched) -> torch.Tensor:

@@ -63,7 +63,7 @@ def plan_pairs(walks: dict[int, Walk], manifest: Manifest, comm: Comm, batch_siz
 
 def chunks_of_steps(plan: Plan) -> Iterator[range]:
     """The steps of an epoch, some at a time, for what is made and told at once."""
-    at_once = max(1, _CHUNK_PAIRS * plan.steps // max(1, sum(plan.examples)))
+    at_once = max(1, _CHUNK_PAIRS * plan.steps // sum(plan.examples))
     for first in range(0, plan.steps, at_once):
         yield range(first, min(first + at_once, plan.steps))
 

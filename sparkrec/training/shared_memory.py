@@ -230,16 +230,16 @@ class SharedMemory:
         end = table.nbytes
         slot = self._bytes[half, self.rank]
         for i, part in enumerate(parts):
-            for_all = isinstance(part, torch.Tensor)
-            for rank, one in enumerate([part] if isinstance(part, torch.Tensor) else part):
-                if rank == self.rank and not for_all:
+            sent = [(slice(None), part)] if isinstance(part, torch.Tensor) else enumerate(part)
+            for rank, one in sent:
+                if rank == self.rank:
                     continue
                 end += -end % 64
                 n_bytes = one.numel() * one.element_size()
                 if end + n_bytes > self.slot_bytes:
                     raise InvariantError(f"a message of more than {self.slot_bytes} bytes")
-                slot[end : end + n_bytes].view(one.dtype).view(one.shape).copy_(one)
-                table[i, slice(None) if for_all else rank] = end, len(one)
+                slot[end : end + n_bytes].view(one.dtype).view(one.shape).copy_(one.detach())
+                table[i, rank] = end, len(one)
                 end += n_bytes
         self._slots[half, self.rank, : table.nbytes].view(np.int64)[:] = table.reshape(-1)
         self._finish(half, -len(parts), meanwhile)

@@ -73,7 +73,7 @@ def user_table(spark, n):
     return spark.range(n).selectExpr("int(id) AS user_idx", code)
 
 
-def make_task(spark, folder, config, n_files=4, train_config=None):
+def make_task(spark, folder, config, n_files=4):
     user, item, ts = checkerboard()
     features = user_table(spark, 60)
     layout = feature_layout(features, "user_idx")
@@ -84,7 +84,7 @@ def make_task(spark, folder, config, n_files=4, train_config=None):
         snapshot_path=f"{folder}/snapshot",
         model_path=f"{folder}/model",
         config=config,
-        train=train_config or TrainConfig(snapshot_files=n_files, threads_per_rank=1, device="cpu"),
+        train=TrainConfig(snapshot_files=n_files, threads_per_rank=1, device="cpu"),
         n_users=60,
         n_items=40,
         user_features=layout,
