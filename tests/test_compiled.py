@@ -62,7 +62,7 @@ def test_items_drawn_by_popularity_are_those_found_by_searching(counts, alpha, s
 
 def mask(lanes, key, width=50, keep=0.75):
     drawn = np.empty((len(lanes), width), np.float32)
-    compiled.dropout(np.asarray(lanes), np.uint64(key), keep, np.float32(1 / keep), drawn)
+    compiled.items.dropout(np.asarray(lanes), np.uint64(key), keep, np.float32(1 / keep), drawn)
     return drawn
 
 
@@ -90,7 +90,7 @@ def test_a_state_that_is_no_number_stays_none():
     of_input[0, 0], of_hidden[1, 3], of_input[2, 4] = np.nan, np.nan, np.nan  # reset, update, new of the first unit
     of_hidden[0, 4] = 1.0
     written = [np.zeros((3, 2), np.float32) for _ in range(4)]
-    compiled.gates(of_input, of_hidden, h, *written)
+    compiled.step.gates(of_input, of_hidden, h, *written)
     assert np.isnan(written[3]).tolist() == [[True, False], [False, True], [True, False]]
 
 
@@ -98,7 +98,7 @@ def test_exponentials_are_correct_to_the_last_places():
     x = np.concatenate([np.linspace(-20, 20, 100_001), [-200, 200, 1e-8, 0.0]]).astype(np.float32)
     h, zero = np.zeros((1, len(x)), np.float32), np.zeros((1, 3 * len(x)), np.float32)
     reset, update, new, out = (np.empty((1, len(x)), np.float32) for _ in range(4))
-    compiled.gates(np.tile(x, 3)[None], zero, h, reset, update, new, out)
+    compiled.step.gates(np.tile(x, 3)[None], zero, h, reset, update, new, out)
     exact = x.astype(np.float64)
     assert np.allclose(update[0], 1 / (1 + np.exp(-exact)), rtol=4e-7, atol=1e-37)
     assert np.allclose(new[0], np.tanh(exact), rtol=4e-7, atol=0)

@@ -86,7 +86,7 @@ def cell_forward(cell: Cell, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Te
     if runs_compiled(of_input, of_hidden, h):
         reset, update, new, out = torch.empty(4, *h.shape)
         given = (of_input, of_hidden, h.contiguous())
-        compiled.gates(*[t.numpy() for t in (*given, reset, update, new, out)])
+        compiled.step.gates(*[t.numpy() for t in (*given, reset, update, new, out)])
         return out, CellTape(x, h, reset, update, new, of_hidden[:, 2 * h.shape[1] :])
     i_r, i_z, i_n = of_input.chunk(3, dim=1)
     h_r, h_z, h_n = of_hidden.chunk(3, dim=1)
@@ -103,7 +103,7 @@ def cell_backward(
         d_i, d_h = torch.empty(2, len(d_out), 3 * d_out.shape[1])
         given = (d_out.contiguous(), tape.h.contiguous(), tape.reset, tape.update, tape.new, tape.hidden_new)
         written = (d_i, d_h, grads.bias_ih, grads.bias_hh)
-        compiled.gates_backward(*[t.numpy() for t in (*given, *written)])
+        compiled.step.gates_backward(*[t.numpy() for t in (*given, *written)])
     else:
         d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
         d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)

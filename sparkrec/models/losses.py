@@ -119,7 +119,7 @@ def _bpr_max_compiled(
     """The same in one pass over the scores, over which it writes the gradient."""
     grad = scores.contiguous()
     given = (grad.numpy(), target.contiguous().numpy(), count.contiguous().numpy(), np.float32(bpreg), np.float32(elu))
-    return torch.tensor(compiled.bpr_max(*given), dtype=scores.dtype), grad
+    return torch.tensor(compiled.step.bpr_max(*given), dtype=scores.dtype), grad
 
 
 def top1_max(scores: torch.Tensor, target: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

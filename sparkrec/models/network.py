@@ -104,7 +104,7 @@ def multiplied_out(parts: Sequence[Factored]) -> torch.Tensor:
     result[len(scored) :].zero_()
     for part in parts:
         if runs_compiled(result, part.added):
-            compiled.add_rows(result.numpy(), part.place.numpy(), part.added.contiguous().numpy())
+            compiled.step.add_rows(result.numpy(), part.place.numpy(), part.added.contiguous().numpy())
         else:
             here = (part.place >= 0) & (part.place < len(result))
             result.index_add_(0, part.place[here], part.added[here])

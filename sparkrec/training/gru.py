@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ from sparkrec.models.network import Network, init_parameters, to_tensors
 from sparkrec.training import checkpoint
 from sparkrec.training.comm import Comm
 from sparkrec.training.feed import check_total, item_counts, read_files
+from sparkrec.training.gru_fused import FusedSteps, fusible, load
 from sparkrec.training.gru_step import Batches, GruState, Trainer, new_seen
 from sparkrec.training.item_vectors import describe, read_item_vectors
-from sparkrec.training.lanes import LaneTable, chunks, lane_table, lanes_of_files, walk_lanes
+from sparkrec.training.lanes import Chunk, LaneTable, chunks, lane_table, lanes_of_files, walk_lanes
 from sparkrec.training.launch import pick_device
 from sparkrec.training.snapshot import Manifest, SnapshotRows, read_manifest
 from sparkrec.training.warm_start import continued
@@ -27,6 +29,7 @@ from sparkrec.training.warm_start import continued
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+Steps = Callable[[Chunk, torch.Tensor, torch.Generator], Iterator[Any]]  # of a chunk, each with its loss
 _CHUNK_IDS = 2_000_000  # ids of a chunk: drawn and gathered at once
 
 
@@ -100,6 +103,7 @@ def train(
     state, history = _start(network, config, comm, model_path, key, warm_start_path)
     state = state.to(device).shared(comm)
     trainer = Trainer.create(network, config, counts.to(device))
+    load(trainer, device, comm)
     for epoch in range(len(history) + 1, config.epochs + 1):
         stats = _run_epoch(trainer, state, manifest, n_sessions, comm, epoch)
         history.append(stats)
@@ -162,21 +166,16 @@ def _run_epoch(
     device = state.flat.device
     seed = trainer.config.seed * 1_000_003 + epoch
     draws, drops = (torch.Generator(device).manual_seed(2 * seed + i) for i in range(2))
-    widths, bptt = trainer.network.state_widths, trainer.config.bptt
-    hidden = [torch.zeros(len(table.places), width, device=device) for _ in range(bptt) for width in widths]
-    places = table.places.to(device)
-    seen = None if state.flat.is_cuda else new_seen(trainer.network.n_items)
+    run = _fused_steps(trainer, state, table, comm) or _plain_steps(trainer, state, table, comm, epoch)
     steps_per_chunk = max(1, _CHUNK_IDS // max(1, trainer.config.n_sample + len(table.order)))
-    total, events, done = torch.zeros((), dtype=torch.float64, device=device), 0, 0
+    total, events = torch.zeros((), dtype=torch.float64, device=device), 0
     steps = iter(progress(range(table.length), total=table.length, name=f"gru epoch {epoch}", rank=comm.rank))
-    for chunk in chunks(table, steps_per_chunk, comm, bptt - 1):
+    for chunk in chunks(table, steps_per_chunk, comm, trainer.config.bptt - 1):
         chunk = chunk.to(device)
         samples = trainer.sampler.draw((len(chunk.target), trainer.config.n_sample), draws)
-        batches = Batches(chunk, samples, places, epoch, done, seen)
-        for n_valid, _ in zip(chunk.n_valid, steps, strict=False):
-            total += trainer.step(state, hidden, batches.take(), drops, comm, batches.prepare)
+        for loss, n_valid, _ in zip(run(chunk, samples, drops), chunk.n_valid, steps, strict=False):
+            total += loss
             events += n_valid
-        done += len(chunk.n_valid)
         if not torch.isfinite(total):
             raise UserError("training diverged", where=f"gru, epoch {epoch}", fix="lower gru.learning_rate")
     next(steps, None)
@@ -194,6 +193,30 @@ def _run_epoch(
         "seconds": round(seconds, 3),
         "events_per_second": round(events / seconds, 1),
     }
+
+
+def _fused_steps(trainer: Trainer, state: GruState, table: LaneTable, comm: Comm) -> Steps | None:
+    """The compiled steps, where they can be made."""
+    n_lanes = len(table.order)
+    return FusedSteps(trainer, state, table.places, n_lanes).run if fusible(trainer, state, n_lanes, comm) else None
+
+
+def _plain_steps(trainer: Trainer, state: GruState, table: LaneTable, comm: Comm, epoch: int) -> Steps:
+    """The steps of any network on any device, by PyTorch's operations."""
+    device = state.flat.device
+    widths, places = trainer.network.state_widths * trainer.config.bptt, table.places.to(device)
+    hidden = [torch.zeros(len(places), width, device=device) for width in widths]
+    seen = None if state.flat.is_cuda else new_seen(trainer.network.n_items)
+    done = 0
+
+    def run(chunk: Chunk, samples: torch.Tensor, drops: torch.Generator) -> Iterator[torch.Tensor]:
+        nonlocal done
+        batches = Batches(chunk, samples, places, epoch, done, seen)
+        for _ in chunk.n_valid:
+            yield trainer.step(state, hidden, batches.take(), drops, comm, batches.prepare)
+        done += len(chunk.n_valid)
+
+    return run
 
 
 def _read_lanes(manifest: Manifest, config: GruConfig, epoch: int, comm: Comm) -> LaneTable:

@@ -205,7 +205,7 @@ def _seen_items(
     counts = np.empty((2, n), np.float32)
     given = (inputs.contiguous(), targets.contiguous(), samples.contiguous(), here, seen)
     written = (rows, distinct, counts, place, row, target)
-    n_candidates, n_rows, n_distinct = compiled.step_rows(*[t.numpy() for t in given], *written)
+    n_candidates, n_rows, n_distinct = compiled.items.step_rows(*[t.numpy() for t in given], *written)
     arrays = (distinct[:n_distinct], rows[:n_rows], *counts[:, :n_candidates], place, row, target)
     return _Items(*map(torch.from_numpy, arrays))
 
@@ -224,9 +224,7 @@ class Trainer:
 
     @classmethod
     def create(cls, network: Network, config: GruConfig, counts: torch.Tensor) -> Trainer:
-        """Builds the sampler, the optimizer and the tables of the log Q correction; loads what the steps call."""
-        if not counts.is_cuda:
-            compiled.load(config.loss)
+        """Builds the sampler, the optimizer and the tables of the log Q correction."""
         sampler = PopularitySampler.from_counts(counts, config.sample_alpha)
         log_q = config.logq * counts.clamp_min(1).double().log()
         weights = ((-log_q).exp().float(), (-config.sample_alpha * log_q).exp().float())
@@ -264,7 +262,7 @@ class Trainer:
             batch,
             touched,
             masks,
-            lambda scores: self._loss(scores, batch),
+            lambda scores: self.loss(scores, batch.target, batch.candidates, batch.n_target, batch.n_sampled),
         )
         # The mean is over all lanes, at an epoch's end too, when some have no event: so each event weighs the same.
         share = 1.0 / batch.n_lanes
@@ -280,21 +278,32 @@ class Trainer:
             h.copy_(new) if batch.own is None else h.index_copy_(0, batch.own, new)
         return loss
 
-    def _loss(self, scores: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.config.loss == "cross-entropy":
-            return self._cross_entropy(scores, batch)
-        count = batch.n_target + batch.n_sampled
-        if self.config.loss == "bpr-max":
-            return losses.bpr_max(scores, batch.target, count, self.config.bpreg, self.config.elu)
-        plain = {"bpr": losses.bpr, "top1": losses.top1, "top1-max": losses.top1_max}
-        return plain[self.config.loss](scores, batch.target, count)
+    def loss(
+        self,
+        scores: torch.Tensor,
+        target: torch.Tensor,
+        candidates: torch.Tensor,
+        n_target: torch.Tensor,
+        n_sampled: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of scores [B, C] summed over the lanes, and its gradient, which may lie where the scores did.
 
-    def _cross_entropy(self, scores: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Candidates of both kinds weigh count ** -logq, and the additional ones' count is taken ** alpha first."""
-        weight = batch.n_target * self.target_weight[batch.candidates]
-        weight.addcmul_(batch.n_sampled, self.sample_weight[batch.candidates])
-        log_expected = self.log_q[batch.candidates[batch.target]]
-        return losses.sampled_cross_entropy(scores, batch.target, weight.log(), log_expected)
+        Args:
+            scores: float32 [B, C].
+            target: int64 [B], columns of the scores.
+            candidates: int64 [C], the items of the columns.
+            n_target: float32 [C]; this and the next as in ``Batch``.
+            n_sampled: float32 [C].
+        """
+        if self.config.loss == "cross-entropy":  # candidates weigh count ** -logq, where additional ones' is ** alpha
+            weight = n_target * self.target_weight[candidates]
+            weight.addcmul_(n_sampled, self.sample_weight[candidates])
+            return losses.sampled_cross_entropy(scores, target, weight.log(), self.log_q[candidates[target]])
+        count = n_target + n_sampled
+        if self.config.loss == "bpr-max":
+            return losses.bpr_max(scores, target, count, self.config.bpreg, self.config.elu)
+        plain = {"bpr": losses.bpr, "top1": losses.top1, "top1-max": losses.top1_max}
+        return plain[self.config.loss](scores, target, count)
 
     def _masks(self, batch: Batch, drops: torch.Generator) -> list[torch.Tensor | None]:
         """The network's dropout masks of this rank's lanes, the same on any number of ranks."""
@@ -307,7 +316,7 @@ class Trainer:
             if drops.device.type == "cpu":
                 key = torch.empty((), dtype=torch.int64).random_(generator=drops).numpy().view(np.uint64)
                 drawn = torch.empty(len(batch.lanes), mask.width)
-                compiled.dropout(batch.lanes.numpy(), key[()], kept, np.float32(1 / kept), drawn.numpy())
+                compiled.items.dropout(batch.lanes.numpy(), key[()], kept, np.float32(1 / kept), drawn.numpy())
                 masks.append(drawn)
             else:
                 drawn = torch.rand(batch.n_lanes, mask.width, device=drops.device, generator=drops) < kept

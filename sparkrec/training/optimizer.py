@@ -24,8 +24,8 @@ class AdagradMomentum:
     ) -> None:
         """Updates a tensor and its state in place by the gradient times ``scale``; ``grad`` is left as it is."""
         if p.device.type == "cpu" and p.dim() == 1:
-            numbers = self._numbers(scale)
-            compiled.vector_update(*[t.numpy() for t in (p, acc, velocity, grad)], *numbers)
+            numbers = self.numbers(scale)
+            compiled.step.vector_update(*[t.numpy() for t in (p, acc, velocity, grad)], *numbers)
             return
         acc.addcmul_(grad, grad, value=scale * scale)
         velocity.mul_(self.momentum).addcdiv_(grad, (acc + EPSILON).sqrt_(), value=-self.learning_rate * scale)
@@ -45,8 +45,8 @@ class AdagradMomentum:
             self.step(block[:, 0], block[:, 1], block[:, 2], grad, scale)
             table.index_copy_(0, rows, block)
         else:
-            compiled.row_update(table.numpy(), rows.numpy(), grad.contiguous().numpy(), *self._numbers(scale))
+            compiled.step.row_update(table.numpy(), rows.numpy(), grad.contiguous().numpy(), *self.numbers(scale))
 
-    def _numbers(self, scale: float) -> tuple[np.float32, ...]:
-        """What the compiled loops take after the arrays."""
+    def numbers(self, scale: float) -> tuple[np.float32, ...]:
+        """What the compiled loops take after the arrays, for a gradient times ``scale``."""
         return tuple(np.float32(number) for number in (scale, self.learning_rate, self.momentum, EPSILON))

@@ -39,7 +39,7 @@ class PopularitySampler:
         if u.device.type == "cpu":
             found = torch.empty(u.shape, dtype=torch.int64)
             given = (u.numpy(), self.cumulative.numpy(), self.first.numpy(), self.last)
-            compiled.popular_items(*given, found.numpy())
+            compiled.items.popular_items(*given, found.numpy())
             return found.view(shape)
         cell = (u * (len(self.first) - 1)).long()
         lower = self.first[cell]

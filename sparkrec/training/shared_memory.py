@@ -126,8 +126,8 @@ class SharedMemory:
             os.close(handle)
         head = size * LINE * 8
         self._lines = np.frombuffer(self._memory, np.int64, size * LINE).reshape(size, LINE)
-        self._slots = np.frombuffer(self._memory, np.uint8, offset=head).reshape(2, size, slot_bytes)
-        self._bytes = torch.from_numpy(self._slots)
+        self.slots = np.frombuffer(self._memory, np.uint8, offset=head).reshape(2, size, slot_bytes)
+        self._bytes = torch.from_numpy(self.slots)
         self._turn, self._settled = 0, True
         self._lines[rank, PID] = os.getpid()
         _wake_in_time()
@@ -224,7 +224,7 @@ class SharedMemory:
         """
         import torch
 
-        half = self._begin()
+        half = self.begin()
         shape = (len(parts), self.size, 2)  # of each tensor for each rank: where it is, and its first dimension
         table = np.zeros(shape, np.int64)
         end = table.nbytes
@@ -241,8 +241,8 @@ class SharedMemory:
                 slot[end : end + n_bytes].view(one.dtype).view(one.shape).copy_(one.detach())
                 table[i, rank] = end, len(one)
                 end += n_bytes
-        self._slots[half, self.rank, : table.nbytes].view(np.int64)[:] = table.reshape(-1)
-        self._finish(half, -len(parts), meanwhile)
+        self.slots[half, self.rank, : table.nbytes].view(np.int64)[:] = table.reshape(-1)
+        self.finish(half, -len(parts), meanwhile)
         own = [part if isinstance(part, torch.Tensor) else part[self.rank] for part in parts]
         got: list[list[torch.Tensor]] = []
         for rank in range(self.size):
@@ -250,7 +250,7 @@ class SharedMemory:
                 got.append(own)
                 continue
             slot = self._bytes[half, rank]
-            table = self._slots[half, rank, : table.nbytes].view(np.int64).reshape(shape)
+            table = self.slots[half, rank, : table.nbytes].view(np.int64).reshape(shape)
             got.append([])
             for (begin, n), like in zip(table[:, self.rank].tolist(), own, strict=True):
                 shape_there = (n, *like.shape[1:])
@@ -315,21 +315,21 @@ class SharedMemory:
 
     def _exchange(self, mine: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The bytes of all ranks' parts, as views that hold until the message after the next one."""
-        half, end = self._begin(), 0
+        half, end = self.begin(), 0
         for part in mine:
-            slot = self._slots[half, self.rank, end : end + part.nbytes]
+            slot = self.slots[half, self.rank, end : end + part.nbytes]
             slot.view(part.dtype)[:] = part
             end += part.nbytes
-        self._finish(half, end)
-        return [self._slots[half, rank, :end] for rank in range(self.size)]
+        self.finish(half, end)
+        return [self.slots[half, rank, :end] for rank in range(self.size)]
 
-    def _begin(self) -> int:
+    def begin(self) -> int:
         """The set of slots for the next message, which nobody reads any more."""
         self.settle()
         self._turn += 1
         return self._turn % 2
 
-    def _finish(self, half: int, length: int, meanwhile: Callable[[], None] | None = None) -> None:
+    def finish(self, half: int, length: int, meanwhile: Callable[[], None] | None = None) -> None:
         """Tells the others that this rank's part is written, and waits for theirs, which must be as long."""
         self._lines[self.rank, LENGTH + half] = length
         self._lines[self.rank, ARRIVED] = self._turn
