@@ -18,7 +18,7 @@ _NOWHERE = np.float32(-1e15)  # score of a positive that is no negative: it has 
 _FLOOR = np.float32(1e-24)  # keeps log(0) out of BPR-max
 
 
-@loop(reorder=True, inline="always")
+@loop(reorder=True)
 def _exp(x: Any) -> Any:
     """The exponential of float32 for loops of several lanes, in which PyTorch's and numpy's cannot be called.
 
@@ -39,7 +39,7 @@ def _exp(x: Any) -> Any:
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@loop(reorder=True, inline="always")
+@loop(reorder=True)
 def _tanh(x: Any) -> Any:
     """The hyperbolic tangent of float32, near 0 by a polynomial (Cephes, tanhf.c), elsewhere by the exponential."""
     z = x * x
@@ -53,7 +53,7 @@ def _tanh(x: Any) -> Any:
     return near if abs(x) < np.float32(0.625) else far
 
 
-@loop(inline="always")
+@loop()
 def vector_update(
     weight: Any, acc: Any, velocity: Any, grad: Any, scale: Any, rate: Any, momentum: Any, epsilon: Any
 ) -> None:
@@ -85,7 +85,7 @@ def add_rows(table: Any, rows: Any, added: Any) -> None:
                 row[j] += more[j]
 
 
-@loop(inline="always")
+@loop()
 def _top_key(bits: Any) -> Any:
     """The largest of float32 numbers by their bits: integers compare in lanes, and not-a-number is the largest."""
     top = np.int32(-2147483647)
@@ -320,9 +320,7 @@ def forward(
     n_candidates, n_rows, b = batch.sizes
     width, n_layers, stride = widths[0], widths.size - 1, room.items.shape[1]
     for i in range(n_rows):
-        row, weights = room.items[i], table[batch.rows[i], 0]
-        for j in range(width):
-            row[j] = weights[j]
+        _copy(table[batch.rows[i], 0], room.items[i])
     for i in range(n_candidates):
         room.items[i, width] = bias[batch.rows[i], 0, 0]
     message[_LANES : _LANES + 1].view(np.int32)[0] = b
@@ -332,9 +330,7 @@ def forward(
     x = _cut(room.tape, 0, b, width)
     for i in range(b):
         places[i] = batch.input_row[i]
-        row, into = room.items[batch.input_row[i]], x[i]
-        for j in range(width):
-            into[j] = row[j]
+        _copy(room.items[batch.input_row[i], :width], x[i])
     if masked[0]:
         _masked(x, _cut(room.masks, 0, b, width))
     at, in_flat, in_hidden, in_masks = 0, 0, 0, lanes * width
@@ -348,28 +344,30 @@ def forward(
             begins = batch.start[i] != 0
             for j in range(w):
                 into[j] = _ZERO if begins else state[j]
-            of_input[i] = bias_ih
-            of_hidden[i] = bias_hh
+            _copy(bias_ih, of_input[i])
+            _copy(bias_hh, of_hidden[i])
         product(x, False, weight_ih, True, _ONE, of_input)
         product(h, False, weight_hh, True, _ONE, of_hidden)
         gates(of_input, of_hidden, h, reset, update, new, out)
         if masked[layer + 1]:
             _masked(out, _cut(room.masks, in_masks, b, w))
         for i in range(b):
-            state, fresh = states[batch.own[i]], out[i]
-            for j in range(w):
-                state[j] = fresh[j]
+            _copy(out[i], states[batch.own[i]])
         in_hidden += lanes * w
         in_masks += lanes * w
     out, vectors = _cut(room.tape, at, b, width), _cut(message, of_vectors, b, stride)
     for i in range(b):
-        vector, fresh = vectors[i], out[i]
-        for j in range(width):
-            vector[j] = fresh[j]
-        vector[width] = _ONE
-        for j in range(width + 1, stride):
-            vector[j] = _ZERO
+        _copy(out[i], vectors[i])
+        vectors[i, width] = _ONE
+        vectors[i, width + 1 :] = _ZERO
     product(vectors, False, room.items[:n_candidates], True, _ZERO, _cut(message, of_scores, b, n_candidates))
+
+
+@loop()
+def _copy(numbers: Any, into: Any) -> None:
+    """Writes numbers to where a vector begins: an assignment of slices takes a second to compile."""
+    for j in range(numbers.size):
+        into[j] = numbers[j]
 
 
 @loop()
@@ -420,7 +418,7 @@ def backward(flat: Any, widths: Any, batch: Any, masked: Any, room: Any, message
         product(d_i, False, weight_ih, False, _ZERO, d)
     if masked[0]:
         _masked(d, _cut(room.masks, 0, b, width))
-    message[of_added : of_added + b * width] = d.ravel()
+    _copy(d.ravel(), message[of_added:])
 
 
 @loop()

@@ -16,6 +16,7 @@ from sparkrec.ingest import IngestResult, ingest
 from sparkrec.ingest import run as ingest_run
 from sparkrec.ingest import write as ingest_write
 from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
+from tests.quick import QUICK
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 DAY1, DAY2, DAY3 = date(2011, 1, 1), date(2011, 1, 2), date(2011, 1, 3)
@@ -270,7 +271,19 @@ def test_a_delta_table_as_a_log(spark, tmp_path):
     assert rows(spark, tmp_path / "w", EVENTS, "item_id", "log_session_id") == [("2", "s"), ("3", "s")]
 
 
+@pytest.fixture
+def generated_code(spark):
+    """Spark as it ships: half a million rows take longer to read than their code to compile."""
+    quick = {name: spark.conf.get(name) for name in QUICK if name.startswith("spark.sql.codegen")}
+    for name in quick:
+        spark.conf.unset(name)
+    yield
+    for name, value in quick.items():
+        spark.conf.set(name, value)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("generated_code")
 def test_the_real_invoices(spark, real_data, tmp_path):
     result = take_in(spark, real_data / "online_retail", tmp_path / "w", date(2011, 12, 9))
     assert (result.files_new, result.rows_read, result.rows_quarantined) == (305, 541_909, 2_517)
