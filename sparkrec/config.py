@@ -145,6 +145,8 @@ class TrainConfig:
     threads_per_rank: int = 0  # 0: the machine's cores divided by the ranks on it
     snapshot_files: int = 12  # files of a snapshot; a multiple of every rank count in use
     device: str = "auto"  # auto | cpu | cuda
+    matmul_precision: str = "highest"  # highest | high | medium: torch.set_float32_matmul_precision
+    cuda_graphs: bool = False  # record the plain GRU's step on a GPU once and replay it; one rank
     shared_memory: bool = True  # ranks of one machine exchange messages in its memory; False: through Horovod
 
 

@@ -43,6 +43,7 @@ CHOICES: dict[str, list[str]] = {
     "user_groups.vectors": ["rfm", "als", "two_tower"],
     "user_groups.method": ["kmeans", "bisecting"],
     "train.device": ["auto", "cpu", "cuda"],
+    "train.matmul_precision": ["highest", "high", "medium"],
 }
 AT_LEAST: dict[str, float] = {
     "train.ranks": 1,

@@ -57,14 +57,23 @@ def spark():
     conf = {
         **QUICK,
         "spark.driver.memory": "2g",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.default.parallelism": "2",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
     }
     session = build_session(SparkConfig(master="local[2]", app_name="sparkrec-tests", conf=conf))
     yield session
     session.stop()
+
+
+@pytest.fixture
+def generated_code(spark):
+    """Spark as it ships: a million rows take longer to read than their code to compile."""
+    quick = {name: spark.conf.get(name) for name in QUICK if name.startswith("spark.sql.codegen")}
+    for name in quick:
+        spark.conf.unset(name)
+    yield
+    for name, value in quick.items():
+        spark.conf.set(name, value)
 
 
 @pytest.fixture

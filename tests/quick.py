@@ -6,4 +6,6 @@ QUICK = {
     "spark.executor.extraJavaOptions": _JVM,
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.default.parallelism": "2",
 }

@@ -20,6 +20,7 @@ from sparkrec.makelog import LogOptions, make_log
 from sparkrec.pipeline.nightly import parse_run_date
 from sparkrec.spark import delta_jars
 from tests.nights import Place
+from tests.quick import QUICK
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMD, KUBERNETES = ROOT / "infra" / "systemd", ROOT / "infra" / "kubernetes"
@@ -91,7 +92,7 @@ def scheduled(tmp_path_factory):
     def run(command, gate=None, env=None):
         settings = OmegaConf.to_container(OmegaConf.from_dotlist([*place.settings(), "models=[als]"]))
         settings = {**yaml.safe_load((SYSTEMD / "night.yaml").read_text()), **settings}
-        settings["spark"]["conf"]["spark.driver.memory"] = "1g"
+        settings["spark"]["conf"] |= {**QUICK, "spark.driver.memory": "1g"}
         (folder / "night.yaml").write_text(json.dumps({**settings, **({"gate": gate} if gate else {})}))
         for theirs, ours in paths.items():
             command = [part.replace(theirs, ours) for part in command]
@@ -156,7 +157,8 @@ def test_a_driver_pod_ends_well_after_a_model_was_held_back_and_fails_after_a_mi
     job = spec["mainApplicationFile"].replace("/opt/sparkrec", str(ROOT))
     properties = tmp_path / "spark.properties"
     jars = ",".join(map(str, delta_jars()))
-    properties.write_text(f"spark.master local[2]\nspark.jars {jars}\nspark.driver.host 127.0.0.1\n")
+    given = {"spark.master": "local[2]", "spark.jars": jars, "spark.driver.host": "127.0.0.1", **QUICK}
+    properties.write_text("".join(f"{name} {value}\n" for name, value in given.items()))
     options = ["--properties-file", str(properties), "--class", "org.apache.spark.deploy.PythonRunner", job]
     before, bind = place.table("topk_als"), {"SPARK_DRIVER_BIND_ADDRESS": "127.0.0.1"}
     held = start_in_image(scheduled, "driver", *options, *spec["arguments"], gate=UNREACHABLE, **bind)

@@ -3,15 +3,18 @@
 import json
 import stat
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from sparkrec.config import load_config, recorded_config
 from sparkrec.errors import UserError
 from sparkrec.spark import SECRET, _secret
 from tests.night_process import NightProcess
 from tests.nights import make_place
+from tests.quick import QUICK
 
 
 def test_secrets_in_the_configuration_are_not_recorded(tmp_path):
@@ -50,8 +53,10 @@ def test_a_missing_secret_is_said(monkeypatch):
 @pytest.mark.slow
 def test_a_local_night_listens_on_loopback_alone_and_closes_its_warehouse(tmp_path):
     place = make_place(tmp_path)
+    shipped = yaml.safe_load(Path("conf/local.yaml").read_text())
+    (tmp_path / "local.yaml").write_text(json.dumps({"spark": {"conf": {**shipped["spark"]["conf"], **QUICK}}}))
     running = NightProcess(
-        [sys.executable, "-m", "sparkrec.cli", "nightly", "--conf", "conf/local.yaml", "--run-date",
+        [sys.executable, "-m", "sparkrec.cli", "nightly", "--conf", str(tmp_path / "local.yaml"), "--run-date",
          place.last.isoformat(), *place.settings("models=[als]")]
     )  # fmt: skip
     try:

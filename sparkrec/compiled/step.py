@@ -266,7 +266,7 @@ def _cut(memory: Any, at: Any, rows: Any, columns: Any) -> Any:
 
 
 @loop()
-def message_parts(message: Any, b: Any, n_candidates: Any, width: Any, stride: Any) -> Any:
+def message_parts(b: Any, n_candidates: Any, width: Any, stride: Any) -> Any:
     """Where in a message the parts are, as (vectors, added, places, d_scores, d_flat).
 
     A message is float32: the loss and B, the lanes' vectors [B, stride] (with a 1 for the bias), the gradients of
@@ -324,7 +324,7 @@ def forward(
     for i in range(n_candidates):
         room.items[i, width] = bias[batch.rows[i], 0, 0]
     message[_LANES : _LANES + 1].view(np.int32)[0] = b
-    of_vectors, _, of_places, of_scores, _ = message_parts(message, b, n_candidates, width, stride)
+    of_vectors, _, of_places, of_scores, _ = message_parts(b, n_candidates, width, stride)
     places = message[of_places : of_places + b].view(np.int32)
     lanes = hidden.size // widths[1:].sum()
     x = _cut(room.tape, 0, b, width)
@@ -388,7 +388,7 @@ def backward(flat: Any, widths: Any, batch: Any, masked: Any, room: Any, message
     n_candidates, _, b = batch.sizes
     width, n_layers, stride = widths[0], widths.size - 1, room.items.shape[1]
     message[_LOSS : _LOSS + 2].view(np.float64)[0] = loss
-    _, of_added, _, of_scores, of_flat = message_parts(message, b, n_candidates, width, stride)
+    _, of_added, _, of_scores, of_flat = message_parts(b, n_candidates, width, stride)
     d_flat = message[of_flat : of_flat + flat.size]
     lanes = room.masks.size // widths.sum()
     d = _cut(room.d[0], 0, b, width)
@@ -445,14 +445,14 @@ def update(
         keep = _ZERO
         for message in messages:
             b = message[_LANES : _LANES + 1].view(np.int32)[0]
-            of_vectors, _, _, of_scores, _ = message_parts(message, b, n_candidates, width, stride)
+            of_vectors, _, _, of_scores, _ = message_parts(b, n_candidates, width, stride)
             if b:
                 d_scores = _cut(message, of_scores, b, n_candidates)[:, low : low + scored]
                 product(d_scores, True, _cut(message, of_vectors, b, stride), False, keep, grad[:scored])
                 keep = _ONE
         for message in messages:
             b = message[_LANES : _LANES + 1].view(np.int32)[0]
-            _, of_added, of_places, _, _ = message_parts(message, b, n_candidates, width, stride)
+            _, of_added, of_places, _, _ = message_parts(b, n_candidates, width, stride)
             places, added = message[of_places : of_places + b].view(np.int32), _cut(message, of_added, b, width)
             for i in range(b):
                 if low <= places[i] < high:
@@ -471,7 +471,7 @@ def update(
         total[: high - low] = _ZERO
         for message in messages:
             b = message[_LANES : _LANES + 1].view(np.int32)[0]
-            of_flat = message_parts(message, b, n_candidates, width, stride)[4]
+            of_flat = message_parts(b, n_candidates, width, stride)[4]
             part = message[of_flat + low : of_flat + high]
             for j in range(high - low):
                 total[j] += part[j]

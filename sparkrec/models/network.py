@@ -69,6 +69,16 @@ class Batch:
     past: torch.Tensor  # int64 [bptt - 1, B], places in ``inputs`` of the lanes' inputs of the steps before, in order
     past_row: torch.Tensor  # int64 [bptt - 1, B], of the same in ``rows``
     past_start: torch.Tensor  # int8 [bptt - 1, B], their starts
+    repeats: Repeats | None = None  # where items are repeated instead of distinct and counted
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Of each item of a step the first place that has the same one: for steps whose sizes must not vary."""
+
+    inputs: torch.Tensor  # int64 [I]
+    rows: torch.Tensor  # int64 [R]
+    candidates: torch.Tensor  # int64 [C]
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class Touched:
     candidates: torch.Tensor | None = None  # int64 [C] or [C, k]; None: they are the first C rows
     trained: bool = True  # False: the step reads the rows and leaves them as they are
     past: torch.Tensor | None = None  # int64 [bptt - 1, B], of ``Batch.past``; None where it looks nothing up
+    first: torch.Tensor | None = None  # int64 [R], of each row the first place with the same; None: all are distinct
 
 
 @dataclass(frozen=True)
@@ -106,8 +117,9 @@ def multiplied_out(parts: Sequence[Factored]) -> torch.Tensor:
         if runs_compiled(result, part.added):
             compiled.step.add_rows(result.numpy(), part.place.numpy(), part.added.contiguous().numpy())
         else:
-            here = (part.place >= 0) & (part.place < len(result))
-            result.index_add_(0, part.place[here], part.added[here])
+            here = (part.place >= 0) & (part.place < len(result))  # not picked out: nothing's size depends on numbers
+            if len(result):
+                result.index_add_(0, part.place.clamp(0, len(result) - 1), part.added * here[:, None])
     return result
 
 
@@ -220,17 +232,19 @@ class Network(Protocol):
 
 def rows_of_both(batch: Batch) -> Touched:
     """Of a table in which inputs and candidates share an item's row: the candidates, then inputs that are none."""
-    return Touched(batch.rows, batch.input_row, past=batch.past_row)
+    first = batch.repeats.rows if batch.repeats else None
+    return Touched(batch.rows, batch.input_row, past=batch.past_row, first=first)
 
 
 def rows_of_inputs(batch: Batch) -> Touched:
     """Of a table in which the inputs alone look up an item's row."""
-    return Touched(batch.inputs, batch.input, past=batch.past)
+    first = batch.repeats.inputs if batch.repeats else None
+    return Touched(batch.inputs, batch.input, past=batch.past, first=first)
 
 
 def rows_of_candidates(batch: Batch) -> Touched:
     """Of a table with a row for each item as a candidate."""
-    return Touched(batch.candidates, batch.input[:0])
+    return Touched(batch.candidates, batch.input[:0], first=batch.repeats.candidates if batch.repeats else None)
 
 
 # ---- gradients by autograd -------------------------------------------------------------------------------------------

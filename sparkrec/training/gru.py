@@ -16,9 +16,11 @@ from sparkrec.log import log_event, progress
 from sparkrec.models.gru_networks import VECTORS, build_network, by_user
 from sparkrec.models.network import Network, init_parameters, to_tensors
 from sparkrec.training import checkpoint
+from sparkrec.training.ahead import on_device
 from sparkrec.training.comm import Comm
 from sparkrec.training.feed import check_total, item_counts, read_files
 from sparkrec.training.gru_fused import FusedSteps, fusible, load
+from sparkrec.training.gru_graph import GraphedSteps, graphable
 from sparkrec.training.gru_step import Batches, GruState, Trainer, new_seen
 from sparkrec.training.item_vectors import describe, read_item_vectors
 from sparkrec.training.lanes import Chunk, LaneTable, chunks, lane_table, lanes_of_files, walk_lanes
@@ -104,8 +106,10 @@ def train(
     state = state.to(device).shared(comm)
     trainer = Trainer.create(network, config, counts.to(device))
     load(trainer, device, comm)
+    if train_config.cuda_graphs and not graphable(trainer, state, comm):
+        log_event("gru_not_recorded", network=config.network, device=str(device), ranks=comm.size, bptt=config.bptt)
     for epoch in range(len(history) + 1, config.epochs + 1):
-        stats = _run_epoch(trainer, state, manifest, n_sessions, comm, epoch)
+        stats = _run_epoch(trainer, state, manifest, n_sessions, comm, epoch, train_config.cuda_graphs)
         history.append(stats)
         if comm.rank == 0:
             log_event("gru_epoch", **stats, ranks=comm.size)
@@ -159,19 +163,18 @@ def _session_count(manifest: Manifest, comm: Comm) -> int:
 
 
 def _run_epoch(
-    trainer: Trainer, state: GruState, manifest: Manifest, n_sessions: int, comm: Comm, epoch: int
+    trainer: Trainer, state: GruState, manifest: Manifest, n_sessions: int, comm: Comm, epoch: int, graphs: bool
 ) -> dict[str, Any]:
     began = time.perf_counter()
     table = _read_lanes(manifest, trainer.config, epoch, comm)
     device = state.flat.device
     seed = trainer.config.seed * 1_000_003 + epoch
     draws, drops = (torch.Generator(device).manual_seed(2 * seed + i) for i in range(2))
-    run = _fused_steps(trainer, state, table, comm) or _plain_steps(trainer, state, table, comm, epoch)
+    run = _steps(trainer, state, table, comm, epoch, graphs)
     steps_per_chunk = max(1, _CHUNK_IDS // max(1, trainer.config.n_sample + len(table.order)))
     total, events = torch.zeros((), dtype=torch.float64, device=device), 0
     steps = iter(progress(range(table.length), total=table.length, name=f"gru epoch {epoch}", rank=comm.rank))
-    for chunk in chunks(table, steps_per_chunk, comm, trainer.config.bptt - 1):
-        chunk = chunk.to(device)
+    for chunk in on_device(chunks(table, steps_per_chunk, comm, trainer.config.bptt - 1), device):
         samples = trainer.sampler.draw((len(chunk.target), trainer.config.n_sample), draws)
         for loss, n_valid, _ in zip(run(chunk, samples, drops), chunk.n_valid, steps, strict=False):
             total += loss
@@ -195,10 +198,14 @@ def _run_epoch(
     }
 
 
-def _fused_steps(trainer: Trainer, state: GruState, table: LaneTable, comm: Comm) -> Steps | None:
-    """The compiled steps, where they can be made."""
+def _steps(trainer: Trainer, state: GruState, table: LaneTable, comm: Comm, epoch: int, graphs: bool) -> Steps:
+    """The fastest steps that can be made here."""
     n_lanes = len(table.order)
-    return FusedSteps(trainer, state, table.places, n_lanes).run if fusible(trainer, state, n_lanes, comm) else None
+    if fusible(trainer, state, n_lanes, comm):
+        return FusedSteps(trainer, state, table.places, n_lanes).run
+    if graphs and graphable(trainer, state, comm):
+        return GraphedSteps(trainer, state, comm, n_lanes).run
+    return _plain_steps(trainer, state, table, comm, epoch)
 
 
 def _plain_steps(trainer: Trainer, state: GruState, table: LaneTable, comm: Comm, epoch: int) -> Steps:

@@ -118,7 +118,7 @@ class FusedSteps:
     def _loss(self, batch: Numbered, message: np.ndarray) -> float:
         """The loss of this rank's lanes; the scores in the message become their gradients."""
         n_candidates, _, b = batch.sizes.tolist()
-        begin = message_parts(message, b, n_candidates, int(self._widths[0]), self._room.items.shape[1])[3]
+        begin = message_parts(b, n_candidates, int(self._widths[0]), self._room.items.shape[1])[3]
         scores = message[begin : begin + b * n_candidates].reshape(b, n_candidates)
         candidates = [torch.from_numpy(part[:n_candidates]) for part in (batch.rows, batch.n_target, batch.n_sampled)]
         given = torch.from_numpy(scores)
@@ -130,9 +130,8 @@ class FusedSteps:
 
 def message_length(network: Network, here: int, n_lanes: int, n_sample: int) -> int:
     """The float32 of a message of a rank with so many of the lanes, at most."""
-    stride = row_stride(network.dim)
-    nothing = np.zeros(0, np.float32)
-    return message_parts(nothing, here, n_lanes + n_sample, network.dim, stride)[4] + network.flat_size
+    parts = message_parts(here, n_lanes + n_sample, network.dim, row_stride(network.dim))
+    return parts[4] + network.flat_size  # type: ignore[no-any-return]
 
 
 def load(trainer: Trainer, device: torch.device, comm: Comm) -> None:

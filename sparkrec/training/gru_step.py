@@ -269,7 +269,7 @@ class Trainer:
         loss, grads, own = summed(found, comm, state.memory, batch, meanwhile)
         for table, t, grad, mine in zip(state.rows, touched, grads.tables, own, strict=False):
             if t.trained:
-                self.optimizer.step_rows(table, t.rows[mine], grad, share)
+                self.optimizer.step_rows(table, t.rows[mine], grad, share, t.first)
         weights, acc, velocity = state.flat[:, found.flat_part][:, own[-1]]
         self.optimizer.step(weights, acc, velocity, grads.flat, share)
         if state.memory:

@@ -8,7 +8,7 @@ Each pair of neighbouring events is one step of one lane, in which the first is 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,9 +115,9 @@ class Chunk:
     start: torch.Tensor  # int8 [back + K, L], NO_START, SESSION_START or USER_START
     n_valid: list[int]  # of each step the lanes that have an event
 
-    def to(self, device: torch.device) -> Chunk:
-        """The chunk on a device."""
-        return Chunk(self.input.to(device), self.target.to(device), self.start.to(device), self.n_valid)
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Chunk:
+        """The chunk with its tensors changed."""
+        return Chunk(change(self.input), change(self.target), change(self.start), self.n_valid)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def run_ranks(spark: SparkSession, fn: Callable[..., Any], args: tuple, config: 
     if config.ranks == 1:
         from sparkrec.training.comm import SingleProcess
 
-        _set_threads(config.threads_per_rank or os.cpu_count() or 1)
+        _set_up(config, os.cpu_count() or 1)
         return [fn(SingleProcess(), *args)]
     check_slots(spark, config)
     _check_hosts(spark, config.ranks)
@@ -223,7 +223,7 @@ def run_rank(payload: bytes) -> tuple[str, Any]:
     hvd.init()
     comm = HorovodComm(config.shared_memory, config.gloo_timeout_s)
     try:
-        _set_threads(config.threads_per_rank or max(1, _cores() // comm.local_size))
+        _set_up(config, max(1, _cores() // comm.local_size))
         if comm.rank == 0:
             setup_logging()
         return "done", fn(comm, *args)
@@ -256,7 +256,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _set_threads(n: int) -> None:
+def _set_up(config: TrainConfig, threads: int) -> None:
+    """PyTorch's threads, so many where the configuration leaves it open, and how exact its products are."""
     import torch
 
-    torch.set_num_threads(n)
+    torch.set_num_threads(config.threads_per_rank or threads)
+    torch.set_float32_matmul_precision(config.matmul_precision)

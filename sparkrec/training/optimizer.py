@@ -31,16 +31,26 @@ class AdagradMomentum:
         velocity.mul_(self.momentum).addcdiv_(grad, (acc + EPSILON).sqrt_(), value=-self.learning_rate * scale)
         p.add_(velocity)
 
-    def step_rows(self, table: torch.Tensor, rows: torch.Tensor, grad: torch.Tensor, scale: float = 1.0) -> None:
+    def step_rows(
+        self,
+        table: torch.Tensor,
+        rows: torch.Tensor,
+        grad: torch.Tensor,
+        scale: float = 1.0,
+        first: torch.Tensor | None = None,
+    ) -> None:
         """Updates rows of a table in place, on the CPU in one pass over them.
 
         Args:
             table: float32 ``[n, 3, width]``: of each row the weights, the accumulator and the velocity.
-            rows: int64 ``[r]``, distinct.
+            rows: int64 ``[r]``, distinct but for ``first``.
             grad: float32 ``[r, width]``.
             scale: Factor of the gradient.
+            first: int64 ``[r]``, of each row the first place with the same; the gradients of equal rows are summed.
         """
-        if table.is_cuda:
+        if first is not None:
+            grad = torch.zeros_like(grad).index_add_(0, first, grad)[first]  # so equal rows become equal
+        if table.is_cuda or first is not None:
             block = table.index_select(0, rows)
             self.step(block[:, 0], block[:, 1], block[:, 2], grad, scale)
             table.index_copy_(0, rows, block)

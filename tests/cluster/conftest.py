@@ -60,8 +60,7 @@ def submission(package_zip, tmp_path):
 
     def make(cluster, script, *args, conf=None):
         options = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
-        options |= {"spark.sql.shuffle.partitions": "3"}  # other tables of this size have two: no id may depend on it
-        options |= {**QUICK, **(conf or {})}
+        options |= {**QUICK, "spark.sql.shuffle.partitions": "3", **(conf or {})}  # no id may depend on their number
         command = [
             str(ENVIRONMENT / "bin" / "spark-submit"),
             "--master", cluster.master_url,

@@ -111,8 +111,6 @@ def on_cluster(airflow, place, standalone_cluster, package_zip, tmp_path_factory
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.memory": "1g",
             "spark.executor.memory": "1g",
-            "spark.sql.shuffle.partitions": "2",
-            "spark.default.parallelism": "2",
         },
         "settings": place.settings("models=[als]"),
     }

@@ -14,8 +14,7 @@ def start_night(tmp_path):
     conf = tmp_path / "conf.yaml"
     conf.write_text(
         "spark:\n  master: local[2]\n  conf:\n    spark.driver.memory: 1g\n    spark.driver.host: 127.0.0.1\n"
-        "    spark.driver.bindAddress: 127.0.0.1\n    spark.default.parallelism: '2'\n"
-        "    spark.sql.shuffle.partitions: '2'\n" + "".join(f"    {key}: '{value}'\n" for key, value in QUICK.items())
+        "    spark.driver.bindAddress: 127.0.0.1\n" + "".join(f"    {key}: '{value}'\n" for key, value in QUICK.items())
     )
     started = []
 

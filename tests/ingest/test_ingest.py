@@ -16,7 +16,6 @@ from sparkrec.ingest import IngestResult, ingest
 from sparkrec.ingest import run as ingest_run
 from sparkrec.ingest import write as ingest_write
 from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
-from tests.quick import QUICK
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 DAY1, DAY2, DAY3 = date(2011, 1, 1), date(2011, 1, 2), date(2011, 1, 3)
@@ -269,17 +268,6 @@ def test_a_delta_table_as_a_log(spark, tmp_path):
     result = take_in(spark, table, tmp_path / "w", DAY1, fmt="sessions")
     assert (result.files_new, result.rows_read, result.rows_kept) == (1, 1, 1)
     assert rows(spark, tmp_path / "w", EVENTS, "item_id", "log_session_id") == [("2", "s"), ("3", "s")]
-
-
-@pytest.fixture
-def generated_code(spark):
-    """Spark as it ships: half a million rows take longer to read than their code to compile."""
-    quick = {name: spark.conf.get(name) for name in QUICK if name.startswith("spark.sql.codegen")}
-    for name in quick:
-        spark.conf.unset(name)
-    yield
-    for name, value in quick.items():
-        spark.conf.set(name, value)
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """The GRU's compiled whole step against the step by operations, and the matrix product that it calls."""
 
 import ctypes
+import os
 
 import numpy as np
 import pytest
 import torch
+from gru_step_cases import ONE, plain_steps, trainer_of, trainings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
@@ -12,42 +14,12 @@ from numba import njit
 from sparkrec.compiled import blas
 from sparkrec.compiled.step import product
 from sparkrec.config import GruConfig, load_config
-from sparkrec.models.gru_networks import build_network
-from sparkrec.models.network import init_parameters
-from sparkrec.training.comm import SingleProcess
 from sparkrec.training.gru_fused import FusedSteps, fusible
-from sparkrec.training.gru_step import GruState, Trainer, make_batch
-from sparkrec.training.lanes import NO_TARGET, Chunk
+from sparkrec.training.gru_step import GruState
+from sparkrec.training.lanes import Chunk
 from sparkrec.training.shared_memory import SharedMemory, make_file
 
-N_ITEMS, ONE = 30, SingleProcess()
-
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def trainer_of(config, n_items=N_ITEMS):
-    network = build_network(config, n_items, {})
-    counts = torch.arange(1, n_items + 1)
-    return Trainer.create(network, config, counts), GruState.new(init_parameters(network, 1))
-
-
-@st.composite
-def trainings(draw):
-    """Settings and a few steps in which lanes begin sessions, and some have no event."""
-    widths = st.integers(1, 9)
-    lanes, n = draw(st.integers(1, 6)), draw(st.integers(1, 5))
-    config = GruConfig(
-        layers=draw(st.lists(widths, min_size=1, max_size=3)), lanes=lanes, n_sample=draw(st.integers(1, 40)),
-        loss=draw(st.sampled_from(["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"])),
-        dropout_embedding=draw(st.sampled_from([0.0, 0.4])), dropout_hidden=draw(st.sampled_from([0.0, 0.3])),
-        learning_rate=0.1, momentum=draw(st.sampled_from([0.0, 0.3])),
-    )  # fmt: skip
-    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
-    target = rng.integers(0, N_ITEMS, (n, lanes))
-    target[(rng.random((n, lanes)) < draw(st.sampled_from([0.0, 0.5]))) & (np.arange(lanes) > 0)] = NO_TARGET
-    parts = (rng.integers(0, N_ITEMS, (n, lanes)), target, rng.integers(0, 3, (n, lanes)).astype(np.int8))
-    chunk = Chunk(*map(torch.from_numpy, parts), n_valid=(target != NO_TARGET).sum(1).tolist())
-    return config, chunk, torch.from_numpy(rng.integers(0, N_ITEMS, (n, config.n_sample)))
 
 
 @given(trainings(), st.booleans())
@@ -55,14 +27,8 @@ def trainings(draw):
 def test_a_whole_step_is_the_step_by_operations(drawn, cut):
     config, chunk, samples = drawn
     n, lanes = chunk.target.shape
-    trainer, expected = trainer_of(config)
-    hidden = [torch.zeros(lanes, width) for width in config.layers]
-    drops = torch.Generator().manual_seed(5)
-    losses = [
-        float(trainer.step(expected, hidden, make_batch(chunk, k, samples[k], torch.arange(lanes)), drops, ONE))
-        for k in range(n)
-    ]
-    _, state = trainer_of(config)
+    expected, losses = plain_steps(config, chunk, samples)
+    trainer, state = trainer_of(config)
     steps, drops = FusedSteps(trainer, state, torch.arange(lanes), lanes), torch.Generator().manual_seed(5)
     found = []
     for part in (slice(0, n // 2), slice(n // 2, n)) if cut and n > 1 else (slice(None),):
@@ -73,13 +39,14 @@ def test_a_whole_step_is_the_step_by_operations(drawn, cut):
         assert torch.allclose(mine, plain, rtol=1e-3, atol=1e-5)
 
 
-def test_whole_steps_are_what_the_shipped_settings_train_by_and_others_do_not(tmp_path):
+def test_whole_steps_are_what_the_shipped_settings_train_by_and_others_do_not():
     """Each way alone would give the right model: only the time would tell that the slower one was taken."""
     shipped = load_config(None, []).gru
     trainer, state = trainer_of(shipped)
     assert fusible(trainer, state, shipped.lanes, ONE)
     path = make_file(1)
     memory = SharedMemory(path, 0, 1)
+    os.unlink(path)
     both = GruState(state.rows, state.flat, memory)
     assert fusible(trainer, both, shipped.lanes, ONE)  # the shipped step fits into a message
     assert not fusible(trainer, both, 2000, ONE)
