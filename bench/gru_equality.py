@@ -43,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)
     worst = max(compare(peer, loss, mode) for loss, mode in SETTINGS)
     last_line(bench="gru_equality", ours=worst, peer=ALLOWED, ratio=ALLOWED / max(worst, 1e-12),
-              unit="relative difference of losses", runs=len(SETTINGS) + 2)  # fmt: skip
+              unit="relative difference of losses", runs=sum(len(ways(mode)) for _, mode in SETTINGS))  # fmt: skip
     sys.exit(int(worst > ALLOWED))
 
 
@@ -69,8 +69,13 @@ def compare(peer: Any, loss: str, mode: str) -> float:
         )  # fmt: skip
         initial = {name: w.detach().clone() for name, w in peer_weights(model, mode).items()}
         theirs = their_losses(peer, model, config, sessions, counts, samples)
-    ways = [True, False] if mode == "constrained" else [False]
-    return max(compared(network, initial, model, config, sessions, counts, samples, theirs, whole) for whole in ways)
+    given = (network, initial, model, config, sessions, counts, samples, theirs)
+    return max(compared(*given, whole) for whole in ways(mode))
+
+
+def ways(mode: str) -> list[bool]:
+    """Whether our steps are compiled as a whole: where they can be, both with and without."""
+    return [True, False] if mode == "constrained" else [False]
 
 
 def compared(

@@ -442,23 +442,13 @@ def update(
         scored = max(0, min(high, n_candidates) - low)
         grad = room.grad[: high - low]
         grad[:] = _ZERO
-        keep = _ZERO
         for message in messages:
             b = message[_LANES : _LANES + 1].view(np.int32)[0]
-            of_vectors, _, _, of_scores, _ = message_parts(b, n_candidates, width, stride)
-            if b:
-                d_scores = _cut(message, of_scores, b, n_candidates)[:, low : low + scored]
-                product(d_scores, True, _cut(message, of_vectors, b, stride), False, keep, grad[:scored])
-                keep = _ONE
-        for message in messages:
-            b = message[_LANES : _LANES + 1].view(np.int32)[0]
-            _, of_added, of_places, _, _ = message_parts(b, n_candidates, width, stride)
-            places, added = message[of_places : of_places + b].view(np.int32), _cut(message, of_added, b, width)
-            for i in range(b):
-                if low <= places[i] < high:
-                    row, more = grad[places[i] - low], added[i]
-                    for j in range(width):
-                        row[j] += more[j]
+            of_vectors, of_added, of_places, of_scores, _ = message_parts(b, n_candidates, width, stride)
+            d_scores = _cut(message, of_scores, b, n_candidates)[:, low : low + scored]
+            product(d_scores, True, _cut(message, of_vectors, b, stride), False, _ONE, grad[:scored])
+            places = message[of_places : of_places + b].view(np.int32)
+            add_rows(grad, places - low, _cut(message, of_added, b, width))
         for i in range(low, high):
             state, g = table[batch.rows[i]], grad[i - low]
             vector_update(state[0], state[1], state[2], g[:width], scale, rate, momentum, epsilon)
