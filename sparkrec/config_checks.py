@@ -1,9 +1,11 @@
-"""What settings may be: choices, smallest values, and what goes together."""
+"""What settings may be: choices, and what goes together; the numbers' bounds are in ``config_bounds``."""
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from sparkrec.config_bounds import BOUNDS, check_bounds
 from sparkrec.errors import UserError
 from sparkrec.model_kinds import KINDS, MODELS, Lists, models_for
 
@@ -45,85 +47,6 @@ CHOICES: dict[str, list[str]] = {
     "train.device": ["auto", "cpu", "cuda"],
     "train.matmul_precision": ["highest", "high", "medium"],
 }
-AT_LEAST: dict[str, float] = {
-    "train.ranks": 1,
-    "topk.k": 1,
-    "topk.block_mb": 1,
-    "topk.pass_mb": 1,
-    "topk.hnsw_neighbours": 2,
-    "topk.hnsw_search": 1,
-    "topk.ivf_cells": 0,
-    "topk.ivf_probes": 1,
-    "topk.lsh_tables": 1,
-    "topk.lsh_hashes": 1,
-    "evaluation.cold_below": 0,
-    "prior.days": 0,
-    "report.nights": 1,
-    "report.users": 0,
-    "gru.lanes": 1,
-    "gru.embedding_dim": 1,
-    "gru.user_units": 1,
-    "gru.bptt": 1,
-    "gru.bloom_rows": 0,
-    "gru.bloom_hashes": 1,
-    "gru.epochs": 1,
-    "gru.full_retrain_nights": 0,
-    "two_tower.full_retrain_nights": 0,
-    "two_tower.epochs": 1,
-    "two_tower.batch_size": 1,
-    "als.rank": 1,
-    "als.iterations": 1,
-    "prod2vec.dim": 1,
-    "prod2vec.window": 1,
-    "prod2vec.negatives": 1,
-    "prod2vec.subsample": 0,
-    "prod2vec.epochs": 1,
-    "prod2vec.batch_size": 1,
-    "meta_prod2vec.dim": 1,
-    "meta_prod2vec.window": 1,
-    "meta_prod2vec.negatives": 1,
-    "meta_prod2vec.subsample": 0,
-    "meta_prod2vec.epochs": 1,
-    "meta_prod2vec.batch_size": 1,
-    "meta_prod2vec.side_weight": 0,
-    "content2vec.dim": 1,
-    "content2vec.window": 1,
-    "content2vec.negatives": 1,
-    "content2vec.epochs": 1,
-    "content2vec.batch_size": 1,
-    "rules.max_basket_items": 2,
-    "rules.max_itemset": 2,
-    "rules.max_rules": 1,
-    "item_neighbours.neighbours": 1,
-    "item_neighbours.shrinkage": 0,
-    "item_neighbours.bm25_k1": 0,
-    "user_neighbours.neighbours": 1,
-    "user_neighbours.shrinkage": 0,
-    "user_neighbours.bm25_k1": 0,
-    "session_neighbours.neighbours": 1,
-    "session_neighbours.sample": 0,
-    "session_neighbours.last_items": 1,
-    "session_neighbours.idf": 0,
-    "session_neighbours.own_items": 0,
-    "session_neighbours.same_user": 0,
-    "session_hybrid.votes_weight": 0,
-    "session_hybrid.power": 0,
-    "session_hybrid.own_items": 0,
-    "hybrid.candidates": 1,
-    "hybrid.trees": 1,
-    "hybrid.depth": 1,
-    "user_groups.sample": 2,
-    "prepare.sessions.min_length": 1,
-    "prepare.sessions.max_length": 2,
-    "prepare.text.dim": 1,
-    "maintenance.compact_files": 0,
-    "maintenance.file_mb": 1,
-    "maintenance.retention_hours": 0,
-    "maintenance.margin_hours": 0,
-    "maintenance.log_retention_days": 1,
-    "maintenance.keep_nights": 0,
-    "maintenance.keep_list_nights": 0,
-}
 
 
 def check(config: Config) -> None:
@@ -139,15 +62,12 @@ def check(config: Config) -> None:
     unknown = [m for m in config.models if m not in MODELS]
     if unknown:
         raise UserError("unknown model", where=f"models={config.models}", fix=f"choose among {', '.join(MODELS)}")
-    for dotted, low in AT_LEAST.items():
-        if _value(config, dotted) < low:
-            raise UserError(
-                "wrong configuration value", where=f"{dotted}={_value(config, dotted)}", fix=f"at least {low}"
-            )
+    if not config.models or len(set(config.models)) < len(config.models):
+        raise UserError("wrong configuration value", where=f"models={config.models}", fix="one or more, each once")
+    for dotted in BOUNDS:
+        check_bounds(dotted, _value(config, dotted))
+    _check_pairs(config)
     excluded_attributes(config.topk)
-    for dotted in ("als.debias", "two_tower.debias", "item_neighbours.bm25_b", "user_neighbours.bm25_b"):
-        if not 0 <= _value(config, dotted) <= 1:
-            raise UserError("wrong configuration value", where=f"{dotted}={_value(config, dotted)}", fix="from 0 to 1")
     if config.als.debias and config.als.feedback == "explicit":
         where = f"als.debias={config.als.debias}, als.feedback=explicit"
         raise UserError("ratings cannot be weighted", where=where, fix="set als.debias=0, or als.feedback=implicit")
@@ -175,6 +95,23 @@ def check(config: Config) -> None:
         )
     _check_gru(config.gru)
     _check_models(config)
+
+
+def _check_pairs(config: Config) -> None:
+    """Refuses lengths of which the smallest is above the largest, and a date that is none."""
+    sessions, baskets = config.prepare.sessions, config.prepare.baskets
+    for key, low, high in (
+        ("prepare.sessions.m{}_length", sessions.min_length, sessions.max_length),
+        ("prepare.baskets.m{}_items", baskets.min_items, baskets.max_items),
+    ):
+        if low > high:
+            where = f"{key.format('in')}={low}, {key.format('ax')}={high}"
+            raise UserError("nothing is as long as that", where=where, fix=f"lower {key.format('in')}")
+    try:
+        date.fromisoformat(config.ingest.min_ts)
+    except ValueError as error:
+        where = f"ingest.min_ts={config.ingest.min_ts}"
+        raise UserError("wrong configuration value", where=where, fix="a date, YYYY-MM-DD") from error
 
 
 def _check_models(config: Config) -> None:

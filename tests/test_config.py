@@ -1,13 +1,16 @@
 """Configuration: what is shipped, which layer wins, what a mistake says."""
 
 import dataclasses
+import math
 import re
+import typing
 
 import pytest
 import yaml
 
 from sparkrec.config import Config, conf_dir, config_dict, config_hash, load_config
-from sparkrec.config_checks import CHOICES
+from sparkrec.config_bounds import BOUNDS
+from sparkrec.config_checks import CHOICES, check
 from sparkrec.errors import UserError
 
 
@@ -35,11 +38,52 @@ def leaves(node, prefix=""):
         (["prod2vec.lists=bought_together", "prod2vec.trainer=mllib"], "keeps no context vectors"),
         (["meta_prod2vec.lists=bought_together"], "meta_prod2vec.lists=bought_together"),
         (["rules.miner=apriori"], "rules.miner=apriori"),
+        (["models=[]"], "models=[]"),
+        (["models=[als,als]"], "models=['als', 'als']"),
+        (["evaluation.k=[0,20]"], "evaluation.k=[0, 20]"),
+        (["ingest.min_ts=garbage"], "ingest.min_ts=garbage"),
+        (["prepare.sessions.min_length=20", "prepare.sessions.max_length=10"], "prepare.sessions.min_length=20"),
+        (["prepare.baskets.min_items=20", "prepare.baskets.max_items=10"], "prepare.baskets.max_items=10"),
     ],
 )
 def test_settings_that_cannot_be_are_one_line(settings, message):
     with pytest.raises(UserError, match=re.escape(message)):
         load_config(None, settings)
+
+
+def numbers(kind=Config, prefix=""):
+    """Names and types of the settings that are numbers, alone or in lists."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            yield from numbers(hint, f"{prefix}{name}.")
+        elif {int, float} & {hint, *typing.get_args(hint)}:
+            yield f"{prefix}{name}", hint
+
+
+def test_every_number_has_bounds_and_its_default_is_within_them():
+    assert sorted(BOUNDS) == sorted(name for name, _ in numbers())
+    check(Config())
+
+
+def with_value(config, dotted, value):
+    """The configuration with one setting changed, past all checks."""
+    name, _, rest = dotted.partition(".")
+    return dataclasses.replace(config, **{name: with_value(getattr(config, name), rest, value) if rest else value})
+
+
+@pytest.mark.parametrize(("name", "hint"), list(numbers()))
+def test_a_number_outside_of_its_bounds_is_refused_by_name(name, hint):
+    bounds, whole = BOUNDS[name], int in {hint, *typing.get_args(hint)}
+    step = 0 if bounds.beyond else 1 if whole else 0.001
+    outside = [bounds.low - step, bounds.low - 7]
+    if math.isfinite(bounds.high):
+        outside += [bounds.high + (0 if bounds.short_of else 1), bounds.high + 7]
+    outside += [] if whole else [math.nan, math.inf, -math.inf]
+    values = [[value] for value in outside] if "List" in str(hint) else outside
+    for value in [*values, *([[]] if bounds.least else [])]:
+        with pytest.raises(UserError, match=re.escape(f"wrong configuration value: {name}={value} (")) as refused:
+            check(with_value(Config(), name, value))
+        assert bounds.said in str(refused.value)
 
 
 def test_base_yaml_has_every_key_with_its_default():

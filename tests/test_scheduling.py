@@ -25,7 +25,7 @@ from tests.quick import QUICK
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMD, KUBERNETES = ROOT / "infra" / "systemd", ROOT / "infra" / "kubernetes"
 SERVICE, TIMER = SYSTEMD / "sparkrec-nightly.service", SYSTEMD / "sparkrec-nightly.timer"
-UNREACHABLE = {"enabled": True, "k": 10, "min_users_share": 1.1}
+UNREACHABLE = {"enabled": True, "k": 10, "below_popularity": -50}
 
 
 def unit(path):
@@ -131,7 +131,7 @@ def test_crons_line_runs_the_same_night_and_tells_its_exit_code(night_of_the_uni
     done = run(["/bin/sh", "-c", command], gate=UNREACHABLE)
     assert done.returncode == 3
     assert done.stdout + done.stderr == ""  # else cron would send mail
-    assert "of the users, less than" in (place.warehouse.parent / "sparkrec" / "night.log").read_text()
+    assert "below recent popularity's" in (place.warehouse.parent / "sparkrec" / "night.log").read_text()
     assert place.table("topk_als").equals(before)
 
 

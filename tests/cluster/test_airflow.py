@@ -138,7 +138,7 @@ def test_a_dag_run_publishes_the_night_of_the_day_before(published, place):
 @pytest.mark.slow
 def test_a_model_held_back_shows_and_is_neither_failed_nor_retried(published, on_cluster, place):
     before = place.table("topk_als")
-    strict = [s for s in place.settings("models=[als]", "gate.min_users_share=1.1", "gate.k=10")
+    strict = [s for s in place.settings("models=[als]", "gate.below_popularity=-50", "gate.k=10")
               if s != "gate.enabled=false"]  # fmt: skip
     again = ["--conf", json.dumps({"run_date": str(place.last)})]  # the param wins over the data interval
     code, said = on_cluster.run("dags", "test", DAG, "2024-03-01", *again, settings=strict)

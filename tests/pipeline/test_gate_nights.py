@@ -1,6 +1,7 @@
 """Nights that the gate lets pass or holds back, and what a run says that it would do."""
 
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
@@ -77,16 +78,17 @@ def test_rollback_makes_an_earlier_night_current_and_changes_no_list(spark, plac
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("limit", "said"),
     [
-        ("gate.below_popularity=-50", "below recent popularity's"),
-        ("gate.min_users_share=1.1", "of the users, less than 110.0%"),
+        ({"below_popularity": -50}, "below recent popularity's"),
+        ({"min_users_share": 1.1}, "of the users, less than 110.0%"),  # no configuration may say so
     ],
 )
-def test_other_reasons_to_hold_back(spark, place, setting, said):
+def test_other_reasons_to_hold_back(spark, place, limit, said):
     before = lists(place)
-    night = place.last - timedelta(days=1)
-    assert place.run(spark, night, *LENIENT, setting) == 3
+    config, night = load_config(None, place.settings(*LENIENT)), place.last - timedelta(days=1)
+    config = replace(config, gate=replace(config.gate, **limit))
+    assert run_nightly(config, night.isoformat(), spark=spark) == 3
     assert said in newest(place, "topk")["message"]
     assert lists(place).equals(before)
 
