@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -106,7 +107,10 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def create(path: str, data: bytes) -> bool:
-    """Writes a file only where there is none, and says whether it did; on a local path in one atomic step.
+    """Writes a file only where there is none, and says whether it did; readers may see it before all of it is there.
+
+    On a local path no two succeed, whatever the file system: neither links nor locks are asked of it. Elsewhere two at
+    the same moment can: this is the place for an object store's conditional put.
 
     Raises:
         UserError: The place cannot be written.
@@ -116,28 +120,47 @@ def create(path: str, data: bytes) -> bool:
         if exists(path):
             return False
         write_bytes(path, data)
-        return True
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    write_bytes(temporary, data)
+        return read_bytes(path) == data
     try:
-        os.link(resolve(temporary)[1], inside)
+        os.makedirs(os.path.dirname(inside), exist_ok=True)
+        with open(inside, "xb") as file:  # O_CREAT | O_EXCL
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.unlink(inside)
+                raise
     except FileExistsError:
         return False
     except OSError as error:
         raise UserError("file cannot be written", where=path, fix=str(error)) from error
-    finally:
-        remove(temporary)
     return True
 
 
 def move(path: str, to: str) -> bool:
-    """Renames a file, and says whether it was still there."""
+    """Renames a file, and says whether it was still there.
+
+    Raises:
+        UserError: It cannot be renamed.
+    """
     filesystem, inside = resolve(path)
     try:
         filesystem.move(inside, resolve(to)[1])
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if not exists(path):  # which each file system says in words of its own
+            return False
+        raise UserError("file cannot be renamed", where=path, fix=str(error)) from error
     return True
+
+
+def modified_at(path: str) -> datetime | None:
+    """When a file was last written (UTC), None where there is none; the epoch where the file system does not say."""
+    from pyarrow.fs import FileType
+
+    filesystem, inside = resolve(path)
+    info = filesystem.get_file_info(inside)
+    return None if info.type == FileType.NotFound else info.mtime or datetime.fromtimestamp(0, UTC)
 
 
 def remove(path: str) -> None:

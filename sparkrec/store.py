@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -26,17 +26,26 @@ PROPERTIES = {
 CONSTRAINT = "delta.constraints."  # prefix of the properties that hold the CHECK constraints
 
 
+def _open() -> None:
+    """The fence of who holds no lock."""
+
+
 @dataclass(frozen=True)
 class Warehouse:
     """The folder (any file system that Spark reaches) that holds tables, models and snapshots.
 
     A relative path counts from the current folder, once and for all: Delta takes absolute locations only.
 
+    Attributes:
+        path: The folder.
+        fence: Called before each write: it raises where whoever writes has lost the warehouse's lock.
+
     Raises:
         UserError: A path that not every reader takes for the same place.
     """
 
     path: str
+    fence: Callable[[], None] = field(default=_open, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if re.search("%[0-9A-Fa-f]{2}", self.path):  # half of the readers take %20 for a blank, half as it is written
@@ -114,6 +123,7 @@ def create(spark: SparkSession, warehouse: Warehouse, table: Table) -> None:
     """Creates the table with its schema, comments, checks and properties where it does not exist."""
     from delta.tables import DeltaTable
 
+    warehouse.fence()
     if not exists(spark, warehouse, table):
         remove_broken(spark, warehouse.table_path(table))
     builder = DeltaTable.createIfNotExists(spark).location(warehouse.table_path(table)).comment(table.comment)
@@ -192,6 +202,7 @@ def delete_where(spark: SparkSession, warehouse: Warehouse, table: Table, condit
     """Deletes the rows that fit the condition and returns the new version."""
     from delta.tables import DeltaTable
 
+    warehouse.fence()
     DeltaTable.forPath(spark, warehouse.table_path(table)).delete(condition)
     return _require_version(spark, warehouse, table)
 
@@ -209,6 +220,7 @@ def _merge_by_key(df: DataFrame, warehouse: Warehouse, table: Table) -> DeltaMer
 
     create(df.sparkSession, warehouse, table)
     assert_unique(df, table.key, table.name)
+    warehouse.fence()  # that took a while
     match = " AND ".join(f"t.{k} <=> s.{k}" for k in table.key)
     target = DeltaTable.forPath(df.sparkSession, warehouse.table_path(table)).alias("t")
     return target.merge(df.alias("s"), match)
@@ -222,6 +234,7 @@ def _write(df: DataFrame, warehouse: Warehouse, table: Table, mode: str, options
     elif mode == "append":
         options = {**options, "mergeSchema": "true"}
     writer = _by_day(df, table).write.format("delta").mode(mode).options(**options)
+    warehouse.fence()
     writer.save(warehouse.table_path(table))
     return _require_version(spark, warehouse, table)
 

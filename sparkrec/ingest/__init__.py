@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sparkrec.config import Config
 from sparkrec.formats import LogFormat
+from sparkrec.store import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -36,7 +37,14 @@ class IngestResult:
     outputs: dict[str, int] = field(default_factory=dict)
 
 
-def ingest(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_date: date) -> IngestResult:
+def ingest(
+    spark: SparkSession,
+    config: Config,
+    fmt: LogFormat,
+    run_id: str,
+    run_date: date,
+    warehouse: Warehouse | None = None,
+) -> IngestResult:
     """Takes the new log files in.
 
     Every file is read and judged before a table changes. Files dated after ``run_date`` by their name stay for a
@@ -49,6 +57,7 @@ def ingest(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run
         fmt: The log format.
         run_id: The attempt; names the staging folder.
         run_date: The night.
+        warehouse: Where the tables are, with its fence; None: the configuration's, without one.
 
     Raises:
         UserError: No path, file, column or event where there must be one, an unreadable or changed file, too many
@@ -57,7 +66,7 @@ def ingest(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run
     """
     from sparkrec.ingest.run import run
 
-    return run(spark, config, fmt, run_id, run_date)
+    return run(spark, config, fmt, run_id, run_date, warehouse)
 
 
 def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date: date) -> int:

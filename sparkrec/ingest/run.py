@@ -45,15 +45,29 @@ def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date:
     return sum(len(selection.to_read) for selection in selections)
 
 
-def _context(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_date: date) -> Context:
+def _context(
+    spark: SparkSession,
+    config: Config,
+    fmt: LogFormat,
+    run_id: str,
+    run_date: date,
+    warehouse: store.Warehouse | None = None,
+) -> Context:
     now = datetime.now(UTC).replace(tzinfo=None)
-    warehouse = store.Warehouse(config.warehouse.path)
+    warehouse = warehouse or store.Warehouse(config.warehouse.path)
     return Context(spark, config, fmt, run_id, run_date, now, FileSystem(spark), warehouse)
 
 
-def run(spark: SparkSession, config: Config, fmt: LogFormat, run_id: str, run_date: date) -> IngestResult:
+def run(
+    spark: SparkSession,
+    config: Config,
+    fmt: LogFormat,
+    run_id: str,
+    run_date: date,
+    warehouse: store.Warehouse | None = None,
+) -> IngestResult:
     """See :func:`sparkrec.ingest.ingest`."""
-    context = _context(spark, config, fmt, run_id, run_date)
+    context = _context(spark, config, fmt, run_id, run_date, warehouse)
     noted = known_files(context)
     known, until = recall(context, noted)
     logs = select_logs(context, known, until)

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 def run_ingest(night: Night, _: Inputs) -> StageResult:
     """New log files → ``events``, ``quarantine``, ``items``, ``users``, ``files``."""
-    done = ingest_files(night.spark, night.config, night.fmt, night.run_id, night.run_date)
+    done = ingest_files(night.spark, night.config, night.fmt, night.run_id, night.run_date, night.warehouse)
     return StageResult(
         outputs=dict(done.outputs),
         rows_in=done.rows_read,

@@ -42,6 +42,7 @@ def run_maintain(night: Night, _: Inputs) -> StageResult:
     steps = plan_maintain(night)
     notes = []
     for step in steps:
+        night.warehouse.fence()
         notes.append(step.do())
         log_event("maintain", done=notes[-1])
     return StageResult(message="; ".join(notes) or "nothing is due", skipped=not steps)

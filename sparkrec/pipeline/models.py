@@ -49,6 +49,7 @@ def model_version(run_date: date, *identity: Any) -> str:
 
 def write_card(warehouse: Warehouse, run_date: date, card: ModelCard) -> None:
     """Publishes the folder as a model."""
+    warehouse.fence()
     values = {**card.__dict__, "cutoff": card.cutoff.isoformat(), "parts": list(card.parts)}
     files.write_json(f"{warehouse.model_path(card.model, run_date)}/{CARD}", values)
 

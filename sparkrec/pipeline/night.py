@@ -13,6 +13,7 @@ from sparkrec.config import Config
 from sparkrec.errors import InvariantError
 from sparkrec.formats import LogFormat
 from sparkrec.pipeline.ledger import StageResult, Versions
+from sparkrec.pipeline.lock import Lock
 from sparkrec.prepare.cut import as_of
 from sparkrec.store import Warehouse
 from sparkrec.tables import Table
@@ -31,11 +32,13 @@ class Night:
     run_date: date
     run_id: str
     code_version: str
+    lock: Lock | None = None  # of the warehouse; without one nothing is fenced
 
     @property
     def warehouse(self) -> Warehouse:
-        """The warehouse of the configuration."""
-        return Warehouse(self.config.warehouse.path)
+        """The warehouse of the configuration, whose every write asks first if the lock is still this attempt's."""
+        path = self.config.warehouse.path
+        return Warehouse(path) if self.lock is None else Warehouse(path, self.lock.check)
 
     @property
     def as_of(self) -> datetime:

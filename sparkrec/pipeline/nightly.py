@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -94,8 +94,8 @@ def run_nightly(
     with session_for(config, spark) as session:
         preflight(session, config, names, as_of(day))
         night = night_of(session, config, day)
-        with locked(night.warehouse.path, night.run_id, config.warehouse.lock_expiry_s):
-            return _run(night, names, choice.force)
+        with locked(night.warehouse.path, night.run_id, config.warehouse.lock_expiry_s) as lock:
+            return _run(replace(night, lock=lock), names, choice.force)
 
 
 def plan_nightly(
@@ -206,7 +206,11 @@ def run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool = False) -
     """Runs one stage unless an equal run is on record, and records it.
 
     A UserError leaves no row; any other failure is recorded before it goes on.
+
+    Raises:
+        UserError: The stage refuses, or the warehouse's lock is lost.
     """
+    night.warehouse.fence()
     versions = pin(night, stage)
     settings = config_hash(*stage.settings(night))
     done = None if stage.plan is not None or force else _done(night, stage, ledger, versions, settings)

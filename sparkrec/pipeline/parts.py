@@ -215,6 +215,7 @@ def train_parts(
     meta = {"model": model, "model_version": version, "inputs": inputs.versions, "settings": config_dict(settings)}
     done, notes = [], [f"trained from scratch: {begin.full_retrain}"] if begin.full_retrain else []
     for part in parts(night, model, cutoff):
+        night.warehouse.fence()
         note = train(part, part_path(night.warehouse, model, night.run_date, part.name), {**meta, "part": part.name})
         done.append(part.name)
         notes.append(f"{part.name}: {note}" if note else part.name)

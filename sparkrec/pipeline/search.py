@@ -123,8 +123,8 @@ def run_search(
     with session_for(config, spark) as session:
         preflight(session, config, [stage.name], as_of(day))
         night = night_of(session, config, day)
-        with locked(night.warehouse.path, night.run_id, config.warehouse.lock_expiry_s):
-            return search(night, model, points, configure, stage)
+        with locked(night.warehouse.path, night.run_id, config.warehouse.lock_expiry_s) as lock:
+            return search(replace(night, lock=lock), model, points, configure, stage)
 
 
 def search(
