@@ -24,7 +24,8 @@ from sparkrec.broadcast import broadcast
 from sparkrec.config import SessionHybridConfig, SessionNeighboursConfig
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.session_events import flat_lists, known_items
-from sparkrec.models.session_neighbours import Index, LookedAt, TrainedSessions, looked_at, user_numbers
+from sparkrec.models.session_neighbours import NUMBER, numbered
+from sparkrec.models.session_votes import Index, LookedAt, TrainedSessions, looked_at, user_numbers
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix, select
 from sparkrec.retrieval.topk import VECTOR, list_batch, prepared_queries, query_vectors, seen_positions
@@ -62,9 +63,11 @@ class SessionHybrid:
         """
         return SessionHybrid(Index.build(trained, neighbours, config.own_items, block_mb), config)
 
-    def looked_at(self, flat: IntArray, begins: IntArray, ends: IntArray, users: IntArray) -> LookedAt:
-        """The events of sessions whose neighbours vote: see ``session_neighbours.looked_at``."""
-        return looked_at(flat, begins, ends, users, self.index.config.last_items)
+    def looked_at(
+        self, flat: IntArray, begins: IntArray, ends: IntArray, users: IntArray, itself: IntArray | None = None
+    ) -> LookedAt:
+        """The events of sessions whose neighbours vote: see ``session_votes.looked_at``."""
+        return looked_at(flat, begins, ends, users, self.index.config.last_items, itself)
 
     def blended(self, scores: FloatArray, items: IntArray, asked: LookedAt) -> FloatArray:
         """The scores of both.
@@ -110,8 +113,9 @@ def session_hybrid_lists(
     """The best items after the last event of each current session, by ``(-score, item_idx)``.
 
     Args:
-        current: The key columns, ``vector array<float>`` (the GRU's state), ``user_idx int`` and ``items array<int>``
-            in order of time, of which those that are not ranked are passed over.
+        current: The key columns, ``session_id``, ``vector array<float>`` (the GRU's state), ``user_idx int`` and
+            ``items array<int>`` in order of time, of which those that are not ranked are passed over. A session among
+            those that vote does not vote for itself.
         items: The GRU's side of the items; those that are not eligible are not ranked.
         hybrid: The blend; it is broadcast.
         key: The column or columns that tell sessions apart; all are kept in the lists.
@@ -126,7 +130,8 @@ def session_hybrid_lists(
         ``(key…, item_idx int, rank int, score float)``, ranks from 1.
     """
     keys = [key] if isinstance(key, str) else list(key)
-    prepared, schema = prepared_queries(current, seen, keys, partitions, (VECTOR, ITEMS, USER_IDX))
+    columns = (VECTOR, ITEMS, USER_IDX, NUMBER)
+    prepared, schema = prepared_queries(numbered(current), seen, keys, partitions, columns)
     ranked = items.positions()
     bias = None if items.bias is None else items.bias[ranked]
     forbidden = np.isin(ranked, without) if without is not None else np.zeros(len(ranked), dtype=np.bool_)
@@ -165,13 +170,14 @@ class _Search:
         rows, columns = seen_positions(batch, self.position_of)
         flat, lengths = known_items(*flat_lists(batch.column(ITEMS)), self.position_of >= 0)
         ends, users = np.cumsum(lengths), user_numbers(batch.column(USER_IDX))
+        itself = self.hybrid.index.places(batch.column(NUMBER).to_numpy())
         at_once = max(1, self.block_mb * 2**20 // (8 * max(1, len(self.ranked))))
         for low in range(0, len(queries), at_once):
             block = slice(low, min(low + at_once, len(queries)))
             scores = queries[block] @ self.vectors.T
             if self.bias is not None:
                 scores += self.bias
-            asked = self.hybrid.looked_at(flat, (ends - lengths)[block], ends[block], users[block])
+            asked = self.hybrid.looked_at(flat, (ends - lengths)[block], ends[block], users[block], itself[block])
             scores = self.hybrid.blended(scores, self.ranked, asked)
             scores[:, self.forbidden] = -np.inf
             first, last = np.searchsorted(rows, [block.start, block.stop])

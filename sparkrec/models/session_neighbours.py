@@ -16,21 +16,19 @@ they did before. Of the nearest ``neighbours`` sessions, or those among the ``sa
     score(i) = idf(i) ** power · Σ_(N with i) sim(N) · d(s of the last item that N shares)
 
 with idf(i) = ln(trained sessions / trained sessions with i). Equal similarities go to the later session, equal scores
-to the smaller item. All neighbours have items of the session itself, so that these come first where they may be shown;
-where a session seldom returns to an item, ``own_items`` below 1 takes them back: their scores are multiplied by it.
+to the smaller item. A session is no neighbour of itself. All neighbours have items of the session, so that these come
+first where they may be shown; where a session seldom returns to an item, ``own_items`` below 1 takes them back: their
+scores are multiplied by it.
 
-All of it is two products of sparse matrices, as in ``retrieval.sparse``, so nothing depends on blocks or partitions.
-The last shared item comes from a product, too: with the weights 4^(n - s) the sum's leading bit is that item's.
+How, is in ``models.session_votes``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from sparkrec import files
@@ -39,18 +37,10 @@ from sparkrec.config import SessionNeighboursConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.evaluation.session_events import flat_lists, known_items
 from sparkrec.evaluation.sessions import rank_of
+from sparkrec.models.session_votes import Index, TrainedSessions, looked_at, user_numbers
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray
-from sparkrec.retrieval.sparse import (
-    Doubles,
-    best,
-    best_entries,
-    block_entries,
-    cuts,
-    product_blocks,
-    row_entries,
-    without_seen,
-)
+from sparkrec.retrieval.sparse import best, cuts, without_seen
 from sparkrec.retrieval.topk import list_batch, prepared_queries, seen_positions
 from sparkrec.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS, USER_IDX
 
@@ -59,27 +49,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 TRAINED, MODEL_FILE = "sessions", "model.json"
-LONGEST = 500  # events: 4 to this power is a double
 EVENTS_AT_ONCE = 50_000  # of sessions, where each event is predicted
-
-
-@dataclass(frozen=True)
-class TrainedSessions:
-    """The sessions that vote.
-
-    Attributes:
-        items: float64 ``[sessions, n_items]``, 1 where the session has the item; the latest session is number 0.
-        users: int64 ``[sessions]``, below 0 where the session is anonymous.
-    """
-
-    items: csr_matrix
-    users: IntArray
-
-    @property
-    def trained(self) -> npt.NDArray[np.bool_]:
-        """Bool [n_items]: the items that some session has. Only these are ranked."""
-        known: npt.NDArray[np.bool_] = np.bincount(self.items.indices, minlength=self.items.shape[1]) > 0
-        return known
+NUMBER = "session_number"  # a session's id as 8 bytes
 
 
 def trained_sessions(sessions: DataFrame, n_items: int) -> TrainedSessions:
@@ -95,7 +66,8 @@ def trained_sessions(sessions: DataFrame, n_items: int) -> TrainedSessions:
     """
     import pyspark.sql.functions as F
 
-    table = sessions.orderBy(F.desc(START_TS), F.desc(SESSION_ID)).select(ITEMS, USER_IDX).toArrow()
+    newest = sessions.orderBy(F.desc(START_TS), F.desc(SESSION_ID))
+    table = numbered(newest).select(ITEMS, USER_IDX, NUMBER).toArrow()
     if not len(table):
         raise UserError("no sessions to find neighbours among", where="sessions", fix="check prepare.sessions")
     flat, lengths = flat_lists(table.column(ITEMS).combine_chunks())
@@ -105,7 +77,15 @@ def trained_sessions(sessions: DataFrame, n_items: int) -> TrainedSessions:
     items = csr_matrix((np.ones(len(flat)), (rows, flat)), shape=(len(lengths), n_items))
     items.sum_duplicates()
     items.data[:] = 1.0
-    return TrainedSessions(items, user_numbers(table.column(USER_IDX).combine_chunks()))
+    numbers = table.column(NUMBER).to_numpy()
+    return TrainedSessions(items, user_numbers(table.column(USER_IDX).combine_chunks()), numbers)
+
+
+def numbered(sessions: DataFrame) -> DataFrame:
+    """The sessions with ``session_number bigint``, a hash of the id: that two share one is next to impossible."""
+    import pyspark.sql.functions as F
+
+    return sessions.withColumn(NUMBER, F.xxhash64(SESSION_ID))
 
 
 def save_session_neighbours(sessions: DataFrame, path: str, meta: dict[str, Any]) -> None:
@@ -142,12 +122,12 @@ def session_neighbour_lists(
 ) -> DataFrame:
     """The best items after the last event of each current session.
 
-    Items that no trained session has are passed over. A session that is itself among the trained ones is a neighbour
-    like others, and votes for what it holds.
+    Items that no trained session has are passed over. A session that is itself among the trained ones, as that of a
+    night's lists is, does not vote: no session that is judged is among them.
 
     Args:
-        current: The key columns, ``items array<int>`` in order of time, ``user_idx int``, and optionally
-            ``seen array<int>``.
+        current: The key columns, ``session_id``, ``items array<int>`` in order of time, ``user_idx int``, and
+            optionally ``seen array<int>``.
         trained: The sessions that vote; they are broadcast, and take 24 bytes for each item of each session.
         config: Neighbours, sample, decay, idf.
         key: The column or columns that tell sessions apart; all are kept in the lists.
@@ -162,7 +142,7 @@ def session_neighbour_lists(
         ``(key…, item_idx int, rank int, score float)``, score > 0; none for a session of unknown items alone.
     """
     keys = [key] if isinstance(key, str) else list(key)
-    prepared, schema = prepared_queries(current, seen, keys, partitions, (ITEMS, USER_IDX))
+    prepared, schema = prepared_queries(numbered(current), seen, keys, partitions, (ITEMS, USER_IDX, NUMBER))
     index = broadcast(current.sparkSession, Index.build(trained, config, own_items, block_mb, without))
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -212,158 +192,16 @@ def next_item_ranks(
 # ---- inside of the Python workers ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LookedAt:
-    """The events of b current sessions that count: each item of a session once, at its last occurrence.
-
-    Attributes:
-        rows: int64 ``[m]``: the session, ascending.
-        items: int64 ``[m]``.
-        steps: int64 ``[m]``: 1 for the last event of the session, 2 for the one before …
-        lengths: int64 ``[b]``: events looked at, repeats among them.
-        users: int64 ``[b]``: the sessions' users, below 0 where they are anonymous.
-    """
-
-    rows: IntArray
-    items: IntArray
-    steps: IntArray
-    lengths: IntArray
-    users: IntArray
-
-
-def user_numbers(users: pa.Array) -> IntArray:
-    """int64: the users, -1 where there is none."""
-    numbers: IntArray = users.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return numbers
-
-
-def looked_at(flat: IntArray, begins: IntArray, ends: IntArray, users: IntArray, last_items: int) -> LookedAt:
-    """The last events of sessions.
-
-    Args:
-        flat: Items of all sessions one after another.
-        begins: int64 ``[b]``: the place of each session's first event.
-        ends: int64 ``[b]``: the place behind its last one.
-        users: int64 ``[b]``: of ``user_numbers``.
-        last_items: How many are looked at.
-    """
-    lengths = np.minimum(ends - begins, last_items)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    steps = 1 + np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    items = flat[ends[rows] - steps].astype(np.int64)
-    span = int(items.max(initial=0)) + 1
-    first = np.sort(np.unique(rows * span + items, return_index=True)[1])  # the last occurrence has the smallest step
-    return LookedAt(rows[first], items[first], steps[first], lengths, users)
-
-
-def decayed(steps: IntArray, lengths: IntArray, decay: str) -> Doubles:
-    """d(s), the weight of the event that is the s-th from the end of n.
-
-    Args:
-        steps: s, from 1.
-        lengths: n.
-        decay: linear | quadratic | harmonic | same.
-    """
-    left = (lengths - steps + 1) / lengths
-    weights = {"linear": left, "quadratic": left**2, "harmonic": 1.0 / steps, "same": np.ones(len(steps))}
-    if decay not in weights:
-        raise InvariantError(f"no decay {decay}")
-    return weights[decay]
-
-
-@dataclass(frozen=True)
-class Index:
-    """The trained sessions, as they travel to the workers."""
-
-    sessions_of: csr_matrix  # float64 [n_items, sessions], ones
-    votes: csr_matrix  # float64 [sessions, n_items], idf ** power
-    sizes: IntArray  # [sessions], items of each
-    users: IntArray  # [sessions]
-    trained: npt.NDArray[np.bool_]  # [n_items]
-    config: SessionNeighboursConfig
-    own_items: float  # what the scores of the session's own items are multiplied by
-    at_once: int  # entries of a block's product
-
-    @staticmethod
-    def build(
-        trained: TrainedSessions,
-        config: SessionNeighboursConfig,
-        own_items: float = 1.0,
-        block_mb: int = 64,
-        without: IntArray | None = None,
-    ) -> Index:
-        """Counts and turns the sessions; items of ``without`` get no votes."""
-        if config.last_items > LONGEST:
-            raise UserError(f"at most {LONGEST} items of a session can be looked at",
-                            where=f"session_neighbours.last_items={config.last_items}")  # fmt: skip
-        n_sessions, n_items = trained.items.shape
-        counts = np.bincount(trained.items.indices, minlength=n_items)
-        idf = np.log(n_sessions / np.maximum(counts, 1)) ** config.idf
-        if without is not None:
-            idf[without[without < n_items]] = 0.0
-        data = idf[trained.items.indices]
-        votes = csr_matrix((data, trained.items.indices, trained.items.indptr), trained.items.shape)
-        of_items, at_once = trained.items.T.tocsr(), block_entries(block_mb)
-        sizes = np.diff(votes.indptr)
-        return Index(of_items, votes, sizes, trained.users, counts > 0, config, own_items, at_once)
-
-    def scores(self, asked: LookedAt) -> Iterator[tuple[slice, csr_matrix]]:
-        """Runs of sessions, and the scores of the items for them: float64 ``[run, n_items]``."""
-        n = len(asked.lengths)
-        shape, lengths = (n, self.votes.shape[1]), asked.lengths[asked.rows]
-        weights = decayed(asked.steps, lengths, self.config.decay)
-        weights /= np.sqrt(np.bincount(asked.rows, weights**2, n))[asked.rows]
-        similar = row_entries(asked.rows, asked.items, weights, shape)
-        latest = row_entries(asked.rows, asked.items, 4.0 ** (lengths - asked.steps), shape)
-        for block in product_blocks(similar, self.sessions_of, self.at_once):
-            near = self.neighbours(similar[block], latest[block], asked.lengths[block], asked.users[block])
-            for run in product_blocks(near, self.votes, self.at_once):
-                scores = near[run] @ self.votes
-                if self.own_items != 1.0:
-                    own = similar[block][run] > 0
-                    scores = scores - scores.multiply(own) * (1.0 - self.own_items)
-                yield slice(block.start + run.start, block.start + run.stop), scores
-
-    def neighbours(self, similar: csr_matrix, latest: csr_matrix, lengths: IntArray, users: IntArray) -> csr_matrix:
-        """The votes' weights of the nearest sessions, float64 ``[b, sessions]``: sim(N) · d(s of the last shared).
-
-        Args:
-            similar: float64 ``[b, n_items]``: d(s) / |d|.
-            latest: float64 ``[b, n_items]``: 4^(n - s), of the same entries.
-            lengths: int64 ``[b]``: n.
-            users: int64 ``[b]``.
-        """
-        product, shared = similar @ self.sessions_of, latest @ self.sessions_of
-        if not np.array_equal(product.indices, shared.indices):
-            raise InvariantError("two products of matrices with the same entries have them in different places")
-        cosine = product.data / np.sqrt(self.sizes[product.indices])
-        cosine[~_newest(product, self.config.sample)] = 0.0
-        if self.config.same_user != 1.0:
-            asks = np.repeat(users, np.diff(product.indptr))
-            cosine[(asks >= 0) & (asks == self.users[product.indices])] *= self.config.same_user
-        ranked = csr_matrix((cosine, product.indices, product.indptr), product.shape)
-        rows, entries = best_entries(ranked, self.config.neighbours)
-        exponent = (np.frexp(shared.data[entries])[1] - 1) // 2  # 4^e <= sum < 2 · 4^e
-        decay = decayed(lengths[rows] - exponent, lengths[rows], self.config.decay)
-        return row_entries(rows, product.indices[entries], cosine[entries] * decay, product.shape)
-
-
-def _newest(product: csr_matrix, sample: int) -> npt.NDArray[np.bool_]:
-    """Which entries are among the ``sample`` smallest columns of their row; all where ``sample`` is 0."""
-    newest = np.ones(product.nnz, dtype=np.bool_)
-    ends = product.indptr
-    for row in np.flatnonzero(np.diff(ends) > sample) if sample else ():
-        columns = product.indices[ends[row] : ends[row + 1]]
-        newest[ends[row] : ends[row + 1]] = columns <= np.partition(columns, sample - 1)[sample - 1]
-    return newest
-
-
 def _batch_lists(index: Index, batch: pa.RecordBatch, keys: list[str], k: int) -> Iterator[pa.RecordBatch]:
     """``(key…, item_idx, rank, score)`` for sessions."""
+    itself = index.places(batch.column(NUMBER).to_numpy())
     flat, lengths = known_items(*flat_lists(batch.column(ITEMS)), index.trained)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    kept = index.others_have(flat, itself[row])  # what it alone has nobody knows where it is not among the trained
+    flat, lengths = flat[kept], np.bincount(row[kept], minlength=len(lengths))
     rows, items = seen_positions(batch, np.arange(len(index.trained)))
     ends, users = np.cumsum(lengths), user_numbers(batch.column(USER_IDX))
-    for block, scores in index.scores(looked_at(flat, ends - lengths, ends, users, index.config.last_items)):
+    for block, scores in index.scores(looked_at(flat, ends - lengths, ends, users, index.config.last_items, itself)):
         first, last = np.searchsorted(rows, [block.start, block.stop])
         allowed = without_seen(scores, rows[first:last] - block.start, items[first:last])
         yield list_batch(batch, keys, block.start, *best(allowed, k))

@@ -150,6 +150,7 @@ def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntAr
     walked = inputs.read(SESSIONS)
     current = current_sessions(night, walked).persist(StorageLevel.MEMORY_AND_DISK)
     key, settings, note = (USER_ID, KEY_TYPE), night.config.topk, ""
+    asking = (SESSION_ID, ITEMS, USER_IDX)
     seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
     if card.model in ("gru", "session_hybrid"):
         path = gru_path(night, card.served_part)
@@ -160,13 +161,13 @@ def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntAr
     elif card.model == "session_hybrid":
         asked = states.join(current.select(SESSION_ID, ITEMS), SESSION_ID, "inner")
         rows = session_hybrid_lists(
-            _named(inputs, asked, VECTOR, ITEMS, USER_IDX), items, hybrid_model(night, card, card.served_part).blend,
+            _named(inputs, asked, VECTOR, *asking), items, hybrid_model(night, card, card.served_part).blend,
             key=key, k=settings.k, seen=seen, without=excluded, block_mb=settings.block_mb,
         )  # fmt: skip
     else:
         model = neighbour_model(night, card, card.served_part)
         rows = session_neighbour_lists(
-            _named(inputs, current, ITEMS, USER_IDX), model.sessions, model.config, key=key, k=settings.k, seen=seen,
+            _named(inputs, current, *asking), model.sessions, model.config, key=key, k=settings.k, seen=seen,
             without=excluded, own_items=model.config.own_items, block_mb=settings.block_mb,
         )  # fmt: skip
     weights = dict.fromkeys(night.fmt.session_events, 1.0)

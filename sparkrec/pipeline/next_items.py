@@ -19,7 +19,7 @@ from sparkrec.model_kinds import KINDS, Lists
 from sparkrec.models import session_neighbours
 from sparkrec.models.rules import complete, load_rules
 from sparkrec.models.session_hybrid import SessionHybrid
-from sparkrec.models.session_neighbours import TrainedSessions
+from sparkrec.models.session_votes import TrainedSessions
 from sparkrec.pipeline.models import ModelCard, part_path
 from sparkrec.pipeline.night import Night
 from sparkrec.retrieval import gru_states

@@ -305,7 +305,7 @@ def _scores(
     """The candidates' scores after a block of the events: float [b, candidates]."""
     import torch
 
-    from sparkrec.models.session_neighbours import user_numbers
+    from sparkrec.models.session_votes import user_numbers
 
     chosen = np.flatnonzero(candidates)
     score = served.network.scorer(served.parameters, torch.from_numpy(chosen))

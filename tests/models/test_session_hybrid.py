@@ -10,7 +10,7 @@ from sparkrec.errors import InvariantError
 from sparkrec.models.gru import GruNetwork
 from sparkrec.models.network import init_parameters, to_tensors
 from sparkrec.models.session_hybrid import SessionHybrid, session_hybrid_lists
-from sparkrec.models.session_neighbours import Index, TrainedSessions, looked_at
+from sparkrec.models.session_votes import Index, TrainedSessions, looked_at
 from sparkrec.retrieval import gru_states
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.training.checkpoint import save_model
@@ -32,7 +32,7 @@ def older():
     held = np.zeros((len(OLDER), N_ITEMS))
     for number, items in enumerate(OLDER):
         held[number, items] = 1.0
-    return TrainedSessions(csr_matrix(held), np.arange(len(OLDER)) % 4)
+    return TrainedSessions(csr_matrix(held), np.arange(len(OLDER)) % 4, np.arange(len(OLDER)))
 
 
 def hybrid(**settings):

@@ -15,15 +15,13 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.evaluation.session_events import left_out
 from sparkrec.models import session_neighbours
 from sparkrec.models.session_neighbours import (
-    TrainedSessions,
-    decayed,
     load_session_neighbours,
-    looked_at,
     next_item_ranks,
     save_session_neighbours,
     session_neighbour_lists,
     trained_sessions,
 )
+from sparkrec.models.session_votes import LONGEST, Index, TrainedSessions, decayed, looked_at
 
 NOBODY = np.array([-1])
 DECAYS = {
@@ -34,13 +32,16 @@ DECAYS = {
 }
 
 
-def reference(newest_first, current, config, own_items=1.0, users=(), user=-1):
-    """Item → score, by loops; ``newest_first`` are lists of items, of these users where they are known."""
+def reference(newest_first, current, config, own_items=1.0, users=(), user=-1, itself=-1):
+    """Item → score, by loops; ``newest_first`` are lists of items, of these users where they are known.
+
+    The session at the place ``itself`` does not vote.
+    """
     current = current[-config.last_items :]
     n = len(current)
     weights = {item: DECAYS[config.decay](n - place, n) for place, item in enumerate(current)}  # the last one counts
     length = math.sqrt(sum(w * w for w in weights.values()))
-    candidates = [number for number, items in enumerate(newest_first) if set(items) & set(weights)]
+    candidates = [n for n, items in enumerate(newest_first) if n != itself and set(items) & set(weights)]
     if config.sample:
         candidates = candidates[: config.sample]
     nearest = []
@@ -66,7 +67,12 @@ def trained_of(newest_first, n_items, users=None):
     for number, items in enumerate(newest_first):
         held[number, items] = 1.0
     users = np.full(len(newest_first), -1) if users is None else np.array(users)
-    return TrainedSessions(csr_matrix(held), users)
+    return TrainedSessions(csr_matrix(held), users, np.arange(len(newest_first))[::-1] * 7)
+
+
+def number_of(place, newest_first):
+    """What ``trained_of`` calls the session at a place; -1 for none."""
+    return (len(newest_first) - 1 - place) * 7 if 0 <= place < len(newest_first) else -1
 
 
 items_of_a_session = st.lists(st.integers(0, 9), min_size=1, max_size=8)
@@ -86,22 +92,25 @@ items_of_a_session = st.lists(st.integers(0, 9), min_size=1, max_size=8)
         same_user=st.sampled_from([1.0, 4.0, 0.25]),
     ),
     users=st.lists(st.integers(-1, 1), min_size=16, max_size=16),
+    themselves=st.lists(st.integers(-1, 6), min_size=4, max_size=4),
     own_items=st.sampled_from([1.0, 0.25, 0.0]),
     at_once=st.sampled_from([1, 10, 1000]),
 )
-def test_scores_equal_the_reference(sessions, current, config, users, own_items, at_once):
+def test_scores_equal_the_reference(sessions, current, config, users, themselves, own_items, at_once):
     asking, users = np.array(users[:4]), users[4:]
-    index = session_neighbours.Index.build(trained_of(sessions, 10, users[: len(sessions)]), config, own_items)
-    index = session_neighbours.Index(**{**index.__dict__, "at_once": at_once})
+    index = Index.build(trained_of(sessions, 10, users[: len(sessions)]), config, own_items)
+    index = Index(**{**index.__dict__, "at_once": at_once})
     known = [[item for item in items if index.trained[item]] for items in current]
     ends = np.cumsum([len(items) for items in known])
     flat = np.array([item for items in known for item in items], dtype=np.int64)
-    asked = looked_at(flat, np.concatenate([[0], ends[:-1]]), ends, asking[: len(ends)], config.last_items)
+    itself = index.places(np.array([number_of(place, sessions) for place in themselves]))[: len(ends)]
+    asked = looked_at(flat, np.concatenate([[0], ends[:-1]]), ends, asking[: len(ends)], config.last_items, itself)
     found = np.zeros((len(current), 10))
     for block, scores in index.scores(asked):
         found[block] = scores.toarray()
     for row, items in enumerate(known):
-        expected = reference(sessions, items, config, own_items, users, asking[row]) if items else {}
+        whose = users, asking[row], themselves[row]
+        expected = reference(sessions, items, config, own_items, *whose) if items else {}
         assert found[row] == pytest.approx([expected.get(item, 0.0) for item in range(10)], rel=1e-6, abs=1e-12)
 
 
@@ -116,10 +125,10 @@ def test_decays_by_hand():
 
 
 def test_the_last_shared_item_is_found_in_the_longest_session():
-    n = session_neighbours.LONGEST
+    n = LONGEST
     trained = trained_of([[0, n - 1, n], list(range(n - 1)), [n]], n + 1)
     config = SessionNeighboursConfig(last_items=n, decay="harmonic", idf=0.0)
-    index = session_neighbours.Index.build(trained, config)
+    index = Index.build(trained, config)
     flat = np.arange(n)  # item n - 1 is the last event
     ((_, scores),) = index.scores(looked_at(flat, np.array([0]), np.array([n]), NOBODY, n))
     harmonic = [1 / s for s in range(1, n + 1)]  # of items n - 1, n - 2, …, 0
@@ -128,7 +137,7 @@ def test_the_last_shared_item_is_found_in_the_longest_session():
     second = sum(harmonic[1:]) / (length * math.sqrt(n - 1)) * harmonic[1]  # its last shared item is the second last
     assert scores.toarray()[0, [n, n - 1, 0, 1]] == pytest.approx([first, first, first + second, second])
     with pytest.raises(UserError, match=f"at most {n} items"):
-        session_neighbours.Index.build(trained, SessionNeighboursConfig(last_items=n + 1))
+        Index.build(trained, SessionNeighboursConfig(last_items=n + 1))
 
 
 N_ITEMS = 14
@@ -203,6 +212,20 @@ def test_lists_hold_what_the_nearest_sessions_had(spark, older, current):
     assert sorted(again.collect()) == sorted(rows.collect())
 
 
+def test_a_session_that_is_among_those_that_vote_does_not_vote_itself(older):
+    """What a night publishes for its own sessions is what it would be without them, as where the model is judged."""
+    config = SessionNeighboursConfig(neighbours=4, idf=0.0)  # the frequencies know of all sessions
+    trained = trained_sessions(older, N_ITEMS)
+    found = session_neighbour_lists(older, trained, config, key="session_id", k=9).collect()
+    expected = []
+    for row in older.select("session_id").collect():
+        itself = older["session_id"] == row["session_id"]
+        others = trained_sessions(older.where(~itself), N_ITEMS)
+        expected += session_neighbour_lists(older.where(itself), others, config, key="session_id", k=9).collect()
+    assert sorted(found) == sorted(expected)
+    assert len({row["session_id"] for row in found}) == len(OLDER) - 1  # nobody else has what s6 has
+
+
 @pytest.mark.parametrize("ties", ["conservative", "standard", "median"])
 def test_ranks_of_next_items_by_counting(older, current, ties):
     trained = trained_sessions(older, N_ITEMS)
@@ -256,7 +279,7 @@ def test_parts_of_a_batch_change_no_rank(monkeypatch):
     rng = np.random.default_rng(4)
     held = [rng.integers(0, 30, rng.integers(1, 9)).tolist() for _ in range(60)]
     trained = trained_of(held, 30, [n % 5 for n in range(60)])
-    index = session_neighbours.Index.build(trained, SessionNeighboursConfig(neighbours=7))
+    index = Index.build(trained, SessionNeighboursConfig(neighbours=7))
     sessions = [rng.integers(0, 30, rng.integers(0, 12)).tolist() for _ in range(25)]
     batch = pa.RecordBatch.from_arrays(
         [pa.array([str(i) for i in range(25)]), pa.array([i % 4 or None for i in range(25)], pa.int32()),
