@@ -78,7 +78,7 @@ class HorovodComm:
 
     Args:
         shared: False: all messages go through Horovod.
-        timeout_s: How long to wait for another rank of this machine.
+        timeout_s: How long to wait for another rank of this machine to come; see ``SharedMemory``.
     """
 
     def __init__(self, shared: bool = True, timeout_s: float = 60.0) -> None:

@@ -33,7 +33,7 @@ FOLDER = "/dev/shm"
 SLOT_BYTES = 2 << 20  # a longer message goes in parts
 _ROOM = 4096  # for where the tensors of a message are, and for their alignment
 LINE = 8  # int64 of a cache line, so that ranks do not write into each other's
-ARRIVED, PID, LEFT, LENGTH = 0, 1, 2, 3  # of a rank's line; LENGTH has a place for each of the two sets
+ARRIVED, PID, BORN, LEFT, LENGTH = 0, 1, 2, 3, 4  # of a rank's line; LENGTH has a place for each of the two sets
 SPINS = 20  # looks before the core is given to others: two ranks can be two threads of one core
 LOOK_EVERY = 500  # waits between looks for ranks that have ended
 WAIT_S = 20e-6
@@ -41,7 +41,7 @@ _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 
 
 class RankLostError(RuntimeError):
-    """Another rank ended, or did not come in time."""
+    """Another rank ended, or never came."""
 
 
 def usable() -> bool:
@@ -107,7 +107,8 @@ class SharedMemory:
             path: The file; it can be removed when all ranks have opened it.
             rank: This one, from 0.
             size: How many there are.
-            timeout_s: How long to wait for another rank.
+            timeout_s: How long to wait for another rank to open the file. One that has is waited for as long as its
+                process runs, whatever it does meanwhile: rank 0 may write a checkpoint of many gigabytes.
             slot_bytes: As given to ``make_file``.
 
         Raises:
@@ -129,7 +130,8 @@ class SharedMemory:
         self.slots = np.frombuffer(self._memory, np.uint8, offset=head).reshape(2, size, slot_bytes)
         self._bytes = torch.from_numpy(self.slots)
         self._turn, self._settled = 0, True
-        self._lines[rank, PID] = os.getpid()
+        self._lines[rank, BORN] = _born(os.getpid()) or 0
+        self._lines[rank, PID] = os.getpid()  # last: whoever sees it sees when it was born, too
         _wake_in_time()
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -352,19 +354,24 @@ class SharedMemory:
                     self._check_others(until)
 
     def _check_others(self, until: float) -> None:
+        """Raises where a rank has ended or, after this time, has not even opened the file."""
         for rank in range(self.size):
-            pid = int(self._lines[rank, PID])  # 0: it has not opened the file yet
-            ended = bool(self._lines[rank, LEFT]) or bool(pid and not _runs(pid))
+            pid, born = int(self._lines[rank, PID]), int(self._lines[rank, BORN])  # 0: it has not opened the file yet
+            ended = bool(self._lines[rank, LEFT]) or bool(pid and _born(pid) != born)
             if self._lines[rank, ARRIVED] >= self._turn:  # looked at last: it may have written, and ended, just now
                 continue
             if ended:
                 raise RankLostError(f"rank {rank} has ended")
-            if time.monotonic() > until:
+            if not pid and time.monotonic() > until:
                 raise RankLostError(f"rank {rank} did not come within {self.timeout_s:g} s")
 
 
-def _runs(pid: int) -> bool:
-    """Whether a process of this machine runs: one that nobody has waited for yet does not."""
+def _born(pid: int) -> int | None:
+    """When a process of this machine began, in ticks since the machine did; None for one that does not run.
+
+    One that nobody has waited for yet does not run. The time tells a process from a later one of the same number.
+    """
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    return False
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in ("Z", "X") else int(fields[18])
+    return None
