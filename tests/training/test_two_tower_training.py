@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from sparkrec.config import TrainConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.two_tower import PAD, Feature
 from sparkrec.training.comm import SingleProcess
@@ -90,43 +89,6 @@ def test_a_warm_start_takes_over_what_was_learnt_of_users_items_and_codes(tmp_pa
         continue_with(wider, str(tmp_path))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("more", "warm"),
-    [
-        (
-            {
-                "n_sample": 16,
-                "history_pooling": "attention",
-                "second_head": "rating",
-                "second_weight": 1.0,
-                "debias": 0.5,
-            },
-            False,
-        ),
-        ({"n_sample": 1000}, True),
-    ],
-)
-def test_two_ranks_equal_one(spark, tmp_path, more, warm):
-    config = dataclasses.replace(CONFIG, dropout=0.2, horizon_days=1.0, hidden=[6], batch_size=50, **more)
-    one = make_task(spark, tmp_path, config)
-    if warm:
-        earlier = dataclasses.replace(one, model_path=f"{tmp_path}/earlier", config=dataclasses.replace(config, seed=5))
-        train(SingleProcess(), earlier)
-        one = dataclasses.replace(one, warm_start_path=earlier.model_path)
-    two = dataclasses.replace(one, model_path=f"{tmp_path}/two", train=dataclasses.replace(one.train, ranks=2))
-    alone = train(SingleProcess(), one)
-    first, second = run_ranks(spark, train, (two,), two.train)
-    for mine, theirs, expected in zip(first, second, alone, strict=True):
-        assert mine["loss"] == theirs["loss"] == pytest.approx(expected["loss"], rel=1e-4)
-        assert mine.get("second_loss", 0.0) == pytest.approx(expected.get("second_loss", 0.0), rel=1e-4)
-        assert mine["examples"] == expected["examples"] == 720
-    expected, _ = weights_of(one)
-    found, _ = weights_of(two)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=2e-3, rtol=1e-2, msg=partial("{}: {}".format, name))
-
-
 def _candidates_of(comm, config):
     """What a rank draws at one step: rank 0 has the items 0 and 1, rank 1 the items 2, 2 and 3."""
     user = np.array([0, 0, 1, 1, 1])
@@ -142,12 +104,57 @@ def _candidates_of(comm, config):
     return candidates.tolist(), count.tolist(), log_q.exp().tolist()
 
 
+def _on_two_ranks(comm, tasks, configs):
+    """All that the tests ask two ranks for: to start them takes seconds."""
+    return [train(comm, task) for task in tasks], [_candidates_of(comm, config) for config in configs]
+
+
+BOTH = dataclasses.replace(CONFIG, dropout=0.2, horizon_days=1.0, hidden=[6], batch_size=50)
+ATTENTIVE = dataclasses.replace(
+    BOTH, n_sample=16, history_pooling="attention", second_head="rating", second_weight=1.0, debias=0.5
+)
+ALL_NEGATIVES = dataclasses.replace(BOTH, n_sample=1000)
+ALONE = dataclasses.replace(CONFIG, gather_negatives=False)
+
+
+def _begun_with(task, folder):
+    """The task, begun with the weights of another training."""
+    earlier = dataclasses.replace(task, model_path=f"{folder}/earlier", config=dataclasses.replace(task.config, seed=5))
+    train(SingleProcess(), earlier)
+    return dataclasses.replace(task, warm_start_path=earlier.model_path)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(spark, tmp_path_factory):
+    """The tasks for one rank and for two, and what two ranks made of these and of the draws."""
+    first, second = (tmp_path_factory.mktemp("towers") for _ in range(2))
+    ones = [make_task(spark, first, ATTENTIVE), _begun_with(make_task(spark, second, ALL_NEGATIVES), second)]
+    ranks = dataclasses.replace(ones[0].train, ranks=2)
+    twos = [dataclasses.replace(one, model_path=f"{one.model_path}-of-two", train=ranks) for one in ones]
+    return ones, twos, run_ranks(spark, _on_two_ranks, (twos, [CONFIG, ALONE]), ranks)
+
+
 @pytest.mark.slow
-def test_negatives_are_those_of_all_ranks_or_of_the_own_one(spark):
-    together = run_ranks(spark, _candidates_of, (CONFIG,), TrainConfig(ranks=2, threads_per_rank=1, device="cpu"))
+@pytest.mark.parametrize("number", [0, 1], ids=["attentive", "all negatives, warm"])
+def test_two_ranks_equal_one(two_ranks, number):
+    ones, twos, ranks = two_ranks
+    one, two = ones[number], twos[number]
+    alone = train(SingleProcess(), one)
+    first, second = (histories[number] for histories, _ in ranks)
+    for mine, theirs, expected in zip(first, second, alone, strict=True):
+        assert mine["loss"] == theirs["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert mine.get("second_loss", 0.0) == pytest.approx(expected.get("second_loss", 0.0), rel=1e-4)
+        assert mine["examples"] == expected["examples"] == 720
+    expected, _ = weights_of(one)
+    found, _ = weights_of(two)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=2e-3, rtol=1e-2, msg=partial("{}: {}".format, name))
+
+
+@pytest.mark.slow
+def test_negatives_are_those_of_all_ranks_or_of_the_own_one(two_ranks):
+    together, apart = zip(*(drawn for _, drawn in two_ranks[2]), strict=True)
     expected = pytest.approx([1.0, 1.0, 2.0, 1.0])  # share of the examples times the five of the batch
     assert together[0] == together[1] == ([0, 1, 2, 3], [1, 1, 2, 1], expected)
-    alone = dataclasses.replace(CONFIG, gather_negatives=False)
-    apart = run_ranks(spark, _candidates_of, (alone,), TrainConfig(ranks=2, threads_per_rank=1, device="cpu"))
     assert apart[0] == ([0, 1, 2, 3], [1, 1, 0, 0], pytest.approx([0.4, 0.4, 0.8, 0.4]))  # two examples
     assert apart[1] == ([0, 1, 2, 3], [0, 0, 2, 1], pytest.approx([0.6, 0.6, 1.2, 0.6]))
