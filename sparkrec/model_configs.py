@@ -17,7 +17,7 @@ class AlsConfig:
     alpha: float = 1.0  # implicit: confidence = 1 + alpha * weight
     nonnegative: bool = False
     debias: float = 0.0  # implicit: the confidence is multiplied by the item's popularity ** -debias; 0 to 1
-    user_blocks: int = 10
+    user_blocks: int = 10  # 0: two for each task slot
     item_blocks: int = 10
     checkpoint_interval: int = 5
     seed: int = 1

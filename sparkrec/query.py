@@ -57,8 +57,8 @@ TITLE = "title"
 FORMATS = ("table", "json", "csv")
 MAX_TABLE_ROWS = 1000  # rows shown by the format made for eyes; the others give all
 RUNS_SHORT = (
-    RUN_DATE, "stage", "status", "started_at", "seconds", "rows_in", "rows_out", "rows_quarantined", "rows_duplicate",
-    "message",
+    RUN_DATE, "stage", "status", "started_at", "seconds", "jobs", "rows_in", "rows_out", "rows_quarantined",
+    "rows_duplicate", "message",
 )  # fmt: skip
 
 # A query starts with one of these words. Nothing may come before it but blanks, brackets and line comments: a nested
@@ -191,7 +191,8 @@ def runs_short(ledger: pl.DataFrame) -> pl.DataFrame:
     """The ledger's columns that fit on a screen, with the duration in ``seconds``."""
     import polars as pl
 
-    seconds = (pl.col("ended_at") - pl.col("started_at")).dt.total_milliseconds() / 1000
+    between = (pl.col("ended_at") - pl.col("started_at")).dt.total_milliseconds() / 1000
+    seconds = pl.coalesce(pl.col("seconds"), between)  # an earlier version of the package recorded none
     return ledger.with_columns(seconds.round(1).alias("seconds")).select(RUNS_SHORT)
 
 

@@ -121,6 +121,8 @@ def read_rows(
 ) -> pl.DataFrame:
     """The wanted rows of a table or of one of its nights, read piece by piece.
 
+    A column that may be null and that the table does not have yet (it is of an earlier version of the package) is null.
+
     Raises:
         UserError: A data file is missing or damaged, or a column is not there.
     """
@@ -128,10 +130,12 @@ def read_rows(
 
     predicate = None if night is None else f"{RUN_DATE} = '{night.isoformat()}'"  # a date, not the user's text
     try:
-        reader = opened.scan(columns=list(columns), predicate=predicate)
+        there = {field.name for field in opened.schema().fields}
+        later = [c.name for c in table.columns if c.nullable and c.name in columns and c.name not in there]
+        reader = opened.scan(columns=[name for name in columns if name not in later], predicate=predicate)
         pieces = [to_frame([], reader.schema)]
         pieces += [to_frame([batch], reader.schema).filter(wanted) for batch in reader]
-        return pl.concat(pieces).select(columns)
+        return pl.concat(pieces).with_columns(pl.lit(None).alias(name) for name in later).select(columns)
     except Exception as error:  # the readers raise many kinds
         raise unreadable(table.name, error) from error
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sparkrec.delta_log import commits, remove_broken
 from sparkrec.errors import InvariantError, UserError
+from sparkrec.spark import named_jobs
 from sparkrec.tables import RUN_DATE, Table
 
 if TYPE_CHECKING:
@@ -152,8 +153,11 @@ def table_id(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
 
 
 def append(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
-    """Appends rows and returns the new version."""
-    return _write(df, warehouse, table, "append", {})
+    """Appends rows and returns the new version.
+
+    A table of an earlier version of the package gets the columns that have been added since, null in its older rows.
+    """
+    return _write(df, warehouse, table, "append", {"mergeSchema": "true"})
 
 
 def overwrite(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
@@ -182,7 +186,8 @@ def insert_new(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
     if not exists(df.sparkSession, warehouse, table):
         assert_unique(df, table.key, table.name)
         return append(df, warehouse, table)
-    _merge_by_key(df, warehouse, table).whenNotMatchedInsertAll().execute()
+    with named_jobs(df.sparkSession, f"write {table.name}"):
+        _merge_by_key(df, warehouse, table).whenNotMatchedInsertAll().execute()
     return _require_version(df.sparkSession, warehouse, table)
 
 
@@ -192,9 +197,10 @@ def upsert(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
     Raises:
         InvariantError: A key occurs twice in ``df``.
     """
-    merge = _merge_by_key(df, warehouse, table)
-    merge = merge.withSchemaEvolution() if table.open else merge
-    merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+    with named_jobs(df.sparkSession, f"write {table.name}"):
+        merge = _merge_by_key(df, warehouse, table)
+        merge = merge.withSchemaEvolution() if table.open else merge
+        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
     return _require_version(df.sparkSession, warehouse, table)
 
 
@@ -203,13 +209,15 @@ def delete_where(spark: SparkSession, warehouse: Warehouse, table: Table, condit
     from delta.tables import DeltaTable
 
     warehouse.fence()
-    DeltaTable.forPath(spark, warehouse.table_path(table)).delete(condition)
+    with named_jobs(spark, f"delete from {table.name}"):
+        DeltaTable.forPath(spark, warehouse.table_path(table)).delete(condition)
     return _require_version(spark, warehouse, table)
 
 
 def assert_unique(df: DataFrame, key: Sequence[str], name: str) -> None:
     """Raises InvariantError where ``key`` is not unique in ``df``."""
-    doubled = df.groupBy(*key).count().where("count > 1").limit(3).collect()
+    with named_jobs(df.sparkSession, f"keys of {name}"):
+        doubled = df.groupBy(*key).count().where("count > 1").limit(3).collect()
     if doubled:
         raise InvariantError(f"{name}: key {tuple(key)} is not unique, e.g. {[r.asDict() for r in doubled]}")
 
@@ -228,14 +236,13 @@ def _merge_by_key(df: DataFrame, warehouse: Warehouse, table: Table) -> DeltaMer
 
 def _write(df: DataFrame, warehouse: Warehouse, table: Table, mode: str, options: dict[str, str]) -> int:
     spark = df.sparkSession
-    create(spark, warehouse, table)
-    if not table.open:
-        df = df.select(*table.column_names)
-    elif mode == "append":
-        options = {**options, "mergeSchema": "true"}
-    writer = _by_day(df, table).write.format("delta").mode(mode).options(**options)
-    warehouse.fence()
-    writer.save(warehouse.table_path(table))
+    with named_jobs(spark, f"write {table.name}"):
+        create(spark, warehouse, table)
+        if not table.open:
+            df = df.select(*table.column_names)
+        writer = _by_day(df, table).write.format("delta").mode(mode).options(**options)
+        warehouse.fence()
+        writer.save(warehouse.table_path(table))
     return _require_version(spark, warehouse, table)
 
 

@@ -297,6 +297,8 @@ RUNS = Table(
         Column("rows_quarantined", "bigint", "invalid rows", nullable=True, check="rows_quarantined >= 0"),
         Column("rows_duplicate", "bigint", "exact duplicates", nullable=True, check="rows_duplicate >= 0"),
         Column("message", "string", "what there is to say", nullable=True),
+        Column("jobs", "int", "Spark jobs that it started, its row here not counted", nullable=True),
+        Column("seconds", "double", "how long it took", nullable=True),
     ),
 )
 

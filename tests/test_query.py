@@ -60,7 +60,7 @@ def write_metrics(path):
     write_deltalake(path, pl.DataFrame(rows, schema=schema, orient="row"), partition_by=["run_date"])
 
 
-def write_runs(path):
+def write_runs(path, without=()):
     rows = [
         {
             "run_id": f"r{day}", "run_date": day, "stage": stage, "status": "done",
@@ -68,11 +68,12 @@ def write_runs(path):
             "ended_at": T0 + timedelta(days=day.day, minutes=i, seconds=12.34),
             "inputs": "{}", "outputs": '{"events": 1}', "config_hash": "h", "config": "{}", "code_version": "0.1.0",
             "rows_in": 10, "rows_out": 8, "rows_quarantined": 1, "rows_duplicate": 1, "message": None,
+            "jobs": 3, "seconds": 12.34,
         }
         for day in (DAY2, DAY1)
         for i, stage in enumerate(["ingest", "index"])
     ]  # fmt: skip
-    frame = pl.DataFrame(rows, schema_overrides={"message": pl.String}).select(RUNS.column_names)
+    frame = pl.DataFrame(rows, schema_overrides={"message": pl.String}).select(RUNS.column_names).drop(without)
     write_deltalake(path, frame)
 
 
@@ -188,8 +189,17 @@ def test_runs_in_order_of_time(warehouse):
     one = query.runs(warehouse, run_date="latest", stage="index")
     assert one["run_id"].to_list() == ["r2024-01-02"]
     assert query.runs_short(one)["seconds"].to_list() == [12.3]
+    assert query.runs_short(one)["jobs"].to_list() == [3]
     with pytest.raises(UserError, match="unknown stage"):
         query.runs(warehouse, stage="'; drop table runs")
+
+
+def test_a_ledger_of_an_earlier_version_is_read(tmp_path):
+    write_runs(tmp_path / "runs", without=["jobs", "seconds"])
+    found = query.runs(Warehouse(str(tmp_path)))
+    assert found.columns == RUNS.column_names
+    assert found["jobs"].to_list() == [None] * 4
+    assert query.runs_short(found)["seconds"].to_list() == [12.3] * 4
 
 
 def test_tables(warehouse):

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pyspark import inheritable_thread_target
 
 from sparkrec.config import SparkConfig
-from sparkrec.spark import _merge_conf, build_session, delta_jars
+from sparkrec.spark import _merge_conf, build_session, delta_jars, jobs_started, named_jobs
 
 
 def run_python(code, **env):
@@ -50,6 +52,28 @@ def test_a_running_session_is_taken(spark):
     assert build_session(SparkConfig(master="local[2]")) is spark
 
 
+def job_names(spark, first):
+    """Names of the jobs from a number on, as Spark's pages show them."""
+    context = spark._jsc.sc()
+    context.listenerBus().waitUntilEmpty()
+    names = [context.statusStore().job(n).description() for n in range(first, jobs_started(spark))]
+    return [name.get() if name.isDefined() else "" for name in names]
+
+
+def test_jobs_are_named_by_stage_and_step_in_threads_too(spark):
+    first = jobs_started(spark)
+    with named_jobs(spark, "prepare"):
+        with named_jobs(spark, "write sessions"):
+            spark.range(1).count()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(inheritable_thread_target(spark)(lambda: spark.range(2).count())).result()
+    spark.range(3).count()
+    names = job_names(spark, first)
+    assert len(names) >= 3
+    assert list(dict.fromkeys(names)) == ["prepare: write sessions", "prepare", names[-1]]
+    assert "prepare" not in names[-1]
+
+
 @pytest.mark.parametrize(
     ("setup", "says"),
     [
@@ -79,3 +103,30 @@ def test_library_is_reached_without_heavy_imports():
         "import sparkrec.config, sparkrec.spark, sparkrec.store, sparkrec.tables, sys; print(*sys.modules)"
     )
     assert {"pyspark", "torch", "pandas", "horovod", "petastorm"} & set(done.stdout.split()) == set()
+
+
+def test_a_session_of_this_process_says_nothing_of_the_jvm_s_own_affairs():
+    code = """
+from sparkrec.config import load_config
+from sparkrec.log import setup_logging
+from sparkrec.spark import build_session
+setup_logging()
+config = load_config("conf/local.yaml", ["spark.master=local[3]", "spark.conf={spark.sql.shuffle.partitions: '5'}"])
+spark = build_session(config.spark, log_mb=1.0)
+assert spark.range(3).repartition("id").count() == 3
+spark._jvm.java.lang.System.err.println("a line of substance")
+names = ["adaptive.enabled", "codegen.wholeStage", "shuffle.partitions"]
+print(*[spark.conf.get("spark.sql." + name) for name in names], spark.sparkContext.defaultParallelism)
+print(spark._jvm.org.apache.logging.log4j.LogManager.getLogger("org.apache.spark.util.Utils").getLevel())
+spark.sparkContext._gateway.jvm.org.apache.logging.log4j.LogManager.getLogger("org.apache.spark.SparkConf").warn("old")
+spark.stop()
+"""
+    done = run_python(code)
+    assert done.stdout.splitlines() == ["false false 5 2", "WARN"], done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 3, done.stderr
+    assert said[0].split("Z ")[1].startswith("INFO session cores=3 ")
+    assert said[0].endswith('fit_for="few rows" heap=' + said[0].split("heap=")[1])
+    assert 'set_otherwise=["spark.sql.shuffle.partitions"]' in said[0]
+    assert said[1] == "a line of substance"
+    assert said[2].endswith("WARN SparkConf: old")

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sparkrec import files
 from sparkrec.config import AlsConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
+from sparkrec.spark import task_slots
 from sparkrec.tables import CONFIDENCE, IDX, ITEM_IDX, RATING, USER_IDX
 
 if TYPE_CHECKING:
@@ -71,7 +72,11 @@ def fit_als(user_item: DataFrame, config: AlsConfig, checkpoint_dir: str) -> Als
     ratings = ratings.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         n_rows = _check(ratings, value, config.feedback)
-        log_event("als", rows=n_rows, feedback=config.feedback, rank=config.rank, blas=blas_name(ratings.sparkSession))
+        config = _with_blocks(ratings.sparkSession, config)
+        log_event(
+            "als", rows=n_rows, feedback=config.feedback, rank=config.rank, blas=blas_name(ratings.sparkSession),
+            user_blocks=config.user_blocks, item_blocks=config.item_blocks,
+        )  # fmt: skip
         with checkpoints(ratings.sparkSession, checkpoint_dir):
             model = _estimator(config, value).fit(ratings)
         return AlsModel(_factors(model.userFactors), _factors(model.itemFactors))
@@ -139,6 +144,12 @@ def _check(ratings: DataFrame, value: str, feedback: str) -> int:
             fix="als.feedback=implicit, or ingest a log with ratings",
         )
     return int(total)
+
+
+def _with_blocks(spark: SparkSession, config: AlsConfig) -> AlsConfig:
+    """The settings with the blocks that are left to the cluster: two for each task slot."""
+    blocks = 2 * task_slots(spark)
+    return replace(config, user_blocks=config.user_blocks or blocks, item_blocks=config.item_blocks or blocks)
 
 
 def _estimator(config: AlsConfig, value: str) -> Any:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from pyspark import inheritable_thread_target
+
 from sparkrec import store
 from sparkrec.formats import Feature
 from sparkrec.ingest import files_to_read
@@ -106,8 +108,9 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     if vectors is not None:
         frames.append((ITEM_VECTORS, vectors))
     with ThreadPoolExecutor(2) as pool:  # each is a chain of small jobs that leaves most of the machine idle
-        writes = [pool.submit(store.overwrite, frame, night.warehouse, table) for table, frame in frames]
-        outputs |= {table.name: write.result() for (table, _), write in zip(frames, writes, strict=True)}
+        write = inheritable_thread_target(night.spark)(store.overwrite)  # its jobs are named after this stage too
+        writes = [pool.submit(write, frame, night.warehouse, table) for table, frame in frames]
+        outputs |= {table.name: done.result() for (table, _), done in zip(frames, writes, strict=True)}
     left_out = {"support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
     if vectors is not None:
         left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs)

@@ -33,6 +33,7 @@ from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.topk import SEEN
+from sparkrec.spark import named_jobs
 from sparkrec.tables import (
     BASKET_ID,
     EVENT_TYPE,
@@ -60,14 +61,20 @@ def judge(night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselin
     by = {lists: [card for card in cards if KINDS[card.model].lists is lists] for lists in Lists}
     judged: list[Judged] = []
     if by[Lists.USERS]:
-        judged += judge_users(night, inputs, by[Lists.USERS], with_baselines)
+        with named_jobs(night.spark, "judge users"):
+            judged += judge_users(night, inputs, by[Lists.USERS], with_baselines)
     for card in by[Lists.USERS]:
         if card.model == "als" and night.config.als.feedback == "explicit":
-            judged += judge_ratings(night, inputs, card)
+            with named_jobs(night.spark, "judge ratings"):
+                judged += judge_ratings(night, inputs, card)
     if by[Lists.SESSIONS]:
-        judged += judge_sessions(night, inputs, by[Lists.SESSIONS], with_baselines)
+        with named_jobs(night.spark, "judge sessions"):
+            judged += judge_sessions(night, inputs, by[Lists.SESSIONS], with_baselines)
     of_baskets = [*by[Lists.ITEMS], *by[Lists.BASKETS]]
-    return judged + (judge_baskets(night, inputs, of_baskets, with_baselines) if of_baskets else [])
+    if of_baskets:
+        with named_jobs(night.spark, "judge baskets"):
+            judged += judge_baskets(night, inputs, of_baskets, with_baselines)
+    return judged
 
 
 def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_baselines: bool = True) -> list[Judged]:

@@ -51,6 +51,8 @@ class RunRow:
     config: str
     code_version: str
     result: StageResult
+    jobs: int | None = None  # Spark jobs that it started
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,4 +138,6 @@ def _values(row: RunRow) -> tuple[object, ...]:
         result.rows_quarantined,
         result.rows_duplicate,
         result.message or None,
+        row.jobs,
+        row.seconds,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 
+from pyspark import inheritable_thread_target
 from pyspark.sql import functions as F
 
 from sparkrec import files, store
@@ -23,6 +24,7 @@ from sparkrec.model_kinds import MODELS
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import current_lists
+from sparkrec.spark import named_jobs
 from sparkrec.tables import RUN_DATE, RUNS, TABLES, Table, list_tables
 
 HOUR_MS = 3_600_000
@@ -43,7 +45,8 @@ def run_maintain(night: Night, _: Inputs) -> StageResult:
     notes = []
     for step in steps:
         night.warehouse.fence()
-        notes.append(step.do())
+        with named_jobs(night.spark, step.what):
+            notes.append(step.do())
         log_event("maintain", done=notes[-1])
     return StageResult(message="; ".join(notes) or "nothing is due", skipped=not steps)
 
@@ -58,7 +61,8 @@ def plan_maintain(night: Night) -> list[Step]:
     """What is due: checks and properties, nights to remove, small files, superseded files, leftovers."""
     present = [table for table in TABLES.values() if store.exists(night.spark, night.warehouse, table)]
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda table: care.state(night.spark, night.warehouse, table), present)
+        state = inheritable_thread_target(night.spark)(care.state)
+        found = pool.map(lambda table: state(night.spark, night.warehouse, table), present)
         states = dict(zip(present, found, strict=True))
     hours = retention(night) if RUNS in states else 0
     return [

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sparkrec import store
+from sparkrec import sizing, store
 from sparkrec.config import Config, config_hash, recorded_config
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import load_format
@@ -25,7 +25,9 @@ from sparkrec.pipeline.stages import STAGES, stage_names
 from sparkrec.pipeline.version import code_version
 from sparkrec.prepare.cut import as_of
 from sparkrec.report import write_report
-from sparkrec.spark import build_session
+from sparkrec.spark import build_session, jobs_started, named_jobs
+from sparkrec.store import Warehouse
+from sparkrec.tables import EVENTS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -131,11 +133,21 @@ def session_for(config: Config, spark: SparkSession | None) -> Iterator[SparkSes
     if spark is not None:
         yield spark
         return
-    own = build_session(config.spark)
+    own = build_session(config.spark, _log_mb(config))
     try:
         yield own
     finally:
         own.stop()
+
+
+def _log_mb(config: Config) -> float | None:
+    """How much there is to work on, in megabytes of plain text: the log, or what the warehouse holds of earlier ones.
+
+    None where either is not on this machine.
+    """
+    log = sizing.log_mb(config.logs.path, config.logs.items_path, config.logs.users_path)
+    held = sizing.log_mb(Warehouse(config.warehouse.path).table_path(EVENTS)) if config.warehouse.path else 0.0
+    return None if log is None or held is None else max(log, held)
 
 
 def night_of(spark: SparkSession, config: Config, run_date: date) -> Night:
@@ -211,15 +223,20 @@ def run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool = False) -
         UserError: The stage refuses, or the warehouse's lock is lost.
     """
     night.warehouse.fence()
+    with named_jobs(night.spark, stage.name):
+        return _run_stage(night, stage, ledger, force)
+
+
+def _run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool) -> StageResult:
+    begun = _Begun(_now(), time.monotonic(), jobs_started(night.spark))
     versions = pin(night, stage)
     settings = config_hash(*stage.settings(night))
     done = None if stage.plan is not None or force else _done(night, stage, ledger, versions, settings)
     if done is not None:
         result = StageResult(outputs=done, skipped=True, message="inputs, settings and code unchanged")
-        ledger.record(_row(night, stage, "skipped", _now(), versions, settings, result), wait=True)
+        ledger.record(_row(night, stage, "skipped", begun, versions, settings, result), wait=True)
         log_event("stage skipped", stage=stage.name, reason=result.message)
         return result
-    started, clock = _now(), time.monotonic()
     log_event("stage begins", stage=stage.name)
     try:
         result = stage.run(night, Inputs(night, versions))
@@ -228,19 +245,20 @@ def run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool = False) -
     except Exception as error:
         try:
             failure = StageResult(message=one_line(error))
-            ledger.record(_row(night, stage, "failed", started, versions, settings, failure))
+            ledger.record(_row(night, stage, "failed", begun, versions, settings, failure))
         except Exception as second:  # the storage itself may be what failed: the first error is the one to tell
             warn_event("failure not recorded", stage=stage.name, reason=one_line(second))
         fault = storage_fault(str(error))
         if fault:
             raise UserError(f"{fault} while stage {stage.name} ran", where=night.warehouse.path, fix=_RERUN) from error
         raise
-    row = _row(night, stage, result.status, started, versions, settings, result)
+    row = _row(night, stage, result.status, begun, versions, settings, result)
     ledger.record(row, wait=result.skipped)
     log_event(
         f"stage {result.status}",
         stage=stage.name,
-        seconds=time.monotonic() - clock,
+        seconds=row.seconds,
+        jobs=row.jobs,
         rows_in=result.rows_in,
         rows_out=result.rows_out,
         message=result.message,
@@ -331,21 +349,32 @@ def _current(night: Night, name: str, version: int | str) -> bool:
     return untouched and has_rows(night, table)  # maintenance removes old nights
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """When a stage began, in UTC and by the clock that cannot jump, and how many jobs there had been by then."""
+
+    at: datetime
+    clock: float
+    jobs: int
+
+
 def _row(
-    night: Night, stage: Stage, status: str, started: datetime, inputs: Versions, settings: str, result: StageResult
+    night: Night, stage: Stage, status: str, begun: _Begun, inputs: Versions, settings: str, result: StageResult
 ) -> RunRow:
     return RunRow(
         run_id=night.run_id,
         run_date=night.run_date,
         stage=stage.name,
         status=status,
-        started_at=started,
+        started_at=begun.at,
         ended_at=_now(),
         inputs=inputs,
         config_hash=settings,
         config=json.dumps(recorded_config(night.config), sort_keys=True),
         code_version=night.code_version,
         result=result,
+        jobs=jobs_started(night.spark) - begun.jobs,
+        seconds=time.monotonic() - begun.clock,
     )
 
 

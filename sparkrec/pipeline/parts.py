@@ -22,6 +22,7 @@ from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import user_item
 from sparkrec.prepare.weights import counted
+from sparkrec.spark import named_jobs
 from sparkrec.tables import (
     COPURCHASE,
     INTERACTIONS,
@@ -216,7 +217,9 @@ def train_parts(
     done, notes = [], [f"trained from scratch: {begin.full_retrain}"] if begin.full_retrain else []
     for part in parts(night, model, cutoff):
         night.warehouse.fence()
-        note = train(part, part_path(night.warehouse, model, night.run_date, part.name), {**meta, "part": part.name})
+        path = part_path(night.warehouse, model, night.run_date, part.name)
+        with named_jobs(night.spark, part.name):
+            note = train(part, path, {**meta, "part": part.name})
         done.append(part.name)
         notes.append(f"{part.name}: {note}" if note else part.name)
     card = ModelCard(

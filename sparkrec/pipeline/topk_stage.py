@@ -32,6 +32,7 @@ from sparkrec.pipeline.publication import last_published, make_current
 from sparkrec.retrieval.block_search import IntArray
 from sparkrec.retrieval.fallback import FROM_GROUP, FROM_MODEL, FROM_POPULARITY, Counts, count_lists, filled_up
 from sparkrec.retrieval.publish import published, published_similar
+from sparkrec.spark import named_jobs
 from sparkrec.tables import (
     ANTECEDENT,
     CONFIDENCE,
@@ -114,6 +115,7 @@ def _judged(
     named = night.spark.createDataFrame([], table.ddl)
     counts, against, note = Counts(0, 0, 0, 0, 0, 0), ["a score is not a number"], ""
     with ExitStack() as kept:
+        kept.enter_context(named_jobs(night.spark, card.model))
         try:
             lists = _MAKERS[kind](night, inputs, card, excluded)
             note = lists.note

@@ -22,6 +22,7 @@ class Stage:
     name: str
     status: str  # as in ``runs``
     seconds: float
+    jobs: int | None  # None: an earlier version of the package, which did not count them
     rows_in: int | None
     rows_out: int | None
     message: str

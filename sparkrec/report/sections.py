@@ -136,16 +136,17 @@ def stages(found: Sequence[Stage]) -> Markup:
             element("span", stage.status.replace("_", " "), class_=_TONES.get(stage.status, "soft")),
             number(stage.rows_in),
             number(stage.rows_out),
+            number(stage.jobs),
             duration(stage.seconds),
             bar(stage.seconds, longest, "fillbad" if stage.status == "failed" else "fill1"),
         )
         for stage in found
     ]
-    heads = ["stage", "status", "rows in", "rows out", "time", ""]
+    heads = ["stage", "status", "rows in", "rows out", "jobs", "time", ""]
     said = [join(element("dt", stage.name), element("dd", _said(stage))) for stage in found]
     skipped = any(stage.skipped_since for stage in found)
     again = note("A stage that a later attempt skipped is shown as it last ran.") if skipped else None
-    numbers = table(heads, rows, ["name", "name", "n", "n", "n", "bars"])
+    numbers = table(heads, rows, ["name", "name", "n", "n", "n", "n", "bars"])
     return join(numbers, again, element("h3", "What they said"), element("dl", said, class_="facts"))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sparkrec.config import TrainConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event, setup_logging
+from sparkrec.spark import task_slots as task_slots
 
 if TYPE_CHECKING:
     import torch
@@ -67,12 +68,6 @@ def pick_device(comm: Comm, config: TrainConfig) -> torch.device:
     device = torch.device("cuda", comm.local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
-
-
-def task_slots(spark: SparkSession) -> int:
-    """Tasks that can run at once now: cores of ``local[n]``, or of the registered executors."""
-    sc = spark.sparkContext._jsc.sc()  # the scheduler's own count is not in the Python API
-    return int(sc.maxNumConcurrentTasks(sc.resourceProfileManager().defaultResourceProfile()))
 
 
 def _is_local(spark: SparkSession) -> bool:

@@ -33,7 +33,7 @@ def run_row(night: date, stage: str, **more) -> dict:
         "run_id": f"{night}-a", "run_date": night, "stage": stage, "status": "done", "started_at": start,
         "ended_at": start + timedelta(seconds=30), "inputs": "{}", "outputs": "{}", "config_hash": f"hash-{stage}",
         "config": json.dumps(asdict(config())), "code_version": "0.1.0+abc", "rows_in": None, "rows_out": None,
-        "rows_quarantined": None, "rows_duplicate": None, "message": None,
+        "rows_quarantined": None, "rows_duplicate": None, "message": None, "jobs": 12, "seconds": 30.0,
     }  # fmt: skip
     return row | more
 
