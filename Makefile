@@ -6,6 +6,10 @@
 # make clean   removes all of it; Horovod's wheel and Delta's jars stay in the user's cache
 
 BIN := .venv/bin
+BEGAN := $(shell date +%s)
+# The last words of a target: how long all of it took, set-up and checks included. Its exit code stays.
+TOOK = code=$$?; s=$$(($$(date +%s) - $(BEGAN))); \
+	printf 'make $@ took %d min %02d s\n' $$((s / 60)) $$((s % 60)) >&2; exit $$code
 
 .PHONY: demo test check setup lint package clean
 
@@ -13,10 +17,10 @@ demo: setup
 	@infra/demo.sh
 
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests; $(TOOK)
 
 check: setup lint
-	$(BIN)/python -m pytest -m "not slow" tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow" tests; $(TOOK)
 
 setup:
 	@infra/setup.sh

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import threading
@@ -14,20 +17,27 @@ from pathlib import Path
 
 import psutil
 
+PR_SET_CHILD_SUBREAPER = 36  # <sys/prctl.h>
+
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended: wall time in seconds and the largest resident memory of its whole process tree."""
+    """A command that ended: wall time and CPU time in seconds and the largest resident memory of its process tree."""
 
     seconds: float
     peak_bytes: int
     code: int
+    cpu_seconds: float = 0.0
 
 
-def run_measured(command: list[str], **environment: str) -> Finished:
-    """Runs a command, sampling the memory of its process tree twice a second (shared pages counted once)."""
-    started = time.monotonic()
-    process = subprocess.Popen(command, env={**os.environ, **environment})
+def run_measured(command: list[str], cwd: str | None = None, **environment: str) -> Finished:
+    """Runs a command, sampling the memory of its process tree twice a second (shared pages counted once).
+
+    What it leaves behind, as a JVM that is still ending, is waited for: its CPU time counts too.
+    """
+    started, before = time.monotonic(), _cpu_of_children()
+    _adopt_orphans()
+    process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=cwd)
     peak = [0]
 
     def watch() -> None:
@@ -39,7 +49,28 @@ def run_measured(command: list[str], **environment: str) -> Finished:
     watcher.start()
     code = process.wait()
     watcher.join()
-    return Finished(time.monotonic() - started, peak[0], code)
+    seconds = time.monotonic() - started
+    _wait_for_orphans(limit_s=30)
+    return Finished(seconds, peak[0], code, _cpu_of_children() - before)
+
+
+def _cpu_of_children() -> float:
+    """CPU seconds of all processes below this one that have been waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _adopt_orphans() -> None:
+    """Makes this process the parent of those below it that lose theirs, on Linux."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _wait_for_orphans(limit_s: float) -> None:
+    end = time.monotonic() + limit_s
+    with contextlib.suppress(ChildProcessError):  # there is none left
+        while time.monotonic() < end:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.1)
 
 
 def tree_bytes(pid: int) -> int:

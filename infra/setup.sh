@@ -17,7 +17,40 @@ fail() {
     exit 1
 }
 
-step() { echo "setup: $*" >&2; }
+say() { echo "setup: $*" >&2; }
+
+mb() { du -sm "$1" 2>/dev/null | cut -f1; }
+
+exec {NEVER}<> <(:) # a pipe that says nothing: waiting on it needs no process, which a kill would leave behind
+wait $! || true
+WATCHER=            # of the step that runs: says that it goes on
+trap '[ -z "$WATCHER" ] || kill "$WATCHER" 2>/dev/null' EXIT
+
+step() { # NAME WHAT-TO-EXPECT COMMAND…: says what it does, every half minute that it goes on, and how long it took
+    local name=$1 expect=$2 began=$SECONDS
+    shift 2
+    say "$name: $expect"
+    watch "$name" "$began" &
+    WATCHER=$!
+    "$@"
+    kill "$WATCHER" 2>/dev/null
+    wait "$WATCHER" 2>/dev/null || true
+    WATCHER=
+    say "$name: done in $((SECONDS - began)) s"
+}
+
+watch() { # NAME BEGAN
+    while :; do
+        read -rt "${SPARKREC_SETUP_SAYS:-30}" -u "$NEVER" || true
+        say "$1: $((SECONDS - $2)) s so far, .venv has $(mb "$VENV") MB"
+    done
+}
+
+pip_install() { # shows pip's own bars where a person watches
+    local quiet=--quiet
+    [ -t 2 ] && quiet=
+    "$VENV/bin/pip" install $quiet --no-deps "$@" >&2
+}
 
 check_python() {
     command -v "$PYTHON3" >/dev/null || fail "Python 3.11 is missing: install python3.11 (apt-get install python3.11 \
@@ -58,34 +91,35 @@ fingerprint() {
 
 make_venv() {
     # A virtual environment knows its own path: one that was moved, or lost its Python, is made anew.
-    if ! "$VENV/bin/pip" --version >/dev/null 2>&1; then
-        step "new environment in .venv"
-        rm -rf "$VENV"
-        "$PYTHON3" -m venv "$VENV"
-    fi
+    "$VENV/bin/pip" --version >/dev/null 2>&1 && return
+    rm -rf "$VENV"
+    "$PYTHON3" -m venv "$VENV"
 }
 
 install_locked() {
-    step "packages from infra/requirements.lock"
-    "$VENV/bin/pip" install --quiet --require-hashes --no-deps -r infra/build.lock
+    pip_install --require-hashes -r infra/build.lock
     # Without build isolation: what is built from source is built with the locked tools.
-    "$VENV/bin/pip" install --quiet --require-hashes --no-deps --no-build-isolation -r infra/requirements.lock
+    pip_install --require-hashes --no-build-isolation -r infra/requirements.lock
 }
 
 install_horovod() {
-    step "Horovod"
     local wheel
     wheel=$(PYTHON="$VENV/bin/python" infra/horovod/build.sh ${SPARKREC_HOROVOD:-})
     [ "$(cat "$VENV/.horovod-wheel" 2>/dev/null)" = "$wheel" ] && return
-    "$VENV/bin/pip" install --quiet --no-deps --force-reinstall "$wheel"
+    pip_install --force-reinstall "$wheel"
     echo "$wheel" >"$VENV/.horovod-wheel"
 }
 
 install_jars() {
-    step "Delta's jars"
     local log=$VENV/jars.log
     "$VENV/bin/python" infra/jars.py >"$log" 2>&1 ||
         fail "Delta's jars could not be fetched, see $log: $(grep -v '^\s*at ' "$log" | tail -1)"
+}
+
+install_sparkrec() {
+    local conflicts
+    pip_install --no-build-isolation --editable .
+    conflicts=$("$VENV/bin/pip" check) || fail "the packages do not fit together: $(head -1 <<<"$conflicts")"
 }
 
 check_python
@@ -96,12 +130,11 @@ if [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ] && "$VENV/bin/python" -c '' 2>/
     exit 0
 fi
 rm -f "$STAMP"
-make_venv
-install_locked
-install_horovod
-install_jars
-step "sparkrec"
-"$VENV/bin/pip" install --quiet --no-deps --no-build-isolation --editable .
-conflicts=$("$VENV/bin/pip" check) || fail "the packages do not fit together: $(head -1 <<<"$conflicts")"
+say "the first time takes 5 to 15 minutes and 7 GB in .venv; what is there already is kept"
+step "environment" "Python's venv in .venv" make_venv
+step "packages" "infra/requirements.lock, about 3 GB to download (most of it PyTorch's), 3 to 8 minutes" install_locked
+step "Horovod" "its wheel is built once for each machine, 2 to 10 minutes" install_horovod
+step "jars" "Delta's, 10 MB, half a minute" install_jars
+step "sparkrec" "this checkout, seconds" install_sparkrec
 echo "$wanted" >"$STAMP"
-step "ready"
+say "ready after $SECONDS s"
