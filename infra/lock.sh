@@ -4,12 +4,11 @@
 # Run it after a change of the dependencies, then `make test`, then commit the lock files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-UV_VERSION=0.13.8
 
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 python3.11 -m venv "$tools"
-"$tools/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+"$tools/bin/pip" install --quiet --disable-pip-version-check -r infra/uv.in
 
 compile() { # INPUT… OUTPUT: the last argument is the lock file
     local output=${*: -1}
@@ -25,4 +24,5 @@ compile infra/build.in --constraints infra/requirements.lock infra/build.lock
 for name in horovod cmake cuda; do
     compile "infra/horovod/$name.in" --no-deps "infra/horovod/$name.lock"
 done
+compile infra/uv.in infra/uv.lock
 compile infra/airflow/airflow.in infra/airflow/requirements.lock

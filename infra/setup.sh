@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 VENV=$PWD/.venv
 STAMP=$VENV/.sparkrec-setup
 PYTHON3=${PYTHON3:-python3.11}
-INPUTS=(infra/setup.sh infra/build.lock infra/requirements.lock infra/jars.py infra/jars.sha256 pyproject.toml
+INPUTS=(infra/setup.sh infra/uv.lock infra/build.lock infra/requirements.lock infra/jars.py infra/jars.sha256 pyproject.toml
     infra/horovod/build.sh infra/horovod/*.patch infra/horovod/*.lock)
 
 fail() {
@@ -46,10 +46,20 @@ watch() { # NAME BEGAN
     done
 }
 
-pip_install() { # shows pip's own bars where a person watches
+install() { # links what uv's cache has, and shows uv's bars where a person watches
     local quiet=--quiet
     [ -t 2 ] && quiet=
-    "$VENV/bin/pip" install $quiet --no-deps "$@" >&2
+    "$VENV/bin/uv" pip install $quiet --python "$VENV/bin/python" --no-deps "$@" >&2
+}
+
+pip_setting() { "$VENV/bin/pip" config get "global.$1" 2>/dev/null || "$VENV/bin/pip" config get ":env:.$1" 2>/dev/null; }
+
+provide_uv() { # with pip's own index, certificates and patience, where pip has been given some
+    local index cert
+    "$VENV/bin/pip" install --quiet --require-hashes --no-deps -r infra/uv.lock
+    index=$(pip_setting index-url) && export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index}
+    cert=$(pip_setting cert) && export SSL_CERT_FILE=${SSL_CERT_FILE:-$cert}
+    export UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
 }
 
 check_python() {
@@ -97,16 +107,17 @@ make_venv() {
 }
 
 install_locked() {
-    pip_install --require-hashes -r infra/build.lock
+    provide_uv
+    install --require-hashes -r infra/build.lock
     # Without build isolation: what is built from source is built with the locked tools.
-    pip_install --require-hashes --no-build-isolation -r infra/requirements.lock
+    install --require-hashes --no-build-isolation -r infra/requirements.lock
 }
 
 install_horovod() {
     local wheel
     wheel=$(PYTHON="$VENV/bin/python" infra/horovod/build.sh ${SPARKREC_HOROVOD:-})
     [ "$(cat "$VENV/.horovod-wheel" 2>/dev/null)" = "$wheel" ] && return
-    pip_install --force-reinstall "$wheel"
+    install --reinstall "$wheel"
     echo "$wheel" >"$VENV/.horovod-wheel"
 }
 
@@ -118,7 +129,7 @@ install_jars() {
 
 install_sparkrec() {
     local conflicts
-    pip_install --no-build-isolation --editable .
+    install --no-build-isolation --editable .
     conflicts=$("$VENV/bin/pip" check) || fail "the packages do not fit together: $(head -1 <<<"$conflicts")"
 }
 
