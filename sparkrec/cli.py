@@ -187,7 +187,7 @@ def make_log_command(
     out: Annotated[Path, typer.Option(help="folder for log/ and items/")],
     users: Annotated[Optional[int], typer.Option(help="users; else one for each 40 events")] = None,  # noqa: UP045
     items: Annotated[Optional[int], typer.Option(help="items; else one for each 100 events")] = None,  # noqa: UP045
-    days: Annotated[int, typer.Option(help="days, a file each")] = 30,
+    days: Annotated[int, typer.Option(help="days that the log spans, a file each")] = 30,
     start: Annotated[str, typer.Option(help="the first day, YYYY-MM-DD")] = "2024-01-01",
     seed: Annotated[int, typer.Option(help="the same seed and options make the same bytes")] = 1,
     gzip: Annotated[bool, typer.Option("--gzip", help="compress the files")] = False,
@@ -196,6 +196,7 @@ def make_log_command(
     anonymous: Annotated[Optional[float], typer.Option(help="share of sessions without a user")] = None,  # noqa: UP045
     session_id: Annotated[bool, typer.Option(help="sessions: with session ids")] = True,
     file_type: Annotated[Optional[str], typer.Option(help="sessions: parquet or csv")] = None,  # noqa: UP045
+    one_file: Annotated[bool, typer.Option("--one-file", help="one file for all days, as public ratings are")] = False,
 ) -> int:
     """Make a raw log to try the system with."""
     from sparkrec.makelog import LogOptions, make_log
@@ -203,6 +204,7 @@ def make_log_command(
     options = LogOptions(
         log_format, events, users=users, items=items, days=days, start=_day(start), seed=seed, gzip=gzip,
         bad_rows=bad_rows, duplicates=duplicates, anonymous=anonymous, session_id=session_id, file_type=file_type,
+        one_file=one_file,
     )  # fmt: skip
     made = make_log(options, out)
     counts = f"events={made.events} bad_rows={made.bad_rows} duplicates={made.duplicates} files={made.files}"

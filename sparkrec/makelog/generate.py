@@ -29,9 +29,9 @@ class LogSummary:
     """What was made.
 
     Attributes:
-        log_path: Folder of the day files: what ``logs.path`` takes.
+        log_path: Folder of the files: what ``logs.path`` takes.
         items_path: The attribute file, what ``logs.items_path`` takes; None where the log itself holds attributes.
-        files: Number of day files.
+        files: Number of files.
         events: Valid, distinct events.
         bad_rows: Unreadable rows.
         duplicates: Exact copies of events.
@@ -76,7 +76,7 @@ def make_log(options: LogOptions, out: Path) -> LogSummary:
         log_folder.mkdir(parents=True, exist_ok=True)
         items_path = write_attributes(items_folder, renderer.attributes) if renderer.attributes else None
         windows = plan_windows(options)
-        n_files = _write_days(world, renderer, options, log_folder, windows)
+        n_files = _write_files(world, renderer, options, log_folder, windows)
     except OSError as error:
         raise UserError("the log cannot be written", where=str(out), fix=error.strerror or str(error)) from error
     rows = [(w.events, w.bad_rows, w.duplicates) for w in windows]
@@ -125,29 +125,29 @@ def _spread(total: int, weights: NDArray[np.float64]) -> Ints:
     return np.diff(ends, prepend=0)
 
 
-def _write_days(world: World, renderer: Renderer, options: LogOptions, folder: Path, windows: list[Window]) -> int:
-    """Writes the windows to the files of their days; returns the number of files."""
+def _write_files(world: World, renderer: Renderer, options: LogOptions, folder: Path, windows: list[Window]) -> int:
+    """Writes the windows to the files that they belong to; returns the number of files."""
     pieces = _pieces(world, renderer, options, windows)
-    by_day: dict[int, list[Window]] = {}
+    by_file: dict[str, list[Window]] = {}
     for window in windows:
-        by_day.setdefault(window.day, []).append(window)
-    for day, of_day in by_day.items():
-        suffix = ".gz" if options.gzip else ""
-        path = folder / (renderer.file_name.format(day=_date_text(options, day)) + suffix)
+        by_file.setdefault(_file_name(renderer, options, window.day), []).append(window)
+    for name, of_file in by_file.items():
         if options.written_as == "parquet":
-            with ParquetFile(path, renderer.header.strip().split(",")) as table:
-                for _ in of_day:
+            with ParquetFile(folder / name, renderer.header.strip().split(",")) as table:
+                for _ in of_file:
                     table.write(next(pieces)[0])
         else:
-            with TextFile(path, renderer.header, options.gzip) as text:
-                for _ in of_day:
+            with TextFile(folder / name, renderer.header, options.gzip) as text:
+                for _ in of_file:
                     columns, cut = next(pieces)
                     text.write(columns, renderer.glue, cut, renderer.cut)
-    return len(by_day)
+    return len(by_file)
 
 
-def _date_text(options: LogOptions, day: int) -> str:
-    return (options.start + timedelta(days=day)).isoformat()
+def _file_name(renderer: Renderer, options: LogOptions, day: int) -> str:
+    date = (options.start + timedelta(days=day)).isoformat()
+    name = renderer.log_name if options.one_file else renderer.file_name.format(day=date)
+    return name + (".gz" if options.gzip else "")
 
 
 def _pieces(

@@ -50,7 +50,7 @@ class LogOptions:
         events: Number of valid, distinct events.
         users: Number of users; None: one for each 40 events.
         items: Number of items; None: one for each 100 events, at most a million.
-        days: Number of days, one file each.
+        days: Number of days.
         start: The first day.
         seed: Seed of all random numbers.
         gzip: Whether to compress the files of the log.
@@ -59,6 +59,7 @@ class LogOptions:
         anonymous: Share of sessions without a user; None: as usual in the format.
         session_id: sessions: whether the log has session ids.
         file_type: sessions: parquet or csv; None: the usual one of the format.
+        one_file: Whether the whole log is one file, as public ratings are; else each day is one.
     """
 
     format: str
@@ -74,6 +75,7 @@ class LogOptions:
     anonymous: float | None = None
     session_id: bool = True
     file_type: str | None = None
+    one_file: bool = False
 
     def __post_init__(self) -> None:
         """Raises UserError where the options contradict each other."""

@@ -70,6 +70,7 @@ class Renderer:
         bad: Values that make a row unreadable: column and text.
         cut: A line cut off after so many characters is unreadable.
         file_name: Name of a day's file without ``.gz``, with ``{day}`` in it.
+        log_name: Name of the one file of a whole log, without ``.gz``.
         attributes: The attribute file, or None where the log itself holds the attributes.
     """
 
@@ -79,6 +80,7 @@ class Renderer:
     bad: tuple[tuple[str, str], ...]
     cut: int
     file_name: str
+    log_name: str
     attributes: Attributes | None
 
 
@@ -168,7 +170,7 @@ def _invoices(world: World, options: LogOptions) -> Renderer:
         ("StockCode", ""),
         ("Quantity", "999999999999"),
     )
-    return Renderer(columns, header, _comma(8), bad, 7, "{day}.csv", None)
+    return Renderer(columns, header, _comma(8), bad, 7, "{day}.csv", "invoices.csv", None)
 
 
 def _sessions(world: World, options: LogOptions) -> Renderer:
@@ -196,8 +198,8 @@ def _sessions(world: World, options: LogOptions) -> Renderer:
     }
     bad = (("ts", "-1"), ("song_id", ""), ("ts", "1700000000000"))
     header = ",".join(names_) + "\n"
-    file = Attributes("items.csv", attributes)
-    return Renderer(columns, header, _comma(len(names_)), bad, 5, "{day}." + options.written_as, file)
+    file, kind = Attributes("items.csv", attributes), options.written_as
+    return Renderer(columns, header, _comma(len(names_)), bad, 5, f"{{day}}.{kind}", f"sessions.{kind}", file)
 
 
 def _reviews(world: World, options: LogOptions) -> Renderer:
@@ -245,7 +247,7 @@ def _reviews(world: World, options: LogOptions) -> Renderer:
         "price": names.prices(world),
     }
     bad = (("unixReviewTime", '"soon"'), ("asin", ""), ("unixReviewTime", "1393545600000"))
-    return Renderer(columns, "", glue, bad, 40, "{day}.json", Attributes("items.json", attributes))
+    return Renderer(columns, "", glue, bad, 40, "{day}.json", "reviews.json", Attributes("items.json", attributes))
 
 
 def _ratings(world: World, options: LogOptions) -> Renderer:
@@ -262,4 +264,4 @@ def _ratings(world: World, options: LogOptions) -> Renderer:
     attributes = {"item_id": film.to_pylist(), "title": names.film_titles(world), "genres": names.film_genres(world)}
     bad = (("ts", "soon"), ("item_id", ""), ("ts", "1393545600000"))
     glue = ("", "::", "::", "::", "\n")
-    return Renderer(columns, "", glue, bad, 2, "ratings-{day}.dat", Attributes("movies.dat", attributes))
+    return Renderer(columns, "", glue, bad, 2, "ratings-{day}.dat", "ratings.dat", Attributes("movies.dat", attributes))

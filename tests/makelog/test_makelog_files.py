@@ -75,6 +75,15 @@ def test_gzip_is_reproducible_and_holds_the_same_bytes(tmp_path):
         assert gzip.decompress(path.read_bytes()) == (plain.log_path / path.stem).read_bytes()
 
 
+@EVERY_KIND
+def test_one_file_holds_what_the_daily_files_hold(tmp_path, options):
+    daily, one = (make_log(replace(options, one_file=o), tmp_path / str(o)) for o in (False, True))
+    assert (daily.files, one.files, one.events) == (5, 1, 3000)
+    ((name, rows),) = read_log(one).items()
+    assert name == f"{options.format}.{sorted(daily.log_path.iterdir())[0].suffix[1:]}"
+    assert rows == [row for day in read_log(daily).values() for row in day]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_exact_number_of_distinct_events_in_daily_files(tmp_path, name):
     made = make_log(SMALL[name], tmp_path)
