@@ -9,8 +9,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 VENV=$PWD/.venv
 STAMP=$VENV/.sparkrec-setup
 PYTHON3=${PYTHON3:-python3.11}
-INPUTS=(infra/setup.sh infra/uv.lock infra/build.lock infra/requirements.lock infra/jars.py infra/jars.sha256 pyproject.toml
-    infra/horovod/build.sh infra/horovod/*.patch infra/horovod/*.lock)
+INPUTS=(infra/setup.sh infra/uv.lock infra/build.lock infra/requirements.lock infra/jars.py infra/jars.sha256
+    infra/archive.py pyproject.toml infra/horovod/build.sh infra/horovod/*.patch infra/horovod/*.lock)
 
 fail() {
     echo "make setup: $*" >&2
@@ -127,6 +127,11 @@ install_jars() {
         fail "Delta's jars could not be fetched, see $log: $(grep -v '^\s*at ' "$log" | tail -1)"
 }
 
+archive_classes() { # a night does without it
+    local log=$VENV/archive.log
+    "$VENV/bin/python" infra/archive.py >"$log" 2>&1 || say "classes: no archive was made, see $log"
+}
+
 install_sparkrec() {
     local conflicts
     install --no-build-isolation --editable .
@@ -147,5 +152,6 @@ step "packages" "infra/requirements.lock, about 3 GB to download (most of it PyT
 step "Horovod" "its wheel is built once for each machine, 2 to 10 minutes" install_horovod
 step "jars" "Delta's, 10 MB, half a minute" install_jars
 step "sparkrec" "this checkout, seconds" install_sparkrec
+step "classes" "an archive of Spark's, from which its JVM starts faster, half a minute" archive_classes
 echo "$wanted" >"$STAMP"
 say "ready after $SECONDS s"

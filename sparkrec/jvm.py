@@ -19,6 +19,12 @@ def log_options(file: object) -> tuple[str, ...]:
     return (f"-Dlog4j2.configurationFile={file.as_uri()}",) if isinstance(file, Path) and file.is_file() else ()
 
 
+def archive_options(archive: Path) -> tuple[str, ...]:
+    """JVM options that map classes from an archive; where it does not fit the JVM goes on without and says nothing."""
+    quiet = ("-Xlog:cds=off", "-Xlog:cds+dynamic=off", "-Xlog:class+path=off")
+    return ("-Xshare:auto", f"-XX:SharedArchiveFile={archive}", *quiet) if archive.is_file() else ()
+
+
 def start(conf: Mapping[str, str]) -> None:
     """Starts the JVM with Spark's settings, unless there is one already; ``SparkSession.builder`` then takes it.
 

@@ -39,6 +39,7 @@ DEFAULT_CONF = {
 JVM_OPTIONS = "spark.driver.defaultJavaOptions"
 # Of the user's, these may name a collector or compiler, and the JVM takes no two.
 USER_JVM_OPTIONS = (JVM_OPTIONS, "spark.driver.extraJavaOptions")
+CLASS_PATH = "spark.driver.extraClassPath"
 DESCRIPTION = "spark.job.description"  # what Spark calls the property that its pages and listeners show
 SECRET = "SPARKREC_SPARK_SECRET"  # environment variable: the secret that driver, executors and daemons share
 
@@ -46,6 +47,11 @@ SECRET = "SPARKREC_SPARK_SECRET"  # environment variable: the secret that driver
 def delta_jars() -> list[Path]:
     """Delta's jars as fetched at set-up (``<environment>/share/sparkrec/jars``); empty when there are none."""
     return sorted((Path(sys.prefix) / "share" / "sparkrec" / "jars").glob("*.jar"))
+
+
+def archive_path() -> Path:
+    """The archive of Spark's classes that the set-up makes (``infra/archive.py``)."""
+    return Path(sys.prefix) / "share" / "sparkrec" / "spark.jsa"
 
 
 def build_session(config: SparkConfig, log_mb: float | None = None) -> SparkSession:
@@ -124,12 +130,16 @@ def _own_conf(config: SparkConfig) -> dict[str, str]:
     jars = delta_jars()
     if not jars:
         raise UserError("Delta's jars are missing", where=sys.prefix, fix="run make setup")
-    return {**master, "spark.jars": ",".join(str(jar) for jar in jars)}
+    if _local_cores(config.master) is None:
+        return {**master, "spark.jars": ",".join(str(jar) for jar in jars)}
+    # The executor is this JVM: on its class path the jars need not be copied for it, and come from the archive.
+    theirs = [config.conf[CLASS_PATH]] if CLASS_PATH in config.conf else []
+    return {**master, CLASS_PATH: ":".join([*theirs, *(str(jar) for jar in jars)])}
 
 
 def _fitting(config: SparkConfig, log_mb: float | None) -> dict[str, str]:
     """What follows from the machine and the log, where the session is of this machine alone; the user's own wins."""
-    options = jvm.log_options(conf_dir() / "log4j2.properties")
+    options = (*jvm.log_options(conf_dir() / "log4j2.properties"), *jvm.archive_options(archive_path()))
     cores = _local_cores(config.master)
     if cores is None:
         return {JVM_OPTIONS: " ".join(options)}

@@ -9,7 +9,19 @@ import pytest
 from pyspark import inheritable_thread_target
 
 from sparkrec.config import SparkConfig
-from sparkrec.spark import _merge_conf, build_session, delta_jars, jobs_started, named_jobs
+from sparkrec.jvm import archive_options
+from sparkrec.sizing import this_machine
+from sparkrec.spark import (
+    CLASS_PATH,
+    JVM_OPTIONS,
+    _fitting,
+    _local_cores,
+    _merge_conf,
+    build_session,
+    delta_jars,
+    jobs_started,
+    named_jobs,
+)
 
 
 def run_python(code, **env):
@@ -22,7 +34,7 @@ def run_python(code, **env):
 def test_jars_of_the_set_up_are_the_session_s(spark):
     names = [jar.name for jar in delta_jars()]
     assert [name.split("_")[1].split("-")[1] for name in names] == ["spark", "storage"]
-    assert sorted(path.split("/")[-1] for path in spark.conf.get("spark.jars").split(",")) == names
+    assert sorted(path.split("/")[-1] for path in spark.conf.get(CLASS_PATH).split(":")) == names
     assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
     assert spark.conf.get("spark.dynamicAllocation.enabled") == "false"
 
@@ -130,3 +142,41 @@ spark.stop()
     assert 'set_otherwise=["spark.sql.shuffle.partitions"]' in said[0]
     assert said[1] == "a line of substance"
     assert said[2].endswith("WARN SparkConf: old")
+
+
+@pytest.mark.parametrize(
+    ("master", "cores"),
+    [("local", 1), ("local[3]", 3), ("local[4, 2]", 4), (None, True), ("local[*]", True), ("spark://host:7077", None),
+     ("local-cluster[2,1,512]", None), ("yarn", None)],
+)  # fmt: skip
+def test_a_cluster_s_cores_are_its_own_affair(master, cores):
+    assert _local_cores(master) == (this_machine().cores if cores is True else cores)
+    fitting = _fitting(SparkConfig(master=master), 1.0)
+    assert fitting.keys() == {JVM_OPTIONS} if cores is None else fitting.keys() > {JVM_OPTIONS, "spark.driver.memory"}
+
+
+def test_what_the_user_sets_stays(tmp_path, monkeypatch):
+    (tmp_path / "spark-defaults.conf").write_text("# of this machine\nspark.driver.memory 5g\n\nspark.a=b\n")
+    free = _fitting(SparkConfig(), 1.0)
+    assert "-XX:+UseSerialGC" in free[JVM_OPTIONS]
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path))
+    mine = {"spark.sql.adaptive.enabled": "true", "spark.driver.extraJavaOptions": "-XX:+UseParallelGC"}
+    found = _fitting(SparkConfig(conf=mine), 1.0)
+    assert free.keys() - found.keys() == {"spark.driver.memory", "spark.sql.adaptive.enabled"}
+    assert found[JVM_OPTIONS].startswith("-Dlog4j2.configurationFile=file:///")
+    assert "-XX" not in found[JVM_OPTIONS]  # two collectors end the JVM
+
+
+def test_an_archive_that_does_not_fit_is_passed_over_in_silence(tmp_path):
+    def java(*options):
+        home = os.environ.get("JAVA_HOME")
+        program = f"{home}/bin/java" if home else "java"
+        return subprocess.run([program, *options, "-version"], capture_output=True, text=True, timeout=60)
+
+    archive = tmp_path / "spark.jsa"
+    assert archive_options(archive) == ()
+    archive.write_bytes(b"of another Java" * 1000)
+    plain, other = java(), java(*archive_options(archive))
+    assert (other.returncode, other.stdout) == (0, "")
+    assert other.stderr.splitlines()[:2] == plain.stderr.splitlines()[:2]
+    assert len(other.stderr.splitlines()) == 3
