@@ -91,7 +91,7 @@ def ours(
     """Our lists ``(user_idx, item_idx, rank, score)``."""
     config = ItemNeighboursConfig("bm25", options.neighbours, bm25_k1=options.k1, bm25_b=options.b)
     save_neighbours(item_neighbours(frame, n_users, n_items, config), f"{work}/model", {})
-    neighbours, _ = load_neighbours(spark, f"{work}/model")
+    neighbours, _ = load_neighbours(spark, f"{work}/model", "item_idx")
     seen = frame.select("user_idx", "item_idx")
     lists = item_neighbour_lists(matrix_profiles(frame), neighbours, n_items, key="user_idx", k=K, seen=seen)
     return lists.toPandas()

@@ -7,25 +7,39 @@ beyond k (Hidasi et al. 2016, "Session-based recommendations with recurrent neur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.tables import ITEM_IDX, ITEMS, RANK, SCORE
+from sparkrec.tables import ITEM_IDX, ITEMS, RANK
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
+Doubles = npt.NDArray[np.float64]
+_MODEL = "model"
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")  # at least as high; higher
 NEXT_ITEM_METRICS = ("recall", "mrr", "ndcg")
 
 
 def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
-    """Recall@k, MRR@k and NDCG@k; with one relevant item the ideal gain is 1, so the last is mean 1 / log2(1 + rank).
+    """Recall@k, MRR@k and NDCG@k of one model; see ``all_session_metrics``."""
+    return all_session_metrics({_MODEL: ranks}, ks)[_MODEL]
+
+
+def all_session_metrics(ranks: Mapping[str, DataFrame], ks: Sequence[int]) -> dict[str, list[MetricValue]]:
+    """Recall@k, MRR@k and NDCG@k of several models, in one pass over all their ranks.
+
+    With one relevant item the ideal gain is 1, so NDCG@k is the mean of 1 / log2(1 + rank), 0 beyond k.
 
     Args:
-        ranks: ``(rank)``, a number for each predicted event, from 1.
+        ranks: Name → ``(rank)``, a number for each predicted event, from 1.
         ks: Cut-offs.
 
     Raises:
@@ -33,6 +47,9 @@ def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
     """
     import pyspark.sql.functions as F
 
+    parts = [
+        one.select(F.lit(name).alias(_MODEL), F.col(RANK).cast("double").alias(RANK)) for name, one in ranks.items()
+    ]
     columns = [F.count("*").alias("n"), F.count_if(F.col(RANK).isNull() | (F.col(RANK) < 1)).alias("wrong")]
     gain = F.try_divide(F.lit(1.0), F.log2(1.0 + F.col(RANK)))
     for k in ks:
@@ -40,12 +57,21 @@ def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
         columns.append(F.avg(within.cast("double")).alias(f"recall_{k}"))
         columns.append(F.avg(F.when(within, F.try_divide(F.lit(1.0), F.col(RANK))).otherwise(0.0)).alias(f"mrr_{k}"))
         columns.append(F.avg(F.when(within, gain).otherwise(0.0)).alias(f"ndcg_{k}"))
-    row = ranks.agg(*columns).first()
-    if row is None or not row["n"]:
+    rows = reduce(lambda some, more: some.unionByName(more), parts).groupBy(_MODEL).agg(*columns).collect()
+    found = {row[_MODEL]: row for row in rows}
+    if set(found) != set(ranks):
         raise InvariantError("no event to predict after the cutoff: nothing to judge by")
-    if row["wrong"]:
-        raise InvariantError(f"{row['wrong']} of {row['n']} ranks are null or below 1")
-    return [MetricValue(name, k, row[f"{name}_{k}"], row["n"]) for k in ks for name in NEXT_ITEM_METRICS]
+    for row in rows:
+        if row["wrong"]:
+            raise InvariantError(f"{row['wrong']} of {row['n']} ranks are null or below 1")
+    return {
+        name: [
+            MetricValue(metric, k, found[name][f"{metric}_{k}"], found[name]["n"])
+            for k in ks
+            for metric in NEXT_ITEM_METRICS
+        ]
+        for name in ranks
+    }
 
 
 def rank_of(at_least: Any, more: Any, ties: str) -> Any:
@@ -61,28 +87,26 @@ def rank_of(at_least: Any, more: Any, ties: str) -> Any:
 
 
 def popularity_ranks(
-    sessions: DataFrame, scores: DataFrame, catalogue: DataFrame, ties: str = "conservative"
+    sessions: DataFrame, scores: Doubles, among: npt.NDArray[np.bool_], ties: str = "conservative"
 ) -> DataFrame:
-    """The rank that popularity gives to each next item of the test sessions.
+    """The rank that popularity gives to each next item of test sessions.
 
     Args:
         sessions: Test sessions ``(items array<int>)``; each item but the first is predicted.
-        scores: ``(item_idx int, score)``; other items of the catalogue have the score 0.
-        catalogue: ``(item_idx int)``, distinct: the items that are ranked.
+        scores: float64 ``[n_items]``.
+        among: Bool ``[n_items]``: the catalogue, the items that are ranked.
         ties: See ``rank_of``.
 
     Returns:
         ``(rank double)``; an item outside of the catalogue stands after all of it.
     """
+    import pyarrow as pa
     import pyspark.sql.functions as F
-    from pyspark.sql import Window
 
-    ranked = catalogue.select(ITEM_IDX).join(scores.select(ITEM_IDX, SCORE), ITEM_IDX, "left").fillna(0.0, [SCORE])
-    levels = ranked.groupBy(SCORE).agg(F.count("*").alias("n"))
-    at_least = F.sum("n").over(Window.orderBy(F.desc(SCORE)))  # over the catalogue's distinct scores, a small table
-    placed = levels.select(SCORE, rank_of(at_least, at_least - F.col("n"), ties).alias(RANK))
-    ranks = ranked.join(placed, SCORE, "inner").select(ITEM_IDX, RANK)
+    items, ordered = np.flatnonzero(among), np.sort(scores[among])
+    at_least, more = (len(ordered) - np.searchsorted(ordered, scores[items], side) for side in _SIDES)
+    ranks = np.asarray(rank_of(at_least, more, ties), dtype=np.float64)
+    placed = sessions.sparkSession.createDataFrame(pa.table({ITEM_IDX: pa.array(items.astype(np.int32)), RANK: ranks}))
     following = sessions.select(F.explode(F.slice(ITEMS, 2, F.greatest(F.size(ITEMS) - 1, F.lit(0)))).alias(ITEM_IDX))
-    last = catalogue.agg((F.count("*") + 1).alias("last"))
-    found = following.join(ranks, ITEM_IDX, "left").crossJoin(F.broadcast(last))
-    return found.select(F.coalesce(RANK, "last").cast("double").alias(RANK))
+    found = following.join(F.broadcast(placed), ITEM_IDX, "left")
+    return found.select(F.coalesce(RANK, F.lit(len(items) + 1.0)).alias(RANK))

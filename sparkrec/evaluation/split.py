@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sparkrec.config import EvaluationConfig
 from sparkrec.errors import InvariantError, UserError
@@ -99,9 +99,24 @@ def exact_quantile(df: DataFrame, ts_column: str, q: float) -> datetime:
     return EPOCH + timedelta(microseconds=low)
 
 
+class Holdout(NamedTuple):
+    """What users are judged on.
+
+    Attributes:
+        pairs: ``(user_idx int, item_idx int, segments array<string>)``, distinct, with the splits that they belong to
+            besides the whole: of cold or frequent users and of cold or frequent items.
+        users: How many users they are of.
+        kept: What is persisted, to be unpersisted by the caller.
+    """
+
+    pairs: DataFrame
+    users: int
+    kept: DataFrame
+
+
 def holdout_users(
     interactions: DataFrame, cutoff: datetime, as_of: datetime, event_weights: Mapping[str, float], cold_below: int = 0
-) -> DataFrame:
+) -> Holdout:
     """The items that each user first took from ``cutoff`` on.
 
     Events with a positive weight of a known user count. Only users and items that were taken before the cutoff
@@ -113,11 +128,6 @@ def holdout_users(
         as_of: UTC; what happened from then on does not count.
         event_weights: Weight of each event type.
         cold_below: Users who took fewer items before the cutoff are cold, and so are items with fewer users then.
-
-    Returns:
-        ``(user_idx int, item_idx int, segments array<string>)``, distinct pairs, with the splits that they belong to
-        besides the whole: of cold or frequent users and of cold or frequent items. Persisted, to be unpersisted by
-        the caller.
     """
     import pyspark.sql.functions as F
 
@@ -133,17 +143,18 @@ def holdout_users(
         F.when(F.col("user_items") < cold_below, COLD_USERS).otherwise(FREQUENT_USERS),
         F.when(F.col("item_users") < cold_below, COLD_ITEMS).otherwise(FREQUENT_ITEMS),
     )
-    truth = flagged.where(known_user & known_item).select(USER_IDX, ITEM_IDX, segments.alias(SEGMENTS)).persist()
-    counts = flagged.agg(
+    judged = known_user & known_item
+    row = flagged.agg(
+        F.count_distinct(F.when(judged, F.col(USER_IDX))).alias("users"),
         F.count("*").alias("new_pairs"),
-        F.count_if(known_user & known_item).alias("judged_pairs"),
+        F.count_if(judged).alias("judged_pairs"),
         F.count_if(~known_user).alias("pairs_of_new_users"),
         F.count_if(known_user & ~known_item).alias("pairs_of_new_items"),
     ).first()
-    log_event("holdout_users", cutoff=cutoff.isoformat(), users=truth.select(USER_IDX).distinct().count(),
-              **counts.asDict())  # type: ignore[union-attr]  # fmt: skip
-    flagged.unpersist()
-    return truth
+    counts = row.asDict()  # type: ignore[union-attr]  # an aggregate without groups has one row
+    log_event("holdout_users", cutoff=cutoff.isoformat(), **counts)
+    truth = flagged.where(judged).select(USER_IDX, ITEM_IDX, segments.alias(SEGMENTS))
+    return Holdout(truth, counts["users"], flagged)
 
 
 def known_items_only(sessions: DataFrame, catalogue: DataFrame) -> DataFrame:

@@ -100,7 +100,8 @@ def load_als(spark: SparkSession, path: str) -> AlsModel:
     if not files.exists(files.join(path, MODEL_FILE)):
         raise UserError("no ALS model", where=path, fix="run train_als first")
     meta = files.read_json(files.join(path, MODEL_FILE))
-    parts = [spark.read.parquet(files.join(path, name)) for name in (USER_FACTORS, ITEM_FACTORS)]
+    reader = spark.read.schema(f"{IDX} int, {VECTOR} array<float>")  # one that is told needs no job to find it
+    parts = [reader.parquet(files.join(path, name)) for name in (USER_FACTORS, ITEM_FACTORS)]
     return AlsModel(parts[0], parts[1], meta)
 
 

@@ -257,8 +257,13 @@ def save_neighbours(neighbours: DataFrame, path: str, meta: dict[str, Any]) -> N
     files.write_json(files.join(path, MODEL_FILE), meta)
 
 
-def load_neighbours(spark: SparkSession, path: str) -> tuple[DataFrame, dict[str, Any]]:
+def load_neighbours(spark: SparkSession, path: str, whose: str) -> tuple[DataFrame, dict[str, Any]]:
     """What ``save_neighbours`` was given.
+
+    Args:
+        spark: The session.
+        path: The model's folder.
+        whose: ``item_idx`` or ``user_idx``: whose neighbours they are.
 
     Raises:
         UserError: There is no model.
@@ -266,7 +271,8 @@ def load_neighbours(spark: SparkSession, path: str) -> tuple[DataFrame, dict[str
     where = files.join(path, MODEL_FILE)
     if not files.exists(where):
         raise UserError("no model of neighbours", where=path, fix="run the model's training stage first")
-    return spark.read.parquet(files.join(path, NEIGHBOURS)), files.read_json(where)
+    rows = spark.read.schema(f"{whose} int, {NEIGHBOUR_IDX} int, {SCORE} float").parquet(files.join(path, NEIGHBOURS))
+    return rows, files.read_json(where)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import WEIGHT, counted
@@ -53,43 +56,81 @@ def popularity(
     return pairs.groupBy(ITEM_IDX).agg(F.sum(N_EVENTS).alias(N_EVENTS), F.sum(users).cast("double").alias(SCORE))
 
 
-def popularity_matrix(scores: DataFrame, n_items: int, catalogue: DataFrame | None = None) -> ItemMatrix:
-    """Popularity as an item matrix of one dimension, for ``top_k``.
-
-    Args:
-        scores: ``(item_idx int, score)``; other items of the catalogue have the score 0.
-        n_items: Size of the index: ``item_idx`` is below it.
-        catalogue: ``(item_idx int)``: the items that a list may hold; by default those with a score.
-    """
-    table = scores.select(ITEM_IDX, SCORE).toArrow()
-    idx = table.column(ITEM_IDX).to_numpy()
-    vectors = np.zeros((n_items, 1), dtype=np.float32)
-    vectors[idx, 0] = table.column(SCORE).to_numpy()
-    eligible = np.zeros(n_items, dtype=np.bool_)
-    eligible[idx if catalogue is None else catalogue.select(ITEM_IDX).toArrow().column(ITEM_IDX).to_numpy()] = True
-    return ItemMatrix(vectors, None, eligible)
-
-
-def fallback_matrix(
-    interactions: DataFrame, event_weights: Mapping[str, float], as_of: datetime, days: float, n_items: int
-) -> ItemMatrix:
-    """What fills up lists: the items taken before ``as_of``, those of the recent window first.
+def popularity_arrays(
+    interactions: DataFrame,
+    event_weights: Mapping[str, float],
+    as_of: datetime,
+    windows: Sequence[float | None],
+    n_items: int,
+    *,
+    by: Literal["users", "events"] = "users",
+) -> list[npt.NDArray[np.float64]]:
+    """The scores of ``popularity`` in several windows, from one pass.
 
     Args:
         interactions: As for ``popularity``.
         event_weights: As for ``popularity``.
         as_of: As for ``popularity``.
-        days: Length of the recent window.
+        windows: Days of each; None: all time.
         n_items: Size of the index: ``item_idx`` is below it.
+        by: As for ``popularity``.
+
+    Returns:
+        For each window float64 ``[n_items]``, 0 for an item that was not taken in it.
+    """
+    import pyspark.sql.functions as F
+
+    within = [F.lit(True) if days is None else F.col(TS) >= utc(as_of - timedelta(days=days)) for days in windows]
+    taken = counted(interactions, event_weights).where((F.col(TS) < utc(as_of)) & reduce(or_, within))
+    names = [f"{SCORE}_{n}" for n in range(len(windows))]
+    if by == "events":
+        sums = [F.sum(F.when(inside, F.col(WEIGHT)).otherwise(0.0)) for inside in within]
+    else:
+        times = [F.count_if(inside).alias(name) for inside, name in zip(within, names, strict=True)]
+        taken = taken.groupBy(ITEM_IDX, USER_IDX).agg(*times)
+        sums = [F.sum(F.when(F.col(USER_IDX).isNull(), F.col(n)).otherwise(F.least(n, F.lit(1)))) for n in names]
+    found = taken.groupBy(ITEM_IDX).agg(*[s.cast("double").alias(name) for s, name in zip(sums, names, strict=True)])
+    return item_columns(found, names, n_items)
+
+
+def item_columns(rows: DataFrame, names: Sequence[str], n_items: int) -> list[npt.NDArray[Any]]:
+    """Collects columns of numbers by ``item_idx``: each an array ``[n_items]``, 0 for an item without a row."""
+    table = rows.select(ITEM_IDX, *names).toArrow()
+    idx, arrays = table.column(ITEM_IDX).to_numpy(), []
+    for name in names:
+        values = table.column(name).to_numpy()
+        array = np.zeros(n_items, dtype=values.dtype)
+        array[idx] = values
+        arrays.append(array)
+    return arrays
+
+
+def popularity_matrix(scores: npt.NDArray[np.float64], taken: npt.NDArray[np.float64] | None = None) -> ItemMatrix:
+    """Popularity as an item matrix of one dimension, for ``top_k``.
+
+    Args:
+        scores: float64 ``[n_items]``, of ``popularity_arrays``.
+        taken: The same over all time where a list may hold whatever was ever taken; by default it may hold the items
+            with a score.
+    """
+    eligible = (scores if taken is None else taken) > 0
+    return ItemMatrix(scores.astype(np.float32)[:, None], None, eligible)
+
+
+def fallback_matrix(ever: npt.NDArray[np.float64], recent: npt.NDArray[np.float64]) -> ItemMatrix:
+    """What fills up lists: all items that were ever taken, those of the recent window first.
+
+    Args:
+        ever: float64 ``[n_items]``: popularity over all time.
+        recent: float64 ``[n_items]``: in the recent window.
 
     Returns:
         The score of an item is its number of users in the window; where that is 0, its number of users of all time as
         a share of one more than the largest, which is below 1.
     """
-    ever = popularity_matrix(popularity(interactions, event_weights, as_of, None), n_items)
-    recent = popularity_matrix(popularity(interactions, event_weights, as_of, days), n_items).vectors
-    share = ever.vectors / (ever.vectors.max(initial=0.0) + 1.0)
-    return ItemMatrix(np.where(recent > 0, recent, share).astype(np.float32), None, ever.eligible)
+    share = ever.astype(np.float32) / (ever.max(initial=0.0) + 1.0)
+    scores = np.where(recent > 0, recent.astype(np.float32), share.astype(np.float32))
+    return ItemMatrix(scores[:, None], None, ever > 0)
 
 
 def popularity_factors(users: FloatArray, strength: float) -> FloatArray:

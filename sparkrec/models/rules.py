@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 RULES, MODEL_FILE = "rules", "model.json"
+_SCHEMA = (
+    f"{ANTECEDENT} array<int>, {CONSEQUENT} int, {SUPPORT} double, {CONFIDENCE} double, {LIFT} double, "
+    f"{LEVERAGE} double, {N_BASKETS} bigint"
+)
 
 
 _N_ANTECEDENT, _N_CONSEQUENT = "n_antecedent", "n_consequent"
@@ -101,7 +105,8 @@ def load_rules(spark: SparkSession, path: str) -> RulesModel:
     """
     if not files.exists(files.join(path, MODEL_FILE)):
         raise UserError("no rules", where=path, fix="run train_rules first")
-    return RulesModel(spark.read.parquet(files.join(path, RULES)), files.read_json(files.join(path, MODEL_FILE)))
+    rules = spark.read.schema(_SCHEMA).parquet(files.join(path, RULES))
+    return RulesModel(rules, files.read_json(files.join(path, MODEL_FILE)))
 
 
 def complete(

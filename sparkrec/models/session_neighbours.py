@@ -104,7 +104,8 @@ def load_session_neighbours(spark: SparkSession, path: str) -> tuple[DataFrame, 
     where = files.join(path, MODEL_FILE)
     if not files.exists(where):
         raise UserError("no model of session neighbours", where=path, fix="run the model's training stage first")
-    return spark.read.parquet(files.join(path, TRAINED)), files.read_json(where)
+    schema = f"{SESSION_ID} string, {USER_IDX} int, {START_TS} timestamp, {ITEMS} array<int>"
+    return spark.read.schema(schema).parquet(files.join(path, TRAINED)), files.read_json(where)
 
 
 def session_neighbour_lists(

@@ -23,7 +23,6 @@ from pyspark.sql import functions as F
 from sparkrec.config import UserGroupsConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
-from sparkrec.models.popularity import fallback_matrix
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.block_search import ItemMatrix
@@ -145,7 +144,7 @@ def group_popularity(
     event_weights: Mapping[str, float],
     as_of: datetime,
     days: float,
-    n_items: int,
+    overall: ItemMatrix,
 ) -> ItemMatrix:
     """What is popular in each group, for ``top_k`` with ``group_queries``.
 
@@ -155,22 +154,20 @@ def group_popularity(
         event_weights: As for ``popularity``.
         as_of: As for ``popularity``.
         days: Length of the window that ends at ``as_of``.
-        n_items: Size of the index: ``item_idx`` is below it.
+        overall: What is popular with all: ``popularity.fallback_matrix``.
 
     Returns:
-        Of ``groups + 1`` dimensions. An item's score is the number of the group's users who took it in the window, plus
-        a share below 0.5 that orders equal ones by ``popularity.fallback_matrix``; that share alone (the last
-        dimension) for a user without a group.
+        Of ``groups + 1`` dimensions, up to the last group of whom somebody took something in the window. An item's
+        score is the number of the group's users who took it then, plus a share below 0.5 that orders equal ones as
+        ``overall`` does; that share alone (the last dimension) for a user without such a group.
     """
     within = (F.col(TS) < utc(as_of)) & (F.col(TS) >= utc(as_of - timedelta(days=days)))
     taken = counted(interactions, event_weights).where(within).select(USER_IDX, ITEM_IDX).distinct()
     each = taken.join(groups.select(USER_IDX, GROUP_ID), USER_IDX, "inner").groupBy(GROUP_ID, ITEM_IDX)
     table = each.agg(F.count("*").alias(N_USERS)).toArrow()
-    last = groups.agg(F.max(GROUP_ID)).first()
-    n_groups = 1 + int(last[0]) if last is not None and last[0] is not None else 0
-    overall = fallback_matrix(interactions, event_weights, as_of, days, n_items)
-    vectors = np.zeros((n_items, n_groups + 1), dtype=np.float32)
     item, group, users = (table.column(name).to_numpy() for name in (ITEM_IDX, GROUP_ID, N_USERS))
+    n_groups = 1 + int(group.max(initial=-1))
+    vectors = np.zeros((len(overall.vectors), n_groups + 1), dtype=np.float32)
     vectors[item, group] = users
     vectors[:, n_groups] = 0.5 * overall.vectors[:, 0] / (overall.vectors.max(initial=0.0) + 1.0)
     return ItemMatrix(vectors, None, overall.eligible)

@@ -31,7 +31,8 @@ def run_train_hybrid(night: Night, inputs: Inputs) -> StageResult:
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
         base, since = (BLEND, blend_cutoff(night, cutoff)) if part.name == HOLDOUT else (HOLDOUT, cutoff)
         settings, weights = night.config.evaluation, night.fmt.event_weights
-        truth = holdout_users(inputs.read(INTERACTIONS), since, part.before, weights, settings.cold_below)
+        held_out = holdout_users(inputs.read(INTERACTIONS), since, part.before, weights, settings.cold_below)
+        truth = held_out.pairs
         users = truth.select(USER_IDX).distinct().persist(StorageLevel.MEMORY_AND_DISK)
         seen = seen_pairs(night, inputs, since).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
         scorer = hybrid_scorer(night, inputs, models, base, since)
@@ -41,7 +42,7 @@ def run_train_hybrid(night: Night, inputs: Inputs) -> StageResult:
         blender, n, hits = hybrid.fit_blender(rows, truth.select(USER_IDX, ITEM_IDX), scorer.features, config)
         hybrid.save_blender(blender, path, {**meta, "models": models, "blender": config.blender})
         users.unpersist()
-        truth.unpersist()
+        held_out.kept.unpersist()
         return f"{hits} of {n} candidates taken from {since:%Y-%m-%d} on"
 
     return train_parts(night, inputs, "hybrid", config, cutoff, train)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
@@ -15,28 +17,26 @@ from sparkrec.evaluation.ranking import ALL, ranking_metrics
 from sparkrec.evaluation.ranking import Lists as RankedLists
 from sparkrec.evaluation.ratings import rating_metrics
 from sparkrec.evaluation.session_events import left_out
-from sparkrec.evaluation.sessions import popularity_ranks, session_metrics
+from sparkrec.evaluation.sessions import all_session_metrics, popularity_ranks
 from sparkrec.evaluation.split import holdout_users, known_items_only
 from sparkrec.evaluation.values import BASKETS_SPLIT, RATINGS_SPLIT, RECENT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
 from sparkrec.log import log_event
 from sparkrec.model_kinds import KINDS, Lists
 from sparkrec.models.als import load_als
-from sparkrec.models.popularity import popularity, popularity_matrix, popularity_queries
+from sparkrec.models.popularity import popularity_arrays, popularity_matrix
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path
 from sparkrec.pipeline.next_items import next_product_metrics, session_model
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.scorer import DenseScorer, Scorer, Wanted
-from sparkrec.pipeline.scorers import seen_pairs, user_scorer
+from sparkrec.pipeline.scorer import PopularityScorer, Scorer, Wanted
+from sparkrec.pipeline.scorers import item_popularity, seen_pairs, user_scorer
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
-from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.spark import named_jobs
 from sparkrec.tables import (
     BASKET_ID,
-    EVENT_TYPE,
     INTERACTIONS,
     ITEM_IDX,
     RATING,
@@ -85,22 +85,22 @@ def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_basel
     """
     cutoff, ks = cards[0].cutoff, night.config.evaluation.k
     cold_below = night.config.evaluation.cold_below
-    truth = holdout_users(inputs.read(INTERACTIONS), cutoff, night.as_of, night.fmt.event_weights, cold_below)
-    users = truth.select(USER_IDX).distinct()
+    held_out = holdout_users(inputs.read(INTERACTIONS), cutoff, night.as_of, night.fmt.event_weights, cold_below)
+    if not held_out.users:
+        raise _nothing_held_out(cutoff)
+    truth, users = held_out.pairs, held_out.pairs.select(USER_IDX).distinct()
     taken = seen_pairs(night, inputs, cutoff).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
     users = users.join(taken, USER_IDX, "left").persist(StorageLevel.MEMORY_AND_DISK)
-    if users.isEmpty():
-        raise _nothing_held_out(cutoff)
     scorers = [(c.model, c.model_version, user_scorer(night, inputs, c, HOLDOUT, cutoff)) for c in cards]
-    popular = _popularity(night, inputs, users.select(USER_IDX), cutoff, cards[0].n_items) if with_baselines else []
-    baselines = [(name, "", scorer) for name, scorer in popular]
+    popular = _popularity(night, inputs, cutoff, cards[0].n_items) if with_baselines else {}
+    baselines = [(name, "", scorer) for name, scorer in popular.items()]
     lists = {}
     for model, _, scorer in [*scorers, *baselines]:
         best = scorer.best(users, Wanted((USER_IDX,), max(ks), night.config.topk))
         lists[model] = RankedLists(best, scorer.n_items)
     found = ranking_metrics(lists, truth, ks)
     users.unpersist()
-    truth.unpersist()
+    held_out.kept.unpersist()
     return [
         (model, version, USERS_SPLIT if segment == ALL else segment, value)
         for model, version, _ in [*scorers, *baselines]
@@ -109,17 +109,11 @@ def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_basel
     ]
 
 
-def _popularity(
-    night: Night, inputs: Inputs, users: DataFrame, cutoff: datetime, n_items: int
-) -> list[tuple[str, Scorer]]:
+def _popularity(night: Night, inputs: Inputs, cutoff: datetime, n_items: int) -> dict[str, Scorer]:
     """Popularity over all time and over the recent window, as scorers over the items seen before the cutoff."""
-    rows, weights = inputs.read(INTERACTIONS), night.fmt.event_weights
-    catalogue = counted(rows, weights).where(F.col(TS) < utc(cutoff)).select(ITEM_IDX).distinct()
-    queries = popularity_queries(users)
-    return [
-        (name, DenseScorer(queries, popularity_matrix(popularity(rows, weights, cutoff, days), n_items, catalogue)))
-        for name, days in _windows(night).items()
-    ]
+    found = item_popularity(night, inputs, night.fmt.event_weights, cutoff, n_items)
+    scores = {"popularity": found.ever, RECENT: found.recent}
+    return {name: PopularityScorer(popularity_matrix(one, found.ever)) for name, one in scores.items()}
 
 
 def judge_ratings(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]:
@@ -141,27 +135,26 @@ def judge_sessions(
     Raises:
         UserError: Nothing was held out.
     """
-    ks, ties = night.config.evaluation.k, night.config.evaluation.ties
+    ties, events = night.config.evaluation.ties, night.fmt.session_events
     cutoff, rows = cards[0].cutoff, inputs.read(INTERACTIONS)
     models = [session_model(night, card, HOLDOUT) for card in cards]
     trained = models[0].trained
-    catalogue = night.spark.createDataFrame([(int(i),) for i in np.flatnonzero(trained)], f"{ITEM_IDX} int")
-    later = sessions(rows, night.config.prepare.sessions, night.fmt.session_events)
+    later = sessions(rows, night.config.prepare.sessions, events)
     later = later.where(F.col(START_TS) >= utc(cutoff)).persist(StorageLevel.MEMORY_AND_DISK)
     skipped = left_out(later, trained)
     log_event("holdout_sessions", cutoff=cutoff.isoformat(), **skipped)
     if skipped["sessions"] == skipped["sessions_short"]:
         raise _nothing_held_out(cutoff)
-    earlier = sessions(rows.where(F.col(TS) < utc(cutoff)), night.config.prepare.sessions, night.fmt.session_events)
-    judged: list[Judged] = []
-    for card, model in zip(cards, models, strict=True):
-        values = session_metrics(model.next_item_ranks(later, earlier, ties), ks)
-        judged += [(card.model, card.model_version, SESSIONS_SPLIT, value) for value in values]
-    known = known_items_only(later, catalogue)
-    baselines = _popularity_of_next(night, inputs, known, catalogue, cutoff, night.fmt.session_events)
-    judged += [(name, "", SESSIONS_SPLIT, value) for name, value in (baselines if with_baselines else ())]
+    earlier = sessions(rows.where(F.col(TS) < utc(cutoff)), night.config.prepare.sessions, events)
+    ranks = {c.model: m.next_item_ranks(later, earlier, ties) for c, m in zip(cards, models, strict=True)}
+    if with_baselines:
+        scores = _times_taken(night, inputs, cutoff, len(trained), events)
+        known = known_items_only(later, item_rows(night, trained))
+        ranks |= {name: popularity_ranks(known, one, trained, ties) for name, one in scores.items()}
+    values = all_session_metrics(ranks, night.config.evaluation.k)
     later.unpersist()
-    return judged
+    versions = {card.model: card.model_version for card in cards}
+    return [(name, versions.get(name, ""), SESSIONS_SPLIT, value) for name in ranks for value in values[name]]
 
 
 def judge_baskets(
@@ -175,39 +168,40 @@ def judge_baskets(
     Raises:
         UserError: Nothing was held out.
     """
-    ks, cutoff, rows = night.config.evaluation.k, cards[0].cutoff, inputs.read(INTERACTIONS)
-    bought = rows.where(F.col(EVENT_TYPE).isin(*night.fmt.purchase_events) & (F.col(TS) < utc(cutoff)))
-    catalogue = bought.select(ITEM_IDX).distinct().persist(StorageLevel.MEMORY_AND_DISK)
-    later = copurchase(rows, night.config.prepare.baskets, night.fmt.purchase_events)
+    ks, cutoff, events = night.config.evaluation.k, cards[0].cutoff, night.fmt.purchase_events
+    scores = _times_taken(night, inputs, cutoff, cards[0].n_items, events)
+    bought = scores["popularity"] > 0
+    later = copurchase(inputs.read(INTERACTIONS), night.config.prepare.baskets, events)
     later = later.where(F.col(TS) >= utc(cutoff)).withColumnRenamed(BASKET_ID, SESSION_ID)
-    known = known_items_only(later, catalogue).persist(StorageLevel.MEMORY_AND_DISK)
+    known = known_items_only(later, item_rows(night, bought)).persist(StorageLevel.MEMORY_AND_DISK)
     if known.isEmpty():
         raise _nothing_held_out(cutoff)
     judged: list[Judged] = []
     for card in cards:
         values = next_product_metrics(night, card, HOLDOUT, known, ks)
         judged += [(card.model, card.model_version, BASKETS_SPLIT, value) for value in values]
-    baselines = _popularity_of_next(night, inputs, known, catalogue, cutoff, night.fmt.purchase_events)
-    judged += [(name, "", BASKETS_SPLIT, value) for name, value in (baselines if with_baselines else ())]
-    for frame in (known, catalogue):
-        frame.unpersist()
+    if with_baselines:
+        ties = night.config.evaluation.ties
+        ranks = {name: popularity_ranks(known, one, bought, ties) for name, one in scores.items()}
+        for name, values in all_session_metrics(ranks, ks).items():
+            judged += [(name, "", BASKETS_SPLIT, value) for value in values]
+    known.unpersist()
     return judged
 
 
-def _popularity_of_next(
-    night: Night, inputs: Inputs, known: DataFrame, catalogue: DataFrame, cutoff: datetime, events: Sequence[str]
-) -> Iterator[tuple[str, MetricValue]]:
-    """Metrics of popularity, over all time and of late, at guessing the next items."""
-    rows, weights = inputs.read(INTERACTIONS), dict.fromkeys(events, 1.0)
-    for name, days in _windows(night).items():
-        scores = popularity(rows, weights, cutoff, days, by="events").join(catalogue, ITEM_IDX, "left_semi")
-        ranks = popularity_ranks(known, scores, catalogue, night.config.evaluation.ties)
-        yield from ((name, value) for value in session_metrics(ranks, night.config.evaluation.k))
+def _times_taken(
+    night: Night, inputs: Inputs, cutoff: datetime, n_items: int, events: Sequence[str]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """How often each item was taken by such events before the cutoff, float64 ``[n_items]``: ever, and of late."""
+    windows = {"popularity": None, RECENT: night.config.evaluation.recent_days}
+    weights, rows = dict.fromkeys(events, 1.0), inputs.read(INTERACTIONS)
+    found = popularity_arrays(rows, weights, cutoff, list(windows.values()), n_items, by="events")
+    return dict(zip(windows, found, strict=True))
 
 
-def _windows(night: Night) -> dict[str, float | None]:
-    """The popularity baselines: name → days before the cutoff, None for all time."""
-    return {"popularity": None, RECENT: night.config.evaluation.recent_days}
+def item_rows(night: Night, among: npt.NDArray[np.bool_]) -> DataFrame:
+    """``(item_idx int)`` of the items of a mask, bool ``[n_items]``."""
+    return night.spark.createDataFrame(pa.table({ITEM_IDX: pa.array(np.flatnonzero(among).astype(np.int32))}))
 
 
 def _nothing_held_out(cutoff: datetime) -> UserError:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyspark import StorageLevel
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
@@ -27,7 +26,7 @@ from sparkrec.retrieval.gru_states import output_items, session_states, trained_
 from sparkrec.retrieval.item_embeddings import stored_embeddings
 from sparkrec.retrieval.lsh import lsh_nearest, lsh_recall
 from sparkrec.retrieval.similar import nearest
-from sparkrec.retrieval.topk import VECTOR, item_matrix, top_k
+from sparkrec.retrieval.topk import SEEN, VECTOR, item_matrix, top_k
 from sparkrec.tables import (
     BASKET_ID,
     CONSEQUENT,
@@ -77,15 +76,25 @@ class Lists:
 def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
     """``(user_idx, user_id, item_idx, rank, score)`` for every user that the model knows."""
     scorer = user_scorer(night, inputs, card, card.served_part, night.as_of)
-    users, key, note = _user_ids(inputs), (USER_IDX, USER_ID), ""
-    taken = seen_pairs(night, inputs, night.as_of)
-    seen = None if night.fmt.recommend_seen else taken
+    everyone, key, note = _everyone(night, inputs), (USER_IDX, USER_ID), ""
+    users = everyone.drop(SEEN) if night.fmt.recommend_seen else everyone
     if isinstance(scorer, DenseScorer):
-        rows, note = _best(night, card.model, scorer.of(users), scorer.items.without(excluded), key, seen)
+        rows, note = _best(night, card.model, scorer.of(users), scorer.items.without(excluded), key, None)
     else:
-        rows = scorer.best(users, Wanted(key, night.config.topk.k, night.config.topk, seen, excluded))
-    keys = taken.select(USER_IDX).distinct().join(users, USER_IDX, "inner")
-    return Lists(rows, keys, key, seen, night.fmt.event_weights, note)
+        rows = scorer.best(users, Wanted(key, night.config.topk.k, night.config.topk, None, excluded))
+    taken = everyone.where(F.col(SEEN).isNotNull())
+    seen = _seen(night, taken, [USER_IDX])
+    return Lists(rows, taken.select(*key), key, seen, night.fmt.event_weights, note)
+
+
+def _everyone(night: Night, inputs: Inputs) -> DataFrame:
+    """``(user_idx, user_id, seen array<int>)``: all users and what they took, null for nothing; kept by the stage."""
+
+    def joined() -> DataFrame:
+        taken = seen_pairs(night, inputs, night.as_of).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
+        return _user_ids(inputs).join(taken, USER_IDX, "left")
+
+    return inputs.found.kept("everyone", joined)
 
 
 def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
@@ -147,31 +156,29 @@ def _nearest(
 
 def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
     """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
-    walked = inputs.read(SESSIONS)
-    current = current_sessions(night, walked).persist(StorageLevel.MEMORY_AND_DISK)
-    key, settings, note = (USER_ID, KEY_TYPE), night.config.topk, ""
-    asking = (SESSION_ID, ITEMS, USER_IDX)
-    seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current)
+    walked, key, settings, note = inputs.read(SESSIONS), (USER_ID, KEY_TYPE), night.config.topk, ""
+    current = _named(night, inputs, current_sessions(night, walked), SESSION_ID)
+    queries = current.drop(SEEN) if night.fmt.recommend_seen else current
     if card.model in ("gru", "session_hybrid"):
         path = gru_path(night, card.served_part)
         states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
         items = ItemMatrix(*output_items(path), trained_items(path))
+        queries = states.select(SESSION_ID, VECTOR).join(queries, SESSION_ID, "inner")
     if card.model == "gru":
-        rows, note = _best(night, card.model, _named(inputs, states, VECTOR), items.without(excluded), key, seen)
+        rows, note = _best(night, card.model, queries, items.without(excluded), key, None)
     elif card.model == "session_hybrid":
-        asked = states.join(current.select(SESSION_ID, ITEMS), SESSION_ID, "inner")
         rows = session_hybrid_lists(
-            _named(inputs, asked, VECTOR, *asking), items, hybrid_model(night, card, card.served_part).blend,
-            key=key, k=settings.k, seen=seen, without=excluded, block_mb=settings.block_mb,
+            queries, items, hybrid_model(night, card, card.served_part).blend, key=key, k=settings.k, without=excluded,
+            block_mb=settings.block_mb,
         )  # fmt: skip
     else:
         model = neighbour_model(night, card, card.served_part)
         rows = session_neighbour_lists(
-            _named(inputs, current, *asking), model.sessions, model.config, key=key, k=settings.k, seen=seen,
-            without=excluded, own_items=model.config.own_items, block_mb=settings.block_mb,
+            queries, model.sessions, model.config, key=key, k=settings.k, without=excluded,
+            own_items=model.config.own_items, block_mb=settings.block_mb,
         )  # fmt: skip
     weights = dict.fromkeys(night.fmt.session_events, 1.0)
-    return Lists(rows, _named(inputs, current), key, seen, weights, note)
+    return Lists(rows, current.select(*key), key, _seen(night, current, key), weights, note)
 
 
 def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
@@ -183,11 +190,11 @@ def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArr
     if len(excluded):
         hidden = night.spark.createDataFrame([(int(i),) for i in excluded], f"{CONSEQUENT} int")
         rules = rules.join(F.broadcast(hidden), CONSEQUENT, "left_anti")
-    current = current_baskets(night, inputs.read(COPURCHASE)).persist(StorageLevel.MEMORY_AND_DISK)
     key = (USER_ID, KEY_TYPE)
-    seen = None if night.fmt.recommend_seen else _seen_by(night, inputs, current, BASKET_ID)
-    rows = complete(_named(inputs, current, ITEMS, own=BASKET_ID), rules, key=key, k=night.config.topk.k, seen=seen)
-    rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
+    current = _named(night, inputs, current_baskets(night, inputs.read(COPURCHASE)), BASKET_ID)
+    seen = _seen(night, current, key)
+    found = complete(current.select(*key, ITEMS), rules, key=key, k=night.config.topk.k, seen=seen)
+    rows = inputs.found.kept("completed", lambda: found)
     keys, n = rows.select(*key).distinct(), current.count()
     note = f"{n - keys.count()} of {n} baskets without a rule"
     return Lists(rows, keys, key, seen, dict.fromkeys(night.fmt.purchase_events, 1.0), note)
@@ -217,13 +224,24 @@ def _best(
     return lists, note
 
 
-def _named(inputs: Inputs, sessions: DataFrame, *columns: str, own: str = SESSION_ID) -> DataFrame:
-    """``(user_id, key_type, columns…)`` of sessions or baskets: a user's id, or their own where they are anonymous."""
-    return sessions.join(_user_ids(inputs), USER_IDX, "left").select(
-        F.coalesce(USER_ID, own).alias(USER_ID),
-        F.when(F.col(USER_IDX).isNull(), own.removesuffix("_id")).otherwise("user").alias(KEY_TYPE),
-        *columns,
-    )
+def _named(night: Night, inputs: Inputs, current: DataFrame, own: str) -> DataFrame:
+    """The current sessions or baskets with ``user_id``, ``key_type`` and ``seen array<int>``; kept by the stage.
+
+    A user's id, and all that the user has taken; of an anonymous one its own (``own``), and what is in it.
+    """
+    nobody = F.col(USER_IDX).isNull()
+    columns = {
+        USER_ID: F.coalesce(USER_ID, own),
+        KEY_TYPE: F.when(nobody, own.removesuffix("_id")).otherwise("user"),
+        SEEN: F.when(nobody, F.col(ITEMS)).otherwise(F.col(SEEN)),
+    }
+    named = current.join(_everyone(night, inputs), USER_IDX, "left").withColumns(columns)
+    return inputs.found.kept(("current", own), lambda: named)
+
+
+def _seen(night: Night, lists: DataFrame, key: Sequence[str]) -> DataFrame | None:
+    """``(key…, item_idx)`` of what no list may hold, from the keys' ``seen``; None where it may hold all."""
+    return None if night.fmt.recommend_seen else lists.select(*key, F.explode(SEEN).alias(ITEM_IDX))
 
 
 def current_sessions(night: Night, sessions: DataFrame) -> DataFrame:
@@ -240,16 +258,6 @@ def current_baskets(night: Night, baskets: DataFrame) -> DataFrame:
     known = baskets.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
     anonymous = baskets.where(F.col(USER_IDX).isNull() & (F.to_date(TS) == F.lit(night.run_date)))
     return known.where("n = 1").drop("n").unionByName(anonymous)
-
-
-def _seen_by(night: Night, inputs: Inputs, current: DataFrame, own: str = SESSION_ID) -> DataFrame:
-    """``(user_id, key_type, item_idx)``: all that a user has taken; of an anonymous session or basket what is in it."""
-    users = seen_pairs(night, inputs, night.as_of).join(_user_ids(inputs), USER_IDX, "inner")
-    anonymous = current.where(F.col(USER_IDX).isNull()).withColumn(ITEM_IDX, F.explode(ITEMS))
-    of_users = users.select(USER_ID, F.lit("user").alias(KEY_TYPE), ITEM_IDX)
-    nobodys = F.lit(own.removesuffix("_id")).alias(KEY_TYPE)
-    of_sessions = anonymous.select(F.col(own).alias(USER_ID), nobodys, ITEM_IDX)
-    return of_users.unionByName(of_sessions)
 
 
 def _user_ids(inputs: Inputs) -> DataFrame:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyspark import StorageLevel
 
 from sparkrec import store
 from sparkrec.config import Config
@@ -21,10 +23,46 @@ from sparkrec.tables import Table
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+T = TypeVar("T")
+
+
+class Found:
+    """What has been found out, so that nothing is asked twice: numbers, arrays of items, and rows that Spark keeps."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Any] = {}
+        self._kept: list[DataFrame] = []
+
+    def once(self, what: Hashable, find: Callable[[], T]) -> T:
+        """What ``find`` returned when this was first asked; ``what`` names all that the answer depends on."""
+        if what not in self._known:
+            self._known[what] = find()
+        answer: T = self._known[what]
+        return answer
+
+    def kept(self, what: Hashable, find: Callable[[], DataFrame]) -> DataFrame:
+        """Rows that are computed once and stay on the executors until ``release``."""
+
+        def find_and_keep() -> DataFrame:
+            self._kept.append(find().persist(StorageLevel.MEMORY_AND_DISK))
+            return self._kept[-1]
+
+        return self.once(what, find_and_keep)
+
+    def release(self) -> None:
+        """Gives up the rows that are kept."""
+        self._known.clear()
+        while self._kept:
+            self._kept.pop().unpersist()
+
 
 @dataclass(frozen=True)
 class Night:
-    """One attempt at one night."""
+    """One attempt at one night.
+
+    Attributes:
+        found: What its stages need to ask but once: a few numbers.
+    """
 
     spark: SparkSession
     config: Config
@@ -33,6 +71,7 @@ class Night:
     run_id: str
     code_version: str
     lock: Lock | None = None  # of the warehouse; without one nothing is fenced
+    found: Found = field(default_factory=lambda: Found(), compare=False, repr=False)
 
     @property
     def warehouse(self) -> Warehouse:
@@ -48,10 +87,17 @@ class Night:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The tables that a stage reads, pinned to the versions that its row in ``runs`` will name."""
+    """The tables that a stage reads, pinned to the versions that its row in ``runs`` will name.
+
+    Attributes:
+        night: The night.
+        versions: Of the tables, by name.
+        found: What the stage needs to ask of them but once.
+    """
 
     night: Night
     versions: Versions
+    found: Found = field(default_factory=Found, compare=False, repr=False)
 
     def read(self, table: Table) -> DataFrame:
         """Reads a table at its pinned version."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from sparkrec.config import Config, config_dict, config_hash
+from sparkrec.config import Config, SupportConfig, config_dict, config_hash
 from sparkrec.evaluation.split import resolve_cutoff
 from sparkrec.model_kinds import KINDS, Lists, models_for
 from sparkrec.pipeline.ledger import StageResult, Versions
@@ -26,7 +26,9 @@ from sparkrec.spark import named_jobs
 from sparkrec.tables import (
     COPURCHASE,
     INTERACTIONS,
+    ITEM_IDX,
     ITEM_INDEX,
+    N_EVENTS,
     SESSIONS,
     START_TS,
     TS,
@@ -90,7 +92,7 @@ class Begin:
         found = beginning(night, model)
         earlier = {part.name: begin_with(found.models, part.before) for part in parts(night, model, cutoff)}
         begun: Versions = {f"models/{model}/{name}": e.version for name, e in earlier.items() if e is not None}
-        return cls(found, earlier, Inputs(night, inputs.versions | begun))
+        return cls(found, earlier, replace(inputs, versions=inputs.versions | begun))
 
     def path(self, part: Part) -> str | None:
         """Folder of the model that a part begins with."""
@@ -111,7 +113,7 @@ def user_item_of(night: Night, inputs: Inputs, part: Part, half_life_days: float
     settings = (
         prepare.user_item if half_life_days is None else replace(prepare.user_item, half_life_days=half_life_days)
     )
-    kept, _ = filter_support(before(inputs.read(INTERACTIONS), part), prepare.support)
+    kept = supported(before(inputs.read(INTERACTIONS), part), prepare.support)
     return user_item(kept, settings, night.fmt.event_weights, part.before)
 
 
@@ -120,7 +122,7 @@ def sessions_of(night: Night, inputs: Inputs, part: Part) -> DataFrame:
     if part.name == FULL:
         return inputs.read(SESSIONS)
     prepare = night.config.prepare
-    kept, _ = filter_support(before(inputs.read(INTERACTIONS), part), prepare.support)
+    kept = supported(before(inputs.read(INTERACTIONS), part), prepare.support)
     return sessions(kept, prepare.sessions, night.fmt.session_events)
 
 
@@ -129,13 +131,29 @@ def baskets_of(night: Night, inputs: Inputs, part: Part) -> DataFrame:
     if part.name == FULL:
         return inputs.read(COPURCHASE)
     prepare = night.config.prepare
-    kept, _ = filter_support(before(inputs.read(INTERACTIONS), part), prepare.support)
+    kept = supported(before(inputs.read(INTERACTIONS), part), prepare.support)
     return copurchase(kept, prepare.baskets, night.fmt.purchase_events)
 
 
 def before(rows: DataFrame, part: Part) -> DataFrame:
     """What the part may see."""
     return rows.where(F.col(TS) < utc(part.before))
+
+
+def supported(rows: DataFrame, config: SupportConfig) -> DataFrame:
+    """The rows that ``filter_support`` keeps, where nobody asks what it removed.
+
+    With a threshold for items alone (as it is unless configured), or for users alone, one round is the fixed point:
+    who leaves takes no event of the others of its kind along. Then there is nothing to compute beforehand.
+    """
+    if min(config.min_item_events, config.min_user_events) > 1:
+        return filter_support(rows, config)[0]
+    for column, least in ((ITEM_IDX, config.min_item_events), (USER_IDX, config.min_user_events)):
+        if least > 1:
+            seldom = rows.where(F.col(column).isNotNull()).groupBy(column).agg(F.count(F.lit(1)).alias(N_EVENTS))
+            weak = seldom.where(F.col(N_EVENTS) < least).select(column)
+            return rows.join(weak, column, "left_anti").select(*rows.columns)
+    return rows
 
 
 def model_cutoff(night: Night, inputs: Inputs, model: str) -> datetime:
@@ -152,7 +170,9 @@ def model_cutoff(night: Night, inputs: Inputs, model: str) -> datetime:
 
 def index_size(inputs: Inputs, table: Table) -> int:
     """Number of ids in an index at its pinned version."""
-    return inputs.read(table).count()
+    night = inputs.night
+    at = ("index_size", night.warehouse.path, table.name, inputs.versions[table.name])
+    return night.found.once(at, lambda: inputs.read(table).count())
 
 
 def snapshot(

@@ -25,7 +25,7 @@ from sparkrec.training import content2vec, prod2vec
 from sparkrec.training.item_vectors import write_item_vectors
 from sparkrec.training.prod2vec_sequences import snapshot_rows
 from sparkrec.training.prod2vec_side import Side
-from sparkrec.training.two_tower_examples import feature_layout, item_feature_matrix
+from sparkrec.training.two_tower_examples import item_codes
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -104,8 +104,8 @@ def item_side(item_features: DataFrame, names: list[str], n_items: int) -> Side:
         fix = f"features of the format: {', '.join(known) or 'none'}"
         raise UserError("no such feature of items", where=f"meta_prod2vec.side={names}", fix=fix)
     chosen = item_features.select(ITEM_IDX, *(names or known))
-    layout = feature_layout(chosen, ITEM_IDX)
-    return Side(tuple(layout), item_feature_matrix(chosen, layout, n_items))
+    layout, codes = item_codes(chosen, n_items)
+    return Side(layout, codes)
 
 
 def _sequences(night: Night, inputs: Inputs, part: Part, which: str) -> DataFrame:

@@ -23,9 +23,12 @@ def published_before(night: Night, model: str) -> list[tuple[date, str]]:
     return sorted(((row[RUN_DATE], row[MODEL_VERSION]) for row in rows), reverse=True)
 
 
-def last_published(night: Night, model: str) -> tuple[date, str] | None:
-    """The night before this one whose lists are or were current, and the version of the model that made them."""
-    pointer = current_lists(night).get(model)
+def last_published(night: Night, model: str, pointers: dict[str, tuple[date, str]]) -> tuple[date, str] | None:
+    """The night before this one whose lists are or were current, and the version of the model that made them.
+
+    ``pointers`` are those of ``current_lists``.
+    """
+    pointer = pointers.get(model)
     if pointer is not None and pointer[0] < night.run_date:
         return pointer
     return next(iter(published_before(night, model)), None)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from sparkrec.config import TopKConfig
 from sparkrec.models.neighbours import item_neighbour_lists, similar, user_neighbour_lists
+from sparkrec.models.popularity import popularity_queries
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
 from sparkrec.retrieval.topk import VECTOR, top_k
-from sparkrec.tables import USER_IDX
+from sparkrec.tables import ITEM_IDX, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -79,20 +81,34 @@ class DenseScorer:
 
 
 @dataclass(frozen=True)
+class PopularityScorer:
+    """What is popular, which is the same for everybody: of ``models.popularity.popularity_matrix``."""
+
+    items: ItemMatrix
+
+    @property
+    def n_items(self) -> int:
+        """See ``Scorer``."""
+        return int(self.items.positions().size)
+
+    def best(self, users: DataFrame, wanted: Wanted) -> DataFrame:
+        """See ``Scorer``; every user has a list."""
+        return top_k(popularity_queries(users), self.items.without(wanted.excluded), **_search(wanted))
+
+
+@dataclass(frozen=True)
 class NeighbourScorer:
     """What the scorers by neighbours have in common.
 
     Attributes:
         neighbours: Of ``models.neighbours.item_neighbours`` or ``user_neighbours``.
         taken: What users took until lists are made: ``neighbours.profiles``, or in the columns of ``tables.USER_ITEM``.
-        n_items: Items that a list may hold.
         n_index: Size of the index of items.
         factors: float32 ``[n_index]``: what the items' scores are multiplied by; None: nothing.
     """
 
     neighbours: DataFrame
     taken: DataFrame
-    n_items: int
     n_index: int
     factors: FloatArray | None = None
 
@@ -104,6 +120,11 @@ class NeighbourScorer:
 @dataclass(frozen=True)
 class ItemNeighbourScorer(NeighbourScorer):
     """Lists of the items near those that a user took."""
+
+    @cached_property
+    def n_items(self) -> int:
+        """See ``Scorer``."""
+        return self.neighbours.select(ITEM_IDX).distinct().count()
 
     def best(self, users: DataFrame, wanted: Wanted) -> DataFrame:
         """See ``Scorer``."""
@@ -121,6 +142,11 @@ class UserNeighbourScorer(NeighbourScorer):
     """
 
     n_users: int = 0
+
+    @cached_property
+    def n_items(self) -> int:
+        """See ``Scorer``."""
+        return self.taken.select(ITEM_IDX).distinct().count()
 
     def best(self, users: DataFrame, wanted: Wanted) -> DataFrame:
         """See ``Scorer``."""

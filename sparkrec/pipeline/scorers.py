@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pyspark.sql import functions as F
 
 from sparkrec.config import HybridConfig
@@ -20,25 +21,24 @@ from sparkrec.models.content import profiles as content_profiles
 from sparkrec.models.neighbours import load_neighbours, profiles
 from sparkrec.models.popularity import (
     plus_popularity,
-    popularity,
+    popularity_arrays,
     popularity_factors,
     popularity_matrix,
-    popularity_queries,
     times_popularity,
 )
 from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.parts import index_size
+from sparkrec.pipeline.parts import index_size, supported
 from sparkrec.pipeline.scorer import (
     DenseScorer,
     ItemNeighbourScorer,
     NeighbourScorer,
+    PopularityScorer,
     Scorer,
     UserNeighbourScorer,
     Wanted,
 )
 from sparkrec.prepare.cut import utc
-from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval import towers
@@ -129,9 +129,8 @@ def hybrid_scorer(
     cards = [read_card(night.warehouse, model, night.run_date) for model in models]
     scorers = {card.model: user_scorer(night, inputs, card, part, as_of) for card in cards}
     rows, weights = inputs.read(INTERACTIONS), night.fmt.event_weights
-    recent = popularity(rows, weights, as_of, night.config.evaluation.recent_days)
-    everyone = popularity_queries(inputs.read(USER_INDEX).select(F.col(IDX).alias(USER_IDX)))
-    scorers[RECENT] = DenseScorer(everyone, popularity_matrix(recent, cards[0].n_items))
+    recent = item_popularity(night, inputs, weights, as_of, cards[0].n_items).recent
+    scorers[RECENT] = PopularityScorer(popularity_matrix(recent))
     return HybridScorer(scorers, blender, night.config.hybrid, Context(rows, weights, as_of))
 
 
@@ -164,14 +163,34 @@ def _with_prior(night: Night, inputs: Inputs, scorer: Scorer, card: ModelCard, a
     plus = {"als": prior.als_added, "two_tower": prior.two_tower}.get(card.model, 0.0)
     if not times and not plus:
         return scorer
-    recent = popularity(inputs.read(INTERACTIONS), night.fmt.event_weights, as_of, prior.days)
-    users = popularity_matrix(recent, card.n_items).vectors[:, 0]
+    users = item_popularity(night, inputs, night.fmt.event_weights, as_of, card.n_items).prior.astype(np.float32)
     if isinstance(scorer, NeighbourScorer):
         return replace(scorer, factors=popularity_factors(users, times))
     assert isinstance(scorer, DenseScorer)  # these are the models with a prior
     users = users[: len(scorer.items.vectors)]
     items = times_popularity(scorer.items, users, times) if times else scorer.items
     return replace(scorer, items=plus_popularity(items, users, plus) if plus else items)
+
+
+class ItemPopularity(NamedTuple):
+    """Users who took each item, float64 ``[n_items]``: ever, in the baseline's window, in the prior's."""
+
+    ever: npt.NDArray[np.float64]
+    recent: npt.NDArray[np.float64]
+    prior: npt.NDArray[np.float64]
+
+
+def item_popularity(
+    night: Night, inputs: Inputs, event_weights: Mapping[str, float], as_of: datetime, n_items: int
+) -> ItemPopularity:
+    """Popularity as of a time by the events that have a weight, counted once a stage."""
+    windows = (None, night.config.evaluation.recent_days, night.config.prior.days)
+    counting = tuple(sorted(name for name, weight in event_weights.items() if weight > 0))
+    rows = inputs.read(INTERACTIONS)
+    return inputs.found.once(
+        ("popularity", counting, as_of, windows, n_items),
+        lambda: ItemPopularity(*popularity_arrays(rows, event_weights, as_of, windows, n_items)),
+    )
 
 
 def seen_pairs(night: Night, inputs: Inputs, before: datetime) -> DataFrame:
@@ -194,7 +213,7 @@ def _came_later(
 ) -> tuple[DataFrame, DataFrame]:
     """The factors with those of users and items that ALS was not trained on, by what they did since."""
     config = night.config
-    kept, _ = filter_support(inputs.read(INTERACTIONS).where(F.col(TS) < utc(as_of)), config.prepare.support)
+    kept = supported(inputs.read(INTERACTIONS).where(F.col(TS) < utc(as_of)), config.prepare.support)
     taken = user_item(kept, config.prepare.user_item, night.fmt.event_weights, as_of)
     taken = debiased(taken, config.als.debias)
     theirs = taken.join(users.select(F.col(IDX).alias(USER_IDX)), USER_IDX, "left_anti")
@@ -211,29 +230,28 @@ def _two_tower(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: 
         rows, inputs.read(USER_FEATURES), shape.user_features, shape.history_length, weights, as_of
     )
     vectors = towers.item_vectors(path)
-    known = np.zeros(len(vectors), dtype=np.bool_)
-    taken = counted(rows, weights).where(F.col(TS) < utc(as_of)).select(ITEM_IDX).distinct().toArrow()
-    known[taken.column(ITEM_IDX).to_numpy()] = True
+    known = item_popularity(night, inputs, weights, as_of, len(vectors)).ever > 0
     return DenseScorer(towers.user_vectors(states, path), ItemMatrix(vectors, None, known))
 
 
 def _item_neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> ItemNeighbourScorer:
     """The kept neighbours, and what users took until the time, the later the more."""
-    neighbours, _ = load_neighbours(night.spark, part_path(night.warehouse, card.model, night.run_date, part))
+    path = part_path(night.warehouse, card.model, night.run_date, part)
+    neighbours, _ = load_neighbours(night.spark, path, ITEM_IDX)
     half_life, weights = night.config.item_neighbours.half_life_days, night.fmt.event_weights
     taken = profiles(inputs.read(INTERACTIONS), weights, as_of, half_life)
-    listed, n_index = neighbours.select(ITEM_IDX).distinct().count(), index_size(inputs, ITEM_INDEX)
-    return ItemNeighbourScorer(neighbours, taken, listed, n_index)
+    return ItemNeighbourScorer(neighbours, taken, index_size(inputs, ITEM_INDEX))
 
 
 def _user_neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> UserNeighbourScorer:
     """The kept neighbours, and what they took until the time, the later the more."""
-    neighbours, _ = load_neighbours(night.spark, part_path(night.warehouse, card.model, night.run_date, part))
+    path = part_path(night.warehouse, card.model, night.run_date, part)
+    neighbours, _ = load_neighbours(night.spark, path, USER_IDX)
     half_life = night.config.user_neighbours.half_life_days
     settings = replace(night.config.prepare.user_item, half_life_days=half_life)
     taken = user_item(inputs.read(INTERACTIONS), settings, night.fmt.event_weights, as_of)
-    listed, n_users = taken.select(ITEM_IDX).distinct().count(), index_size(inputs, USER_INDEX)
-    return UserNeighbourScorer(neighbours, taken, listed, index_size(inputs, ITEM_INDEX), n_users=n_users)
+    n_users, n_items = index_size(inputs, USER_INDEX), index_size(inputs, ITEM_INDEX)
+    return UserNeighbourScorer(neighbours, taken, n_items, n_users=n_users)
 
 
 def _content(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:

@@ -163,7 +163,7 @@ def search(
             trained_as = config_hash(*stage.settings(replace(night, config=config)))
             warehouse = replace(config.warehouse, path=files.join(folder, trained_as))
             other = replace(night, config=replace(config, warehouse=warehouse, models=[model]), run_date=last_day)
-            known = _Known(night, versions, other.as_of)
+            known = _Known(night, versions, before=other.as_of)
             started = time.monotonic()
             if not files.exists(files.join(other.warehouse.model_path(model, last_day), CARD)):
                 stage.run(other, known)
@@ -202,7 +202,7 @@ def validation_night(night: Night, inputs: Inputs, model: str) -> tuple[date, da
 class _Known(Inputs):
     """The night's inputs as the validation night knew them."""
 
-    before: datetime
+    before: datetime = field(kw_only=True)
 
     def read(self, table: Table) -> DataFrame:
         """Reads a table at its pinned version, without the events that were still to come."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import date
 from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING
@@ -28,7 +29,8 @@ from sparkrec.pipeline.lists import Lists as ListsOf
 from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, user_lists
 from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.publication import last_published, make_current
+from sparkrec.pipeline.publication import current_lists, last_published, make_current
+from sparkrec.pipeline.scorers import item_popularity
 from sparkrec.retrieval.block_search import IntArray
 from sparkrec.retrieval.fallback import FROM_GROUP, FROM_MODEL, FROM_POPULARITY, Counts, count_lists, filled_up
 from sparkrec.retrieval.publish import published, published_similar
@@ -64,11 +66,18 @@ from sparkrec.tables import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, Row
 
 
 def run_topk(night: Night, inputs: Inputs) -> StageResult:
     """The top-K of every model of the night that passes the gate."""
+    try:
+        return _publish(night, inputs)
+    finally:
+        inputs.found.release()
+
+
+def _publish(night: Night, inputs: Inputs) -> StageResult:
     outputs: Versions = {}
     notes, held_back, published_cards, rows = [], [], [], 0
     excluded = excluded_items(night, inputs)
@@ -144,12 +153,12 @@ def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: ListsOf, exclu
     Where users have groups, what is popular in a user's group comes first.
     """
     days, settings = night.config.evaluation.recent_days, night.config.topk
-    rows, when = inputs.read(INTERACTIONS), (lists.event_weights, night.as_of, days, card.n_items)
+    counted = item_popularity(night, inputs, lists.event_weights, night.as_of, card.n_items)
+    popular, source, queries = fallback_matrix(counted.ever, counted.recent), FROM_POPULARITY, popularity_queries
     groups = _groups(night, inputs)
-    if groups is None:
-        popular, source, queries = fallback_matrix(rows, *when), FROM_POPULARITY, popularity_queries
-    else:
-        popular, source = group_popularity(rows, groups, *when), FROM_GROUP
+    if groups is not None:
+        rows, when = inputs.read(INTERACTIONS), (lists.event_weights, night.as_of, days)
+        popular, source = group_popularity(rows, groups, *when, popular), FROM_GROUP
         queries = partial(group_queries, groups=groups, n_groups=popular.vectors.shape[1] - 1, on=USER_ID)
     filled = filled_up(
         lists.rows,
@@ -223,13 +232,11 @@ def excluded_items(night: Night, inputs: Inputs) -> IntArray:
 
 def objections_to(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) -> list[str]:
     """What the gate has against the night's model, by ``metrics`` and the share of those expected that have a list."""
-    last = last_published(night, card.model)
-    nights = [night.run_date, *([last[0]] if last else [])]
-    wanted = F.col(RUN_DATE).isin(nights) & (F.col("split") == split_of(card.model))
-    rows = inputs.read(METRICS).where(wanted).collect() if inputs.has(METRICS) else []
+    last = last_published(night, card.model, inputs.found.once("pointers", lambda: current_lists(night)))
+    rows, split = _metrics(inputs, {night.run_date, *([last[0]] if last else [])}), split_of(card.model)
 
     def values(*key: object) -> list[MetricValue]:
-        mine = [r for r in rows if (r[RUN_DATE], r["model"], r[MODEL_VERSION]) == key]
+        mine = [r for r in rows if (r[RUN_DATE], r["model"], r[MODEL_VERSION], r["split"]) == (*key, split)]
         return [MetricValue(r["metric"], r["k"], r[VALUE], r["n"]) for r in mine]
 
     return objections(
@@ -239,3 +246,11 @@ def objections_to(night: Night, inputs: Inputs, card: ModelCard, counts: Counts)
         counts.lists / counts.expected if counts.expected else 0.0,
         night.config.gate,
     )
+
+
+def _metrics(inputs: Inputs, nights: set[date]) -> list[Row]:
+    """The rows of ``metrics`` of some nights; they are the same for most models, and read once."""
+    if not inputs.has(METRICS):
+        return []
+    rows = inputs.read(METRICS).where(F.col(RUN_DATE).isin(sorted(nights)))
+    return inputs.found.once(("metrics", *sorted(nights)), rows.collect)

@@ -17,15 +17,14 @@ from sparkrec.pipeline.parts import (
     model_cutoff,
     sessions_of,
     snapshot,
+    supported,
     train_parts,
     user_item_of,
 )
-from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import debiased
 from sparkrec.tables import (
     INTERACTIONS,
     ITEM_FEATURES,
-    ITEM_IDX,
     ITEM_INDEX,
     ITEM_VECTORS,
     USER_FEATURES,
@@ -75,15 +74,14 @@ def run_train_two_tower(night: Night, inputs: Inputs) -> StageResult:
     """The two-tower model, on Horovod workers fed by Petastorm."""
     config, weights, rows = night.config, night.fmt.event_weights, inputs.read(INTERACTIONS)
     user_layout = two_tower_examples.feature_layout(inputs.read(USER_FEATURES), USER_IDX)
-    item_layout = two_tower_examples.feature_layout(inputs.read(ITEM_FEATURES), ITEM_IDX)
     n_users, n_items = index_size(inputs, USER_INDEX), index_size(inputs, ITEM_INDEX)
     cutoff = model_cutoff(night, inputs, "two_tower")
     begin = Begin.of(night, inputs, "two_tower", cutoff)
     second_outputs = two_tower_examples.second_outputs(config.two_tower, weights)
-    codes = two_tower_examples.item_feature_matrix(inputs.read(ITEM_FEATURES), item_layout, n_items)
+    item_layout, codes = two_tower_examples.item_codes(inputs.read(ITEM_FEATURES), n_items)
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
-        kept, _ = filter_support(before(rows, part), config.prepare.support)
+        kept = supported(before(rows, part), config.prepare.support)
         seen = two_tower_examples.examples(
             kept, inputs.read(USER_FEATURES), user_layout, config.two_tower, weights, part.before
         )

@@ -16,7 +16,7 @@ from sparkrec.pipeline.models import FULL, part_path, read_card
 from sparkrec.pipeline.night import Night
 from sparkrec.pipeline.publication import held_back_before, published_before
 from sparkrec.prepare.cut import as_of
-from sparkrec.tables import FEATURE_INDEX, ITEM_INDEX, USER_INDEX
+from sparkrec.tables import FEATURE_INDEX, ITEM_INDEX, USER_INDEX, Table
 from sparkrec.training.checkpoint import MODEL_HASH, read_model
 
 # The indexes whose numbers are those of the weights' rows.
@@ -101,7 +101,13 @@ def earlier_models(night: Night, model: str) -> list[Earlier]:
 
 def index_ids(night: Night, model: str) -> str:
     """What tells the tables apart that numbered the rows of a model's weights; empty where no model goes on from it."""
-    return "+".join(store.table_id(night.spark, night.warehouse, table) for table in _NUMBERED_BY.get(model, ()))
+    return "+".join(_table_id(night, table) for table in _NUMBERED_BY.get(model, ()))
+
+
+def _table_id(night: Night, table: Table) -> str:
+    """The id of a table that exists all through the training stages, asked once an attempt."""
+    at = ("table_id", night.warehouse.path, table.name)
+    return night.found.once(at, lambda: store.table_id(night.spark, night.warehouse, table))
 
 
 def begin_with(models: Sequence[Earlier], before: datetime) -> Earlier | None:

@@ -49,17 +49,20 @@ def count_lists(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int
     """
     import pyspark.sql.functions as F
 
-    names, n = list(key), F.coalesce("n", F.lit(0))
-    lengths = lists.groupBy(*names).agg(
-        F.count("*").alias("n"), F.count_if(F.col(SOURCE) != FROM_MODEL).alias("popular")
+    names, n = list(key), F.col("n")
+    places = lists.select(*names, F.col(SOURCE))
+    both = places.unionByName(keys.select(*names, F.lit(None).cast("string").alias(SOURCE)))  # null: no place of a list
+    lengths = both.groupBy(*names).agg(
+        F.count(SOURCE).alias("n"),
+        F.count_if(F.col(SOURCE) != FROM_MODEL).alias("popular"),
+        F.count_if(F.col(SOURCE).isNull()).alias("expected"),
     )
-    both = keys.select(*names, F.lit(True).alias("expected")).join(lengths, names, "full")
-    row = both.agg(
+    row = lengths.agg(
         F.coalesce(F.sum("n"), F.lit(0)).alias("rows"),
         F.coalesce(F.sum("popular"), F.lit(0)).alias("popular"),
         F.count_if(n > 0).alias("lists"),
         F.count_if(n == k).alias("whole"),
-        F.count_if("expected").alias("expected"),
+        F.count_if(F.col("expected") > 0).alias("expected"),
         F.count_if(n < k).alias("short"),
     ).head()
     assert row is not None  # an aggregate without groups has one row

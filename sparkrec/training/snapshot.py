@@ -11,18 +11,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, count
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pyspark import StorageLevel
 
 from sparkrec import files
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 MANIFEST = "manifest.json"
 FILE_NO = "file_no"  # column of each row: the number of the file it is in
 _FORMAT = 1
+_GROUP, _N, _NULLS = "_group", "_n", "_nulls"
+_SEED = 42  # of Spark's hash of the columns that it partitions by
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double")
 
 
@@ -137,10 +143,15 @@ def write_snapshot(
         log_event("snapshot_reused", path=path, rows=found.rows)
         return found
     _check_columns(df)
-    dealt = _deal_groups(df, group, n_files, slots)
-    counts = _count_files(dealt, n_files, rows_per_file_limit)
-    numbered = df.join(dealt.drop("_n"), df[group] == dealt["_group"], how="inner").select(*df.columns, FILE_NO)
-    _write_files(numbered, path, order, n_files)
+    sizes = _group_sizes(df, group).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        groups_of = _count_groups(sizes, df.columns)
+        counts = _count_files(groups_of, n_files, slots, rows_per_file_limit)
+        dealt = _deal_groups(sizes, groups_of, n_files, slots)
+        numbered = df.join(dealt, df[group] == dealt[_GROUP], how="inner").select(*df.columns, FILE_NO)
+        _write_files(numbered, path, order, n_files)
+    finally:
+        sizes.unpersist()
     entries = _check_files(path, counts)
     manifest = Manifest(path, tuple(entries), columns, group, tuple(order), slots, dict(inputs))
     plain = dataclasses.asdict(manifest)
@@ -167,48 +178,66 @@ def _reusable(
 
 
 def _check_columns(df: DataFrame) -> None:
-    from pyspark.sql import functions as F
-
     for name, kind in df.dtypes:
         if kind not in _NUMBERS:
             raise UserError("a snapshot holds numbers only", where=f"column {name} is {kind}", fix="index it first")
     if FILE_NO in df.columns:
         raise UserError("column name is taken", where=FILE_NO, fix="rename the column")
-    nulls = df.agg(*[F.count_if(F.col(c).isNull()).alias(c) for c in df.columns]).head()
-    for name in df.columns:
-        if nulls is not None and nulls[name]:
+
+
+def _group_sizes(df: DataFrame, group: str) -> DataFrame:
+    """(_group, _n, _nulls): each group, its rows, and for each column how many of these are null."""
+    from pyspark.sql import functions as F
+
+    nulls = F.array(*[F.count_if(F.col(name).isNull()) for name in df.columns])
+    return df.groupBy(F.col(group).alias(_GROUP)).agg(F.count(F.lit(1)).alias(_N), nulls.alias(_NULLS))
+
+
+def _count_groups(sizes: DataFrame, columns: Sequence[str]) -> dict[int, int]:
+    """Size → groups of it, the largest first: few numbers, for N rows have fewer than √2N sizes of groups."""
+    from pyspark.sql import functions as F
+
+    nulls = [F.sum(F.get(_NULLS, F.lit(at))) for at in range(len(columns))]
+    rows = sizes.groupBy(_N).agg(F.count(F.lit(1)), *nulls).collect()
+    for at, name in enumerate(columns):
+        if any(row[2 + at] for row in rows):
             raise UserError("a snapshot cannot hold nulls", where=f"column {name}", fix="fill or drop them first")
+    return {row[0]: row[1] for row in sorted(rows, reverse=True)}
 
 
-def _deal_groups(df: DataFrame, group: str, n_files: int, slots: int) -> DataFrame:
-    """(_group, _n, file_no): groups in order of their rows, descending, are dealt out back and forth over the slots."""
+def _count_files(groups_of: dict[int, int], n_files: int, slots: int, limit: int) -> list[tuple[int, int]]:
+    """(rows, groups) of each file: of the groups in order, which are dealt out as ``_deal_groups`` does."""
+    there_and_back = [slot % n_files for slot in (*range(slots), *reversed(range(slots)))]
+    before = np.cumsum([np.zeros(n_files, np.int64), *np.eye(n_files, dtype=np.int64)[there_and_back]], axis=0)
+    rows = groups = dealt = np.zeros(n_files, dtype=np.int64)
+    first = 0
+    for size, n in groups_of.items():
+        first += n
+        rounds, place = divmod(first, 2 * slots)
+        taken = rounds * before[-1] + before[place] - dealt
+        dealt = dealt + taken
+        rows, groups = rows + size * taken, groups + taken
+    if rows.max() > limit:
+        where = f"{rows.max()} rows, at most {limit}"
+        raise UserError("too many rows in a snapshot file", where=where, fix="raise train.snapshot_files")
+    return list(zip(rows.tolist(), groups.tolist(), strict=True))
+
+
+def _deal_groups(sizes: DataFrame, groups_of: dict[int, int], n_files: int, slots: int) -> DataFrame:
+    """(_group, file_no): groups in order of their rows, descending, are dealt out back and forth over the slots."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    sizes = df.groupBy(F.col(group).alias("_group")).agg(F.count(F.lit(1)).alias("_n"))
-    # The place of each size in the whole order needs only the (few) distinct sizes in one task.
-    larger = Window.orderBy(F.desc("_n")).rowsBetween(Window.unboundedPreceding, -1)
-    offsets = sizes.groupBy("_n").agg(F.count(F.lit(1)).alias("_groups"))
-    offsets = offsets.select("_n", F.coalesce(F.sum("_groups").over(larger), F.lit(0)).alias("_offset"))
-    within = Window.partitionBy("_n").orderBy(F.xxhash64("_group"), "_group")
+    larger = accumulate(groups_of.values(), initial=0)  # one more than there are sizes
+    offsets = sizes.sparkSession.createDataFrame(
+        list(zip(groups_of, larger, strict=False)), f"{_N} bigint, _offset bigint"
+    )
+    within = Window.partitionBy(_N).orderBy(F.xxhash64(_GROUP), _GROUP)
     place = F.col("_offset") + F.row_number().over(within) - 1
-    placed = sizes.join(F.broadcast(offsets), "_n", how="inner").select("_group", "_n", place.alias("_place"))
+    placed = sizes.join(F.broadcast(offsets), _N, how="inner").select(_GROUP, place.alias("_place"))
     turn, position = F.floor(F.col("_place") / slots), F.col("_place") % slots
     slot = F.when(turn % 2 == 0, position).otherwise(slots - 1 - position)
-    return placed.select("_group", "_n", (slot % n_files).cast("int").alias(FILE_NO))
-
-
-def _count_files(dealt: DataFrame, n_files: int, limit: int) -> list[tuple[int, int]]:
-    """(rows, groups) of each file."""
-    from pyspark.sql import functions as F
-
-    counted = dealt.groupBy(FILE_NO).agg(F.sum("_n").alias("rows"), F.count(F.lit(1)).alias("groups")).collect()
-    largest = max((row["rows"] for row in counted), default=0)
-    if largest > limit:
-        where = f"{largest} rows, at most {limit}"
-        raise UserError("too many rows in a snapshot file", where=where, fix="raise train.snapshot_files")
-    by_file = {row[FILE_NO]: (row["rows"], row["groups"]) for row in counted}
-    return [by_file.get(i, (0, 0)) for i in range(n_files)]
+    return placed.select(_GROUP, (slot % n_files).cast("int").alias(FILE_NO))
 
 
 def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: int) -> None:
@@ -216,7 +245,7 @@ def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: 
     from pyspark.sql import functions as F
 
     files.remove(files.join(path, MANIFEST))  # from here on the old snapshot is incomplete
-    keys = _partition_keys(numbered, n_files)
+    keys = _partition_keys(numbered.sparkSession, n_files)
     placed = numbered.withColumn("_key", F.element_at(F.array(*[F.lit(k) for k in keys]), F.col(FILE_NO) + 1))
     sorted_rows = placed.repartition(n_files, "_key").sortWithinPartitions(*order).drop("_key")
     writer = sorted_rows.write.mode("overwrite").option("parquet.block.size", str(2**31 - 1))
@@ -224,13 +253,14 @@ def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: 
     writer.parquet(files.join(path, "data"))
 
 
-def _partition_keys(df: DataFrame, n_files: int) -> list[int]:
+def _partition_keys(spark: SparkSession, n_files: int) -> list[int]:
     """For each partition number 0 … n_files-1 a key that Spark's hash partitioning sends there."""
-    from pyspark.sql import functions as F
-
-    key = F.col("id").cast("int")
-    tried = df.sparkSession.range(200 * n_files).select(key, F.pmod(F.hash(key), F.lit(n_files))).collect()
-    found = {part: key for key, part in tried}
+    hashed = spark._jvm.org.apache.spark.unsafe.hash.Murmur3_x86_32.hashInt  # type: ignore[union-attr]
+    found: dict[int, int] = {}
+    for key in count():
+        found.setdefault(hashed(key, _SEED) % n_files, key)
+        if len(found) == n_files:
+            break
     return [found[i] for i in range(n_files)]
 
 

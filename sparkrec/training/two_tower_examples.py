@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
 from sparkrec.config import TwoTowerConfig
@@ -155,6 +156,16 @@ def counted_events(
 def seconds(when: datetime) -> int:
     """Seconds since 1970, rounded up, so that what came before is in an earlier second; without a zone it is UTC."""
     return -(-micros(when) // 1_000_000)
+
+
+def item_codes(item_features: DataFrame, n_items: int) -> tuple[tuple[Feature, ...], np.ndarray]:
+    """``feature_layout`` and ``item_feature_matrix`` of the items, from one pass over the table."""
+    kept = item_features.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        layout = feature_layout(kept, ITEM_IDX)
+        return layout, item_feature_matrix(kept, layout, n_items)
+    finally:
+        kept.unpersist()
 
 
 def item_feature_matrix(item_features: DataFrame, features: Sequence[Feature], n_items: int) -> np.ndarray:

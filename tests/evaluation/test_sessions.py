@@ -1,5 +1,6 @@
 from math import log2
 
+import numpy as np
 import pytest
 
 from sparkrec.errors import InvariantError
@@ -30,8 +31,8 @@ def test_ranks_that_cannot_be_are_refused(spark, rows, line):
     ("ties", "expected"), [("conservative", [1, 3, 5, 6]), ("standard", [1, 2, 4, 6]), ("median", [1, 2.5, 4.5, 6])]
 )
 def test_popularity_counts_ties_against_itself_unless_asked_otherwise(spark, ties, expected):
-    scores = spark.createDataFrame([(1, 5.0), (2, 3.0), (3, 3.0), (9, 8.0)], "item_idx int, score double")
-    catalogue = spark.createDataFrame([(i,) for i in (1, 2, 3, 4, 5)], "item_idx int")  # 9 is not in it
+    scores = np.array([0.0, 5.0, 3.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 8.0])
+    catalogue = np.isin(np.arange(10), [1, 2, 3, 4, 5])  # 9 is not in it
     sessions = spark.createDataFrame([([2, 1, 3],), ([1, 5],), ([4],), ([],), ([1, 77],)], "items array<int>")
     ranks = sorted(row["rank"] for row in popularity_ranks(sessions, scores, catalogue, ties).collect())
     assert ranks == expected

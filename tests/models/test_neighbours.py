@@ -181,13 +181,13 @@ def test_a_saved_model_is_read_back_and_a_broken_one_is_none(spark, taken, tmp_p
     neighbours = item_neighbours(taken, N_USERS, N_ITEMS, ItemNeighboursConfig())
     path = str(tmp_path / "model")
     save_neighbours(neighbours, path, {"n_items": N_ITEMS})
-    loaded, meta = load_neighbours(spark, path)
+    loaded, meta = load_neighbours(spark, path, "item_idx")
     assert meta == {"n_items": N_ITEMS}
     assert as_dict(loaded) == as_dict(neighbours)
     assert [f.simpleString() for f in loaded.schema] == ["item_idx:int", "neighbour_idx:int", "score:float"]
     Path(path, "model.json").unlink()
     with pytest.raises(UserError, match="no model of neighbours"):
-        load_neighbours(spark, path)
+        load_neighbours(spark, path, "item_idx")
 
 
 def test_pairs_without_weight_do_not_count_and_bad_ones_are_refused(spark, taken):

@@ -6,6 +6,7 @@ import pytest
 from sparkrec.models.popularity import (
     plus_popularity,
     popularity,
+    popularity_arrays,
     popularity_matrix,
     popularity_queries,
     times_popularity,
@@ -44,12 +45,19 @@ def test_popularity_by_users_and_by_events_over_all_time_and_a_window(spark):
     assert table(popularity(rows, WEIGHTS, AS_OF, None, by="events")) == {0: (3, 4.5), 1: (1, 0.5), 4: (3, 6.0)}
 
 
+def test_windows_are_counted_in_one_pass(spark):
+    rows, windows = interactions(spark), (None, 7.0, 1.0)
+    found = [a.tolist() for a in popularity_arrays(rows, WEIGHTS, AS_OF, windows, 6)]
+    assert found == [[2.0, 1.0, 0.0, 0.0, 3.0, 0.0], [1.0, 1.0, 0.0, 0.0, 2.0, 0.0], [1.0, 0.0, 0.0, 0.0, 2.0, 0.0]]
+    found = [a.tolist() for a in popularity_arrays(rows, WEIGHTS, AS_OF, windows[1:], 6, by="events")]
+    assert found == [[0.5, 0.5, 0.0, 0.0, 4.0, 0.0], [0.5, 0.0, 0.0, 0.0, 4.0, 0.0]]
+
+
 def test_popularity_lists_come_from_the_engine(spark):
-    scores = spark.createDataFrame([(4, 3.0), (1, 5.0), (2, 3.0)], "item_idx int, score double")
-    catalogue = spark.createDataFrame([(i,) for i in (0, 1, 2, 4)], "item_idx int")
-    items = popularity_matrix(scores, 6, catalogue)
+    scores = np.array([0.0, 5.0, 3.0, 0.0, 3.0, 0.0])
+    items = popularity_matrix(scores, scores + np.array([1.0, 0, 0, 0, 0, 0]))
     assert items.eligible.tolist() == [True, True, True, False, True, False]
-    assert popularity_matrix(scores, 6).eligible.tolist() == [False, True, True, False, True, False]
+    assert popularity_matrix(scores).eligible.tolist() == [False, True, True, False, True, False]
     queries = popularity_queries(spark.createDataFrame([(0,), (1,)], "user_idx int"))
     seen = spark.createDataFrame([(1, 1), (1, 0)], "user_idx int, item_idx int")
     lists = top_k(queries, items, key="user_idx", k=4, seen=seen, partitions=1).orderBy("user_idx", "rank").collect()

@@ -5,6 +5,7 @@ import pytest
 
 from sparkrec.config import UserGroupsConfig
 from sparkrec.errors import InvariantError, UserError
+from sparkrec.models.popularity import fallback_matrix, popularity_arrays
 from sparkrec.models.user_groups import group_popularity, group_queries, group_users
 from sparkrec.retrieval.topk import top_k
 
@@ -109,10 +110,14 @@ def interactions(spark):
     return spark.createDataFrame(rows, "user_idx int, item_idx int, event_type string, ts timestamp")
 
 
+def overall(spark):
+    return fallback_matrix(*popularity_arrays(interactions(spark), {"buy": 1.0}, AS_OF, (None, 7.0), 7))
+
+
 def test_users_are_given_what_is_popular_in_their_group_and_then_with_all(spark):
     groups = spark.createDataFrame([(1, 0, 0.1), (2, 0, 0.1), (3, 1, 0.1), (4, 1, 0.1), (5, 1, 0.1)],
                                    "user_idx int, group_id int, distance float")  # fmt: skip
-    items = group_popularity(interactions(spark), groups, {"buy": 1.0, "return": 0.0}, AS_OF, 7.0, 7)
+    items = group_popularity(interactions(spark), groups, {"buy": 1.0, "return": 0.0}, AS_OF, 7.0, overall(spark))
     assert items.vectors.shape == (7, 3)
     assert items.vectors[:, :2].tolist() == [[2, 0], [1, 3], [0, 0], [0, 1], [0, 0], [0, 0], [0, 0]]
     assert items.eligible.tolist() == [True, True, True, True, False, False, False]
@@ -130,6 +135,6 @@ def test_users_are_given_what_is_popular_in_their_group_and_then_with_all(spark)
 
 def test_popularity_of_no_groups_is_that_of_all(spark):
     none = spark.createDataFrame([], "user_idx int, group_id int")
-    items = group_popularity(interactions(spark), none, {"buy": 1.0}, AS_OF, 7.0, 7)
+    items = group_popularity(interactions(spark), none, {"buy": 1.0}, AS_OF, 7.0, overall(spark))
     assert items.vectors.shape == (7, 1)
     assert np.argsort(-items.vectors[:4, 0], kind="stable").tolist() == [1, 3, 0, 2]

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from sparkrec.models.popularity import fallback_matrix
+from sparkrec.models.popularity import fallback_matrix, popularity_arrays
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.fallback import Counts, count_lists, filled_up
 
@@ -68,6 +68,7 @@ def test_what_was_popular_of_late_comes_before_what_ever_was(spark):
         (1, 3, "view", datetime(2020, 1, 30)),
     ]  # fmt: skip
     frame = spark.createDataFrame(events, "user_idx int, item_idx int, event_type string, ts timestamp")
-    items = fallback_matrix(frame, {"buy": 1.0}, datetime(2020, 1, 31, tzinfo=UTC), 7.0, 5)
+    when = datetime(2020, 1, 31, tzinfo=UTC)
+    items = fallback_matrix(*popularity_arrays(frame, {"buy": 1.0}, when, (None, 7.0), 5))
     assert items.vectors[:, 0].tolist() == [0.75, 1.0, 0.25, 0.0, 0.0]
     assert items.eligible.tolist() == [True, True, True, False, False]
