@@ -85,16 +85,14 @@ def basket_metrics(lists: DataFrame, pairs: DataFrame, ks: Sequence[int]) -> dic
     import pyspark.sql.functions as F
 
     total = _check_pairs(pairs)
-    wanted = pairs.select(QUERY_IDX).distinct()
-    judged = lists.where(F.col(RANK) <= max(ks)).join(wanted, QUERY_IDX, "left_semi").persist()
-    try:
-        _check_lists(judged)
-        found = judged.select(QUERY_IDX, ITEM_IDX, RANK)
-        listed = judged.select(QUERY_IDX).distinct().withColumn("listed", F.lit(True))
-        ranked = pairs.join(found, [QUERY_IDX, ITEM_IDX], "left").join(listed, QUERY_IDX, "left")
-        rows = _means(ranked, ks)
-    finally:
-        judged.unpersist()
+    doubled = (F.count_distinct(ITEM_IDX) < F.count("*")) | (F.count_distinct(RANK) < F.count("*"))
+    places = F.collect_list(F.struct(ITEM_IDX, RANK)).alias("places")
+    whole = lists.where(F.col(RANK) <= max(ks)).groupBy(QUERY_IDX).agg(places, doubled.alias("doubled"))
+    found = F.filter("places", lambda place: place[ITEM_IDX] == F.col(ITEM_IDX))
+    ranked = pairs.join(whole, QUERY_IDX, "left").withColumn(RANK, F.get(found, F.lit(0))[RANK])
+    rows = _means(ranked, ks)
+    if rows[ALL]["doubled"]:
+        raise InvariantError(f"{rows[ALL]['doubled']} lists hold an item or a rank twice")
     if rows[ALL][N] != total:  # the joins may neither lose nor repeat a pair
         raise InvariantError(f"{rows[ALL][N]} pairs judged, there are {total}")
     log_event("basket_metrics", pairs=rows[ALL][N], pairs_without_list=rows[ALL]["missing"])
@@ -108,7 +106,8 @@ def _means(ranked: DataFrame, ks: Sequence[int]) -> dict[str, dict[str, Any]]:
     segments = F.array(F.lit(ALL))
     if SEGMENTS in ranked.columns:
         segments = F.concat(segments, F.col(SEGMENTS))
-    columns = [F.sum(N).alias(N), F.sum(F.when(F.col("listed").isNull(), F.col(N)).otherwise(0)).alias("missing")]
+    columns = [F.sum(N).alias(N), F.sum(F.when(F.col("places").isNull(), F.col(N)).otherwise(0)).alias("missing")]
+    columns.append(F.count_distinct(F.when(F.col("doubled"), F.col(QUERY_IDX))).alias("doubled"))
     columns += [
         (F.sum(F.when(F.col(RANK) <= k, value * F.col(N)).otherwise(0.0)) / F.sum(N)).alias(f"{name}_{k}")
         for k in ks
@@ -128,15 +127,6 @@ def _gains() -> dict[str, Column]:
 def _values(row: dict[str, Any], ks: Sequence[int]) -> list[MetricValue]:
     values = [MetricValue(name, k, row[f"{name}_{k}"], row[N]) for k in ks for name in ACCURACY]
     return [*values, MetricValue("pairs_without_list", None, float(row["missing"]), row[N])]
-
-
-def _check_lists(judged: DataFrame) -> None:
-    import pyspark.sql.functions as F
-
-    distinct = (F.count_distinct(ITEM_IDX) < F.count("*")) | (F.count_distinct(RANK) < F.count("*"))
-    doubled = judged.groupBy(QUERY_IDX).agg(distinct.alias("doubled")).where("doubled").count()
-    if doubled:
-        raise InvariantError(f"{doubled} lists hold an item or a rank twice")
 
 
 def _check_pairs(pairs: DataFrame) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sparkrec import files
 from sparkrec.config import HybridConfig
 from sparkrec.errors import UserError
-from sparkrec.models.popularity import popularity
+from sparkrec.models.popularity import popularities
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
 from sparkrec.prepare.weights import counted
@@ -84,10 +84,9 @@ def with_context(
 
     taken = counted(interactions, event_weights).where(F.col(TS) < utc(as_of))
     times = (_days(F.min(TS), as_of).alias("item_age"), _days(F.max(TS), as_of).alias("item_recency"))
-    items = taken.groupBy(ITEM_IDX).agg(*times)
-    for days, name in zip(WINDOWS_DAYS, context_features(), strict=False):
-        recent = popularity(interactions, event_weights, as_of, days).select(ITEM_IDX, F.col(SCORE).alias(name))
-        items = items.join(recent, ITEM_IDX, "left")
+    windows = dict(zip(context_features(), WINDOWS_DAYS, strict=False))
+    popular = popularities(interactions, event_weights, as_of, windows)
+    items = taken.groupBy(ITEM_IDX).agg(*times).join(popular, ITEM_IDX, "left")
     known = taken.where(F.col(USER_IDX).isNotNull()).groupBy(USER_IDX)
     users = known.agg(F.count("*").alias("user_events"), _days(F.max(TS), as_of).alias("user_recency"))
     joined = rows.join(F.broadcast(items), ITEM_IDX, "left").join(users, USER_IDX, "left")

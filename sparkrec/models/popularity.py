@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from sparkrec.tables import ITEM_IDX, N_EVENTS, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+Doubles = npt.NDArray[np.float64]
 
 
 def popularity(
@@ -56,6 +58,40 @@ def popularity(
     return pairs.groupBy(ITEM_IDX).agg(F.sum(N_EVENTS).alias(N_EVENTS), F.sum(users).cast("double").alias(SCORE))
 
 
+def popularities(
+    interactions: DataFrame,
+    event_weights: Mapping[str, float],
+    as_of: datetime,
+    windows: Mapping[str, float | None],
+    *,
+    by: Literal["users", "events"] = "users",
+) -> DataFrame:
+    """The scores of ``popularity`` in several windows, from one pass.
+
+    Args:
+        interactions: As for ``popularity``.
+        event_weights: As for ``popularity``.
+        as_of: As for ``popularity``.
+        windows: Name → days; None: all time.
+        by: As for ``popularity``.
+
+    Returns:
+        ``(item_idx int, <name> double for each window)`` of the items that were taken in one of them.
+    """
+    import pyspark.sql.functions as F
+
+    since = {name: None if days is None else as_of - timedelta(days=days) for name, days in windows.items()}
+    within = {name: F.lit(True) if first is None else F.col(TS) >= utc(first) for name, first in since.items()}
+    taken = counted(interactions, event_weights).where((F.col(TS) < utc(as_of)) & reduce(or_, within.values()))
+    if by == "events":
+        sums = {name: F.sum(F.when(inside, F.col(WEIGHT)).otherwise(0.0)) for name, inside in within.items()}
+    else:
+        taken = taken.groupBy(ITEM_IDX, USER_IDX).agg(*[F.count_if(inside).alias(n) for n, inside in within.items()])
+        nobody = F.col(USER_IDX).isNull()
+        sums = {name: F.sum(F.when(nobody, F.col(name)).otherwise(F.least(name, F.lit(1)))) for name in within}
+    return taken.groupBy(ITEM_IDX).agg(*[total.cast("double").alias(name) for name, total in sums.items()])
+
+
 def popularity_arrays(
     interactions: DataFrame,
     event_weights: Mapping[str, float],
@@ -64,48 +100,18 @@ def popularity_arrays(
     n_items: int,
     *,
     by: Literal["users", "events"] = "users",
-) -> list[npt.NDArray[np.float64]]:
-    """The scores of ``popularity`` in several windows, from one pass.
-
-    Args:
-        interactions: As for ``popularity``.
-        event_weights: As for ``popularity``.
-        as_of: As for ``popularity``.
-        windows: Days of each; None: all time.
-        n_items: Size of the index: ``item_idx`` is below it.
-        by: As for ``popularity``.
-
-    Returns:
-        For each window float64 ``[n_items]``, 0 for an item that was not taken in it.
-    """
-    import pyspark.sql.functions as F
-
-    within = [F.lit(True) if days is None else F.col(TS) >= utc(as_of - timedelta(days=days)) for days in windows]
-    taken = counted(interactions, event_weights).where((F.col(TS) < utc(as_of)) & reduce(or_, within))
-    names = [f"{SCORE}_{n}" for n in range(len(windows))]
-    if by == "events":
-        sums = [F.sum(F.when(inside, F.col(WEIGHT)).otherwise(0.0)) for inside in within]
-    else:
-        times = [F.count_if(inside).alias(name) for inside, name in zip(within, names, strict=True)]
-        taken = taken.groupBy(ITEM_IDX, USER_IDX).agg(*times)
-        sums = [F.sum(F.when(F.col(USER_IDX).isNull(), F.col(n)).otherwise(F.least(n, F.lit(1)))) for n in names]
-    found = taken.groupBy(ITEM_IDX).agg(*[s.cast("double").alias(name) for s, name in zip(sums, names, strict=True)])
-    return item_columns(found, names, n_items)
-
-
-def item_columns(rows: DataFrame, names: Sequence[str], n_items: int) -> list[npt.NDArray[Any]]:
-    """Collects columns of numbers by ``item_idx``: each an array ``[n_items]``, 0 for an item without a row."""
-    table = rows.select(ITEM_IDX, *names).toArrow()
+) -> list[Doubles]:
+    """``popularities`` on the driver: for each window float64 ``[n_items]``, 0 for an item that was not taken in it."""
+    named = {f"{SCORE}_{n}": days for n, days in enumerate(windows)}
+    table = popularities(interactions, event_weights, as_of, named, by=by).toArrow()
     idx, arrays = table.column(ITEM_IDX).to_numpy(), []
-    for name in names:
-        values = table.column(name).to_numpy()
-        array = np.zeros(n_items, dtype=values.dtype)
-        array[idx] = values
-        arrays.append(array)
+    for name in named:
+        arrays.append(np.zeros(n_items))
+        arrays[-1][idx] = table.column(name).to_numpy()
     return arrays
 
 
-def popularity_matrix(scores: npt.NDArray[np.float64], taken: npt.NDArray[np.float64] | None = None) -> ItemMatrix:
+def popularity_matrix(scores: Doubles, taken: Doubles | None = None) -> ItemMatrix:
     """Popularity as an item matrix of one dimension, for ``top_k``.
 
     Args:
@@ -117,7 +123,7 @@ def popularity_matrix(scores: npt.NDArray[np.float64], taken: npt.NDArray[np.flo
     return ItemMatrix(scores.astype(np.float32)[:, None], None, eligible)
 
 
-def fallback_matrix(ever: npt.NDArray[np.float64], recent: npt.NDArray[np.float64]) -> ItemMatrix:
+def fallback_matrix(ever: Doubles, recent: Doubles) -> ItemMatrix:
     """What fills up lists: all items that were ever taken, those of the recent window first.
 
     Args:

@@ -13,6 +13,7 @@ from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
 from sparkrec.errors import UserError
+from sparkrec.evaluation.baskets import next_products
 from sparkrec.evaluation.ranking import ALL, ranking_metrics
 from sparkrec.evaluation.ranking import Lists as RankedLists
 from sparkrec.evaluation.ratings import rating_metrics
@@ -176,16 +177,18 @@ def judge_baskets(
     known = known_items_only(later, item_rows(night, bought)).persist(StorageLevel.MEMORY_AND_DISK)
     if known.isEmpty():
         raise _nothing_held_out(cutoff)
+    pairs = next_products(known).persist(StorageLevel.MEMORY_AND_DISK)
     judged: list[Judged] = []
     for card in cards:
-        values = next_product_metrics(night, card, HOLDOUT, known, ks)
+        values = next_product_metrics(night, card, HOLDOUT, known, pairs, ks)
         judged += [(card.model, card.model_version, BASKETS_SPLIT, value) for value in values]
     if with_baselines:
         ties = night.config.evaluation.ties
         ranks = {name: popularity_ranks(known, one, bought, ties) for name, one in scores.items()}
         for name, values in all_session_metrics(ranks, ks).items():
             judged += [(name, "", BASKETS_SPLIT, value) for value in values]
-    known.unpersist()
+    for frame in (known, pairs):
+        frame.unpersist()
     return judged
 
 

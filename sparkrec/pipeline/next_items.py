@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pyspark import StorageLevel
 
 from sparkrec.config import SessionNeighboursConfig
-from sparkrec.evaluation.baskets import basket_metrics, next_products
+from sparkrec.evaluation.baskets import basket_metrics
 from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
 from sparkrec.evaluation.ranking import ALL
 from sparkrec.evaluation.values import MetricValue
@@ -127,7 +127,7 @@ def neighbour_model(night: Night, card: ModelCard, part: str) -> NeighbourModel:
 
 
 def next_product_metrics(
-    night: Night, card: ModelCard, part: str, baskets: DataFrame, ks: Sequence[int]
+    night: Night, card: ModelCard, part: str, baskets: DataFrame, pairs: DataFrame, ks: Sequence[int]
 ) -> list[MetricValue]:
     """Metrics of a model's lists at guessing the next products of baskets.
 
@@ -137,13 +137,14 @@ def next_product_metrics(
             that is in the basket by then).
         part: Its part.
         baskets: ``(session_id string, items array<int>)``, items in order.
+        pairs: Their ``next_products``.
         ks: Lengths of the lists.
     """
     path, k = part_path(night.warehouse, card.model, night.run_date, part), max(ks)
     if KINDS[card.model].lists is Lists.ITEMS:
         settings, (vectors, contexts) = night.config.topk, stored_embeddings(path)
         lists = nearest(night.spark, vectors, k=k, among=contexts, block_mb=settings.block_mb, pass_mb=settings.pass_mb)
-        return basket_metrics(lists, next_products(baskets), ks)[ALL]
+        return basket_metrics(lists, pairs, ks)[ALL]
     cases = prefixes(baskets.withColumnRenamed(SESSION_ID, BASKET_ID)).persist(StorageLevel.MEMORY_AND_DISK)
     lists = complete(cases, load_rules(night.spark, path).rules, key=CASE, k=k).persist(StorageLevel.MEMORY_AND_DISK)
     values = completion_metrics(lists, cases, ks, card.n_items)
