@@ -25,11 +25,13 @@ class Commits:
         versions: Their versions, ascending.
         oldest_ms: When the first of them was written, in milliseconds since 1970; None without any.
         info: What Delta says of a version (``commitInfo``); empty where its commit does not say it at once.
+        checksum: What Delta notes beside a version's commit of the table as it is then; empty without such a note.
     """
 
     versions: tuple[int, ...]
     oldest_ms: int | None
     info: Callable[[int], dict[str, Any]]
+    checksum: Callable[[int], dict[str, Any]] = lambda _: {}
 
     def operation(self, version: int) -> str:
         """What a version did; empty where that is not known."""
@@ -83,7 +85,19 @@ def commits(spark: SparkSession, table_path: str) -> Commits:
         finally:
             stream.close()
 
-    return Commits(tuple(int(name[:20]) for name in names), oldest_ms, info)
+    def checksum(version: int) -> dict[str, Any]:
+        name = f"{version:020d}.crc"
+        if name not in listed:
+            return {}
+        stream = fs.open(jvm.org.apache.hadoop.fs.Path(log, name))
+        try:
+            return dict(json.loads(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8")))
+        except ValueError:  # cut short by a crash: Delta does without it too
+            return {}
+        finally:
+            stream.close()
+
+    return Commits(tuple(int(name[:20]) for name in names), oldest_ms, info, checksum)
 
 
 def remove_broken(spark: SparkSession, table_path: str) -> None:

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sparkrec.delta_log import commits, remove_broken
+from sparkrec.delta_files import data_files, read_files
+from sparkrec.delta_log import Commits, commits, remove_broken
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.spark import named_jobs
 from sparkrec.tables import RUN_DATE, Table
@@ -25,6 +26,7 @@ PROPERTIES = {
     "delta.columnMapping.mode": "none",
 }
 CONSTRAINT = "delta.constraints."  # prefix of the properties that hold the CHECK constraints
+ROWS_PER_FILE = 1_000_000  # of a table that is written in order
 
 
 def _open() -> None:
@@ -77,9 +79,7 @@ class Warehouse:
 
 def exists(spark: SparkSession, warehouse: Warehouse, table: Table) -> bool:
     """Whether the table has been created."""
-    from delta.tables import DeltaTable
-
-    return DeltaTable.isDeltaTable(spark, warehouse.table_path(table))
+    return bool(commits(spark, warehouse.table_path(table)).versions)
 
 
 def version(spark: SparkSession, warehouse: Warehouse, table: Table) -> int | None:
@@ -99,9 +99,8 @@ def night_is_as_of(spark: SparkSession, warehouse: Warehouse, table: Table, at: 
 
 def find(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame | None:
     """The table as it is now, or None where there is none."""
-    if not exists(spark, warehouse, table):
-        return None
-    return spark.read.format("delta").load(warehouse.table_path(table))
+    log = commits(spark, warehouse.table_path(table))
+    return _rows(spark, warehouse, table, log, log.versions[-1]) if log.versions else None
 
 
 def read(spark: SparkSession, warehouse: Warehouse, table: Table, at: int | None = None) -> DataFrame:
@@ -110,23 +109,29 @@ def read(spark: SparkSession, warehouse: Warehouse, table: Table, at: int | None
     Raises:
         UserError: The table does not exist.
     """
-    if not exists(spark, warehouse, table):
+    log = commits(spark, warehouse.table_path(table))
+    if not log.versions:
         raise UserError(
             "no such table", where=warehouse.table_path(table), fix="run the stage that writes it, or sparkrec nightly"
         )
-    reader = spark.read.format("delta")
-    if at is not None:
-        reader = reader.option("versionAsOf", commits(spark, warehouse.table_path(table)).same_rows(at))
-    return reader.load(warehouse.table_path(table))
+    return _rows(spark, warehouse, table, log, log.versions[-1] if at is None else log.same_rows(at))
 
 
-def create(spark: SparkSession, warehouse: Warehouse, table: Table) -> None:
-    """Creates the table with its schema, comments, checks and properties where it does not exist."""
+def rows_written(spark: SparkSession, warehouse: Warehouse, table: Table, version: int) -> int:
+    """The rows that a write brought, as its commit says; counted where it does not."""
+    metrics = commits(spark, warehouse.table_path(table)).info(version).get("operationMetrics", {})
+    told = metrics.get("numOutputRows")
+    return read(spark, warehouse, table, at=version).count() if told is None else int(told)
+
+
+def create(spark: SparkSession, warehouse: Warehouse, table: Table) -> bool:
+    """Creates the table with its schema, comments, checks and properties; False where it exists."""
     from delta.tables import DeltaTable
 
     warehouse.fence()
-    if not exists(spark, warehouse, table):
-        remove_broken(spark, warehouse.table_path(table))
+    if exists(spark, warehouse, table):
+        return False
+    remove_broken(spark, warehouse.table_path(table))
     builder = DeltaTable.createIfNotExists(spark).location(warehouse.table_path(table)).comment(table.comment)
     for column in table.columns:
         builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.comment)
@@ -136,6 +141,7 @@ def create(spark: SparkSession, warehouse: Warehouse, table: Table) -> None:
     for key, value in {**PROPERTIES, **checks}.items():
         builder = builder.property(key, value)
     builder.execute()
+    return True
 
 
 def table_id(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
@@ -152,12 +158,12 @@ def table_id(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
     return str(row["id"])
 
 
-def append(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
-    """Appends rows and returns the new version.
+def append(df: DataFrame, warehouse: Warehouse, table: Table, rows: int | None = None) -> int:
+    """Appends rows and returns the new version; their number, where it is known, says how many files they become.
 
     A table of an earlier version of the package gets the columns that have been added since, null in its older rows.
     """
-    return _write(df, warehouse, table, "append", {"mergeSchema": "true"})
+    return _write(df, warehouse, table, "append", {"mergeSchema": "true"}, rows)
 
 
 def overwrite(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
@@ -165,6 +171,8 @@ def overwrite(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
 
     A table of an earlier version of the package gets the columns that have been added since.
     """
+    if create(df.sparkSession, warehouse, table):  # nothing to look for and to take out
+        return append(df, warehouse, table)
     return _write(df, warehouse, table, "overwrite", {"overwriteSchema" if table.open else "mergeSchema": "true"})
 
 
@@ -175,20 +183,6 @@ def replace_night(df: DataFrame, warehouse: Warehouse, table: Table, run_date: d
     """
     predicate = f"{RUN_DATE} = '{run_date.isoformat()}'"
     return _write(df, warehouse, table, "overwrite", {"replaceWhere": predicate, "mergeSchema": "true"})
-
-
-def insert_new(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
-    """Inserts the rows whose key is not in the table yet (MERGE) and returns the new version.
-
-    Raises:
-        InvariantError: A key occurs twice in ``df``.
-    """
-    if not exists(df.sparkSession, warehouse, table):
-        assert_unique(df, table.key, table.name)
-        return append(df, warehouse, table)
-    with named_jobs(df.sparkSession, f"write {table.name}"):
-        _merge_by_key(df, warehouse, table).whenNotMatchedInsertAll().execute()
-    return _require_version(df.sparkSession, warehouse, table)
 
 
 def upsert(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
@@ -234,27 +228,63 @@ def _merge_by_key(df: DataFrame, warehouse: Warehouse, table: Table) -> DeltaMer
     return target.merge(df.alias("s"), match)
 
 
-def _write(df: DataFrame, warehouse: Warehouse, table: Table, mode: str, options: dict[str, str]) -> int:
+def _rows(spark: SparkSession, warehouse: Warehouse, table: Table, log: Commits, version: int) -> DataFrame:
+    """The rows of a version of an existing table."""
+    path = warehouse.table_path(table)
+    files = data_files(log.checksum(version))
+    if files is not None:
+        return read_files(spark, path, files)
+    reader = spark.read.format("delta")
+    return (reader if version == log.versions[-1] else reader.option("versionAsOf", version)).load(path)
+
+
+def _write(
+    df: DataFrame, warehouse: Warehouse, table: Table, mode: str, options: dict[str, str], rows: int | None = None
+) -> int:
     spark = df.sparkSession
     with named_jobs(spark, f"write {table.name}"):
         create(spark, warehouse, table)
         if not table.open:
             df = df.select(*table.column_names)
-        writer = _by_day(df, table).write.format("delta").mode(mode).options(**options)
+        parts = [name for name in partition_columns(spark, warehouse, table) if name != RUN_DATE]
+        writer = _laid_out(df, table, parts, rows).write.format("delta").mode(mode).options(**options)
         warehouse.fence()
         writer.save(warehouse.table_path(table))
     return _require_version(spark, warehouse, table)
 
 
-def _by_day(df: DataFrame, table: Table) -> DataFrame:
-    """The rows of a table partitioned by day brought together by day, so that no task writes a file of its own for it.
+def partition_columns(spark: SparkSession, warehouse: Warehouse, table: Table) -> list[str]:
+    """The columns that an existing table is partitioned by: those of earlier versions of the package had more."""
+    jvm: Any = spark._jvm
+    log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, warehouse.table_path(table))
+    none = jvm.scala.Option.empty()
+    columns = log.update(False, none, none).metadata().partitionColumns()
+    return [str(columns.apply(i)) for i in range(columns.size())]
 
-    Spark splits a day that is too much for one task. The tables partitioned by night are written one night at a time.
+
+def _laid_out(df: DataFrame, table: Table, parts: Sequence[str], rows: int | None) -> DataFrame:
+    """The rows of a write brought together, so that files follow the volume and each holds a range of the order.
+
+    Args:
+        df: The rows.
+        table: The table.
+        parts: What it is partitioned by besides the night: the day, in a warehouse of an earlier version of the
+            package. A day's rows are brought together, as each task would write a file of its own for it; Spark splits
+            a day that is too much for one task. The tables partitioned by night are written one night at a time.
+        rows: Their number; None: Spark goes by their bytes.
     """
     import pyspark.sql.functions as F
 
-    days = [name for name in table.partition if name != RUN_DATE]
-    return df.hint("rebalance", *(F.col(name) for name in days)) if days else df
+    if parts:
+        return df.hint("rebalance", *(F.col(name) for name in parts))
+    if not table.order:
+        return df
+    if rows is None:
+        spread = df.hint("rebalance")
+    else:
+        files = max(1, -(-rows // ROWS_PER_FILE))
+        spread = df.coalesce(1) if files == 1 else df.repartitionByRange(files, *table.order)
+    return spread.sortWithinPartitions(*table.order)
 
 
 def _require_version(spark: SparkSession, warehouse: Warehouse, table: Table) -> int:

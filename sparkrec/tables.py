@@ -1,8 +1,9 @@
 """Names, columns and schemas of every table: the one place that knows them.
 
 The comments and the checks are written into the Delta tables. ``key`` lists the columns that identify a row;
-``partition`` the partition columns. Tables whose columns depend on the log format (``items``, ``users``,
-``item_features``, ``user_features``) declare only their fixed columns and are *open*.
+``partition`` the partition columns, ``order`` what the rows of a file lie in the order of. Tables whose columns depend
+on the log format (``items``, ``users``, ``item_features``, ``user_features``) declare only their fixed columns and are
+*open*.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ PRICE, LOG_SESSION_ID, BASKET_ID, SOURCE, EVENT_DATE = "price", "log_session_id"
 SESSION_ID, START_TS, END_TS, START_DATE = "session_id", "start_ts", "end_ts", "start_date"
 ITEMS, EVENT_TS = "items", "event_ts"
 RATING, CONFIDENCE, N_EVENTS, LAST_TS = "rating", "confidence", "n_events", "last_ts"
-NAME, VECTOR = "name", "vector"
+NAME, VECTOR, FEATURE = "name", "vector", "feature"
 ANTECEDENT, CONSEQUENT, SUPPORT, LIFT, LEVERAGE = "antecedent", "consequent", "support", "lift", "leverage"
 GROUP_ID, DISTANCE, N_BASKETS = "group_id", "distance", "n_baskets"
 RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "model_version", "key_type"
@@ -50,6 +51,7 @@ class Table:
     key: tuple[str, ...] = ()
     partition: tuple[str, ...] = ()
     open: bool = False
+    order: tuple[str, ...] = ()
 
     @property
     def column_names(self) -> list[str]:
@@ -104,7 +106,7 @@ EVENTS = Table(
         Column(SOURCE, "string", "file that the row came from, relative to logs.path"),
         Column(EVENT_DATE, "date", "UTC date of ts"),
     ),
-    partition=(EVENT_DATE,),
+    order=(TS,),  # so that a file holds a range of days, and Delta's statistics leave out the files of others
 )
 QUARANTINE = Table(
     "quarantine",
@@ -123,7 +125,7 @@ FILES = Table(
         Column(SOURCE, "string", "path relative to logs.path"),
         Column("size", "bigint", "bytes", check="size >= 0"),
         Column("modified_at", "timestamp", "modification time, UTC"),
-        Column("sha256", "string", "hash of the bytes"),
+        Column("sha256", "string", "hash of the bytes; empty while the file is read again"),
         Column("run_id", "string", "run that took it in"),
         Column("ingested_at", "timestamp", "when, UTC"),
     ),
@@ -159,11 +161,11 @@ FEATURE_INDEX = Table(
     "feature_index",
     "Dense, append-only codes of categorical feature values.",
     (
-        Column("feature", "string", "item.<name> or user.<name>"),
+        Column(FEATURE, "string", "item.<name> or user.<name>"),
         Column(VALUE, "string", "the value"),
         Column(IDX, "int", "1, 2, … within the feature; 0 stands for unknown", check="idx >= 1"),
     ),
-    key=("feature", VALUE),
+    key=(FEATURE, VALUE),
 )
 INTERACTIONS = Table(
     "interactions",
@@ -191,7 +193,6 @@ SESSIONS = Table(
         Column(START_DATE, "date", "UTC date of start_ts"),
     ),
     key=(SESSION_ID,),
-    partition=(START_DATE,),
 )
 COPURCHASE = Table(
     "copurchase",

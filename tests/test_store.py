@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from sparkrec import store, tables
+from sparkrec.delta_files import data_files
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.store import Warehouse
 from sparkrec.tables import TABLES
@@ -57,16 +59,15 @@ def test_missing_table(spark, warehouse):
         store.read(spark, warehouse, tables.USER_INDEX)
 
 
-def test_insert_new_keeps_old_rows_and_reads_at_a_version(spark, warehouse):
-    first = store.insert_new(index(spark, ("a", 0), ("b", 1)), warehouse, tables.USER_INDEX)
-    second = store.insert_new(index(spark, ("b", 7), ("c", 2)), warehouse, tables.USER_INDEX)
+def test_append_keeps_old_rows_and_reads_at_a_version(spark, warehouse):
+    first = store.append(index(spark, ("a", 0), ("b", 1)), warehouse, tables.USER_INDEX)
+    second = store.append(index(spark, ("c", 2)), warehouse, tables.USER_INDEX)
     assert second > first
     assert rows(store.read(spark, warehouse, tables.USER_INDEX)) == [("a", 0), ("b", 1), ("c", 2)]
     assert rows(store.read(spark, warehouse, tables.USER_INDEX, at=first)) == [("a", 0), ("b", 1)]
     assert store.version(spark, warehouse, tables.USER_INDEX) == second
-    with pytest.raises(InvariantError, match="not unique"):
-        store.insert_new(index(spark, ("d", 3), ("d", 4)), warehouse, tables.USER_INDEX)
-    assert store.version(spark, warehouse, tables.USER_INDEX) == second
+    written = [store.rows_written(spark, warehouse, tables.USER_INDEX, version) for version in (first, second)]
+    assert written == [2, 1]
 
 
 def test_replace_night_replaces_that_night_alone(spark, warehouse):
@@ -82,21 +83,103 @@ def test_replace_night_replaces_that_night_alone(spark, warehouse):
     assert rows(store.read(spark, warehouse, table)) == expected
 
 
-def test_a_day_is_a_file_however_many_tasks_hold_its_rows(spark, warehouse):
-    ids = spark.range(0, 60, numPartitions=6)
-    events = ids.selectExpr(
+def events_of(spark, days, each):
+    """So many events a day, in six tasks that hold them in no order."""
+    ids = spark.range(0, days * each, numPartitions=6)
+    return ids.selectExpr(
         "'u' AS user_id", "string(id) AS item_id", "'buy' AS event_type",
-        "timestamp_seconds(id % 5 * 86400) AS ts",
+        f"timestamp_seconds(id * 7 % {days} * 86400) AS ts",
         "double(NULL) AS value", "double(NULL) AS quantity", "double(NULL) AS price",
         "string(NULL) AS text",
         "string(NULL) AS log_session_id", "string(NULL) AS basket_id", "'f' AS source",
-        "date_from_unix_date(int(id % 5)) AS event_date",
+        f"date_from_unix_date(int(id * 7 % {days})) AS event_date",
     )  # fmt: skip
+
+
+def spans(warehouse, table):
+    """The first and last day of each data file, by the statistics that every reader has."""
+    import polars as pl
+    from deltalake import DeltaTable
+
+    files = pl.DataFrame(DeltaTable(warehouse.table_path(table)).get_add_actions(flatten=True))
+    return sorted(files.select("min.event_date", "max.event_date").rows())
+
+
+def test_files_follow_the_rows_and_not_the_days(spark, warehouse, monkeypatch):
+    store.append(events_of(spark, days=1000, each=1), warehouse, tables.EVENTS, rows=1000)
+    whole = (date(1970, 1, 1), date(1972, 9, 26))
+    assert spans(warehouse, tables.EVENTS) == [whole]
+    monkeypatch.setattr(store, "ROWS_PER_FILE", 400)
+    store.append(events_of(spark, days=1000, each=1), warehouse, tables.EVENTS, rows=1000)
+    parts = [span for span in spans(warehouse, tables.EVENTS) if span != whole]
+    assert len(parts) == 3
+    assert all(end < begin for (_, end), (begin, _) in pairwise(parts))  # a file holds its own days
+    assert store.read(spark, warehouse, tables.EVENTS).count() == 2000
+
+
+def test_a_table_that_is_partitioned_by_day_keeps_a_file_for_a_day(spark, warehouse):
+    store.create(spark, warehouse, replace(tables.EVENTS, partition=("event_date",)))  # of an earlier version
     for n in (1, 2):
-        store.append(events, warehouse, tables.EVENTS)
+        store.append(events_of(spark, days=5, each=12), warehouse, tables.EVENTS, rows=60)
         written = list(Path(warehouse.table_path(tables.EVENTS)).glob("event_date=*/*.parquet"))
         assert len(written) == 5 * n
-    assert store.read(spark, warehouse, tables.EVENTS).count() == 120
+    found = store.read(spark, warehouse, tables.EVENTS)
+    assert found.columns == tables.EVENTS.column_names
+    assert found.where("event_date = '1970-01-03'").count() == found.where("ts = '1970-01-03'").count() == 24
+
+
+def test_small_tables_are_read_without_a_job_to_find_their_files(spark, tmp_path, warehouse):
+    odd = Warehouse(f"{tmp_path}/ware [h]{{o}}*use? é")
+    for place in (warehouse, odd):
+        day = date(2024, 1, 1)
+        for number in (1, 2):
+            version = store.replace_night(
+                lists(spark, day, ("ü /:%", number, "x", 0.5)), place, TABLES["topk_als"], day
+            )
+        assert rows(store.read(spark, place, TABLES["topk_als"], at=version))[0][:4] == (day, "ü /:%", 2, "x")
+        assert store.read(spark, place, TABLES["topk_als"]).columns == TABLES["topk_als"].column_names
+        jobs = spark._jsc.sc().dagScheduler().numTotalJobs()
+        assert store.read(spark, place, TABLES["topk_als"], at=version).count() == 1
+        assert spark._jsc.sc().dagScheduler().numTotalJobs() - jobs <= 2  # the count itself
+        first = store.read(spark, place, TABLES["topk_als"], at=version - 1)
+        assert first.select("rank").head()[0] == 1
+
+
+def test_a_checksum_that_is_cut_short_or_missing_is_done_without(spark, warehouse):
+    versions = [store.append(index(spark, (name, n)), warehouse, tables.USER_INDEX) for n, name in enumerate("ab")]
+    log = Path(warehouse.table_path(tables.USER_INDEX)) / "_delta_log"
+    for version, damage in zip(versions, (lambda p: p.write_text(p.read_text()[:99]), Path.unlink), strict=True):
+        (log / f".{version:020d}.crc.crc").unlink(missing_ok=True)
+        damage(log / f"{version:020d}.crc")
+    assert rows(store.read(spark, warehouse, tables.USER_INDEX, at=versions[0])) == [("a", 0)]
+    assert rows(store.read(spark, warehouse, tables.USER_INDEX)) == [("a", 0), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"numFiles": 2},
+        {"protocol": {"minReaderVersion": 3, "readerFeatures": ["deletionVectors"]}},
+        {"allFiles": [{"path": "a.parquet", "deletionVector": {"storageType": "u"}}]},
+        {"allFiles": [{"path": "s3://bucket/a.parquet"}]},
+        {"allFiles": [{"path": "/a.parquet"}]},
+        {"allFiles": []},
+        {"allFiles": None},
+        {"allFiles": [{"path": f"{n}.parquet"} for n in range(33)], "numFiles": 33},
+    ],
+    ids=str,
+)
+def test_files_that_plain_parquet_is_not_enough_for(other):
+    whole = {
+        "allFiles": [{"path": "run_date=2024-01-01/a%20b.parquet"}],
+        "numFiles": 1,
+        "protocol": {"minReaderVersion": 1},
+        "metadata": {"schemaString": "{}"},
+    }
+    found = data_files(whole)
+    assert found is not None
+    assert found.paths == ("run_date=2024-01-01/a b.parquet",)
+    assert data_files({**whole, **other}) is None
 
 
 def test_a_night_is_as_a_version_held_it_until_it_is_written_again(spark, warehouse):
@@ -118,7 +201,7 @@ def test_a_creation_that_was_killed_does_not_stand_in_the_way(spark, warehouse):
     log.mkdir(parents=True)
     (log / ".00000000000000000000.json.1234.tmp").write_text("half")
     assert store.find(spark, warehouse, tables.USER_INDEX) is None
-    store.insert_new(index(spark, ("a", 0)), warehouse, tables.USER_INDEX)
+    store.append(index(spark, ("a", 0)), warehouse, tables.USER_INDEX)
     assert rows(store.read(spark, warehouse, tables.USER_INDEX)) == [("a", 0)]
 
 
@@ -137,6 +220,9 @@ def test_open_tables_grow_columns(spark, warehouse):
     store.upsert(newer, warehouse, table)
     found = store.read(spark, warehouse, table).orderBy("id").collect()
     assert [tuple(r) for r in found] == [("a", "new", 2.5), ("b", "B", None), ("c", "C", None)]
+    with pytest.raises(InvariantError, match="not unique"):
+        store.upsert(newer.union(newer), warehouse, table)
+    assert store.read(spark, warehouse, table).count() == 3
     store.overwrite(spark.createDataFrame([("z", 1)], "id string, size int"), warehouse, table)
     assert store.read(spark, warehouse, table).columns == ["id", "size"]
 

@@ -12,7 +12,7 @@ from sparkrec.ingest.parse import REASON, attribute, pick
 from sparkrec.ingest.readers import FAULT, RAW, URI
 from sparkrec.tables import ID, TS, Column, Table
 
-UPDATED_AT = "updated_at"
+UPDATED_AT, KNOWN = "updated_at", "_known"
 
 
 def attribute_table(table: Table, columns: Mapping[str, str]) -> Table:
@@ -61,22 +61,26 @@ def changes(existing: DataFrame, incoming: DataFrame, columns: Sequence[str], in
         incoming: ``id``, attributes, ``updated_at``; ids unique.
         columns: Names of the attributes.
         incoming_wins: Let incoming values count whatever their time (attribute files).
+
+    Returns:
+        The columns to write, and ``_known``: whether the table has the id.
     """
     columns = [c for c in columns if c in incoming.columns]
     known = existing.select(F.col(ID), *[F.col(c) for c in (*columns, UPDATED_AT) if c in existing.columns])
     for missing in set(columns) - set(known.columns):
         known = known.withColumn(missing, F.lit(None).cast(dict(incoming.dtypes)[missing]))
-    joined = incoming.alias("new").join(known.withColumn("_known", F.lit(True)).alias("old"), ID, how="left")
+    joined = incoming.alias("new").join(known.withColumn(KNOWN, F.lit(True)).alias("old"), ID, how="left")
     is_newer = F.lit(incoming_wins) | (
         F.coalesce(F.col(f"new.{UPDATED_AT}") >= F.col(f"old.{UPDATED_AT}"), F.lit(True))
     )
     pairs = {c: (F.col(f"new.{c}"), F.col(f"old.{c}")) for c in columns}
     merged = {c: F.when(is_newer, F.coalesce(n, o)).otherwise(F.coalesce(o, n)) for c, (n, o) in pairs.items()}
     merged[UPDATED_AT] = F.greatest(f"new.{UPDATED_AT}", f"old.{UPDATED_AT}")
-    changed = F.col("_known").isNull()
+    changed = F.col(KNOWN).isNull()
     for name, value in merged.items():
         changed = changed | ~value.eqNullSafe(F.col(f"old.{name}"))
-    return joined.where(changed).select(ID, *[value.alias(name) for name, value in merged.items()])
+    values = [value.alias(name) for name, value in merged.items()]
+    return joined.where(changed).select(ID, *values, F.col(KNOWN).isNotNull().alias(KNOWN))
 
 
 def parse_attribute_file(raw: DataFrame, declared: AttributeFile, nulls: Sequence[str]) -> DataFrame:

@@ -9,20 +9,18 @@ from sparkrec.tables import EVENT_DATE, EVENTS, ITEM_ID, SOURCE
 
 FILE_NO, N_ROWS = "file_no", "n_rows"
 IN_TABLE = -1
-ROWS_PER_TASK = 1_000_000
 EVENT_KEY = [name for name in EVENTS.column_names if name != SOURCE]  # equal in all of these: the same event
 
 
-def group_equal(batch: DataFrame, existing: DataFrame | None, largest_day: int) -> DataFrame:
+def group_equal(batch: DataFrame, existing: DataFrame | None) -> DataFrame:
     """Groups the rows of a batch, and the events of the table, that are equal in all but the file.
 
-    One shuffle: rows are spread by day (a large day over several tasks), which serves both the grouping here and the
-    partitioned write after it.
+    One shuffle, by the item and the day: equal rows have both, and most groups are of one row, so that counting them
+    before the shuffle would only cost.
 
     Args:
         batch: Valid rows with the columns of ``events`` but ``source``, and ``file_no``.
-        existing: Rows of ``events`` of the same days, or None.
-        largest_day: Rows of the batch on its largest day.
+        existing: Rows of ``events`` of the same days (of others too, if need be), or None.
 
     Returns:
         The event columns, ``file_no``: the smallest that has the event, or ``IN_TABLE``, and ``n_rows``: rows of the
@@ -31,8 +29,5 @@ def group_equal(batch: DataFrame, existing: DataFrame | None, largest_day: int) 
     rows = batch.select(*EVENT_KEY, FILE_NO)
     if existing is not None:
         rows = rows.unionByName(existing.select(*EVENT_KEY, F.lit(IN_TABLE).cast("bigint").alias(FILE_NO)))
-    tasks_per_day = max(1, -(-largest_day // ROWS_PER_TASK))
-    spread = rows.withColumn("_part", F.pmod(F.xxhash64(ITEM_ID), F.lit(tasks_per_day)))
-    spread = spread.repartition(EVENT_DATE, "_part")
     n_rows = F.count_if(F.col(FILE_NO) != IN_TABLE).alias(N_ROWS)
-    return spread.groupBy("_part", *EVENT_KEY).agg(F.min(FILE_NO).alias(FILE_NO), n_rows).drop("_part")
+    return rows.repartition(EVENT_DATE, ITEM_ID).groupBy(*EVENT_KEY).agg(F.min(FILE_NO).alias(FILE_NO), n_rows)

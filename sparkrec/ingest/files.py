@@ -17,7 +17,7 @@ ISO_DATE = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2})(?!\d)")
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A row of the ``files`` table."""
+    """A row of the ``files`` table; without a hash where an attempt broke off after the file's rows may have gone."""
 
     size: int
     modified_at: datetime

@@ -30,18 +30,19 @@ from sparkrec.ingest.selection import (
     select_logs,
     stale_sources,
 )
-from sparkrec.ingest.write import undo, write_files, write_tables
+from sparkrec.ingest.write import note_again, undo, write_files, write_tables
 from sparkrec.log import log_event
 from sparkrec.tables import EVENT_DATE, EVENTS, SOURCE
 
-MANY_DAYS = 400  # beyond it a range of days prunes partitions well enough
+MANY_DAYS = 400  # beyond it a range of days leaves out files well enough, and is no longer to plan
 
 
 def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date: date) -> int:
     """See :func:`sparkrec.ingest.files_to_read`."""
     context = _context(spark, config, fmt, "", run_date)
-    known, until = recall(context, known_files(context))
-    selections = [select_logs(context, known, until), *select_attribute_files(context, known).values()]
+    recalled = recall(context, known_files(context))
+    logs = select_logs(context, recalled.known, recalled.until)
+    selections = [logs, *select_attribute_files(context, recalled.known).values()]
     return sum(len(selection.to_read) for selection in selections)
 
 
@@ -69,10 +70,10 @@ def run(
     """See :func:`sparkrec.ingest.ingest`."""
     context = _context(spark, config, fmt, run_id, run_date, warehouse)
     noted = known_files(context)
-    known, until = recall(context, noted)
-    logs = select_logs(context, known, until)
-    beside = select_attribute_files(context, known)
-    stale = stale_sources(context, known, logs, beside)
+    recalled = recall(context, noted)
+    logs = select_logs(context, recalled.known, recalled.until)
+    beside = select_attribute_files(context, recalled.known)
+    stale = stale_sources(context, recalled.known, logs, beside)
     if not logs.to_read and not any(s.to_read for s in beside.values()):
         check_day(context, {}, stale)
         outputs = undo(context, stale)
@@ -80,7 +81,7 @@ def run(
         return IngestResult(outputs=outputs)
     context.fs.make_folder(context.staging)
     try:
-        return take_in(context, logs, beside, stale, noted)
+        return take_in(context, logs, beside, stale, recalled.again | noted.keys())
     finally:
         context.fs.remove(context.staging)
         context.fs.remove_if_empty(context.staging.rsplit("/", 1)[0])
@@ -93,21 +94,26 @@ def take_in(
     stale: Sequence[str],
     noted: Container[str],
 ) -> IngestResult:
-    """Reads and judges all new files, then writes the tables."""
+    """Reads and judges all new files, then writes the tables.
+
+    The first write says which of the noted files are read again, the last that they have been: between the two their
+    rows are not whole, and an attempt that breaks off there reads them once more.
+    """
     batch, verdict = stage_logs(context, logs.to_read) if logs.to_read else (None, Verdict({}, {}, {}))
     extra = {name: stage_attributes(context, name, s.to_read) for name, s in beside.items() if s.to_read}
     if batch:
         check_share(batch, verdict, context.config.ingest.max_quarantine_share)
     check_day(context, verdict.valid, stale)
     read_files = [*logs.to_read, *(f for name in extra for f in beside[name].to_read)]
+    again = [file.name for file, _ in read_files if file.name in noted]
     check_unchanged(context, read_files)
     hashes = hash_files(context, [file for file, _ in read_files])
     kept = stage_new_events(context, batch, verdict, stale) if batch else None
     result = account(batch, verdict, kept, len(logs.to_read))
+    note_again(context, again)
     outputs = undo(context, stale)
     outputs |= write_tables(context, batch, extra, verdict, kept)
-    again = any(file.name in noted for file, _ in read_files)
-    outputs |= write_files(context, [file for file, _ in read_files], hashes, again)
+    outputs |= write_files(context, [file for file, _ in read_files], hashes, bool(again))
     log_event(
         "ingest", files_new=result.files_new, files_unchanged=logs.unchanged, files_later=logs.later,
         files_ignored=logs.ignored, rows_read=result.rows_read, rows_kept=result.rows_kept,
@@ -193,12 +199,12 @@ def _check_files(staged: Staged, verdict: Verdict, selected: Sequence[FileReader
 
 
 def stage_new_events(context: Context, batch: Staged, verdict: Verdict, stale: Sequence[str]) -> Kept:
-    """Leaves out exact duplicates, in the batch and against the table's partitions of the same days."""
+    """Leaves out exact duplicates, in the batch and against the table's rows of the same days."""
     valid = batch.rows.where(F.col(REASON).isNull())
     existing = _existing(context, list(verdict.valid), stale)
     counter = Observation()
     n_kept = F.count_if(F.col(FILE_NO) != IN_TABLE).alias("kept")
-    grouped = group_equal(valid, existing, max(verdict.valid.values(), default=0))
+    grouped = group_equal(valid, existing)
     grouped = grouped.observe(counter, F.sum(N_ROWS).alias("rows"), n_kept)
     path = f"{context.staging}/events"
     grouped.where(F.col(FILE_NO) != IN_TABLE).drop(N_ROWS).write.parquet(path)

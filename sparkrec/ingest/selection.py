@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from pyspark.sql import functions as F
@@ -14,7 +14,7 @@ from sparkrec.ingest import files
 from sparkrec.ingest.context import Context
 from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.log import warn_event
-from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, SOURCE, USERS_TABLE
+from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, SOURCE, USERS_TABLE, Table
 
 ITEMS_FILE, USERS_FILE = "@items", "@users"  # attribute files in the column ``source``
 
@@ -30,31 +30,57 @@ def known_files(context: Context) -> dict[str, files.KnownFile]:
     return {r[0]: files.KnownFile(r[1], start + timedelta(microseconds=r[2]), r[3]) for r in found}
 
 
-def recall(context: Context, known: dict[str, files.KnownFile]) -> tuple[dict[str, files.KnownFile], date]:
-    """What counts as taken in, and the last day whose files are read.
+@dataclass(frozen=True)
+class Recalled:
+    """What counts as taken in.
+
+    Attributes:
+        known: Files whose rows are in the tables.
+        until: The last day whose files are read.
+        again: Files that are noted but do not count: they are read once more, whatever night they are of.
+    """
+
+    known: dict[str, files.KnownFile]
+    until: date
+    again: frozenset[str] = frozenset()
+
+
+def recall(context: Context, noted: dict[str, files.KnownFile]) -> Recalled:
+    """What counts as taken in of the files that are noted.
 
     Where a table that ingest writes is gone, nothing counts: all files that were taken in are read again, those of
-    later nights too.
+    later nights too. Nor do files count that an attempt was about to read again when it broke off, see
+    :func:`sparkrec.ingest.write.note_again`.
 
     Raises:
         UserError: Some of these files are gone as well, so that their events would be lost.
     """
     tables = (EVENTS, QUARANTINE, ITEMS_TABLE, USERS_TABLE, FILES)
-    present = {table.name for table in tables if store.exists(context.spark, context.warehouse, table)}
-    lost = [table.name for table in tables if table.name not in present]
-    needed = {name for name in known if not name.startswith("@")}
-    if FILES.name in lost and EVENTS.name in present:
-        events = store.read(context.spark, context.warehouse, EVENTS)
-        needed = {row[0] for row in events.select(SOURCE).distinct().collect()}  # one row a file
-    if not lost or not needed:
-        return known, context.run_date
-    gone = sorted(needed - {file.name for file, _ in list_logs(context)})
+    lost = [table.name for table in tables if not store.exists(context.spark, context.warehouse, table)]
+    if not noted and EVENTS.name not in lost:  # no row tells of the files: the events do
+        lost = sorted({*lost, FILES.name})
+        again = _sources(context, EVENTS, SOURCE)
+    else:
+        again = {name for name, file in noted.items() if lost or not file.sha256}
+    needed = {name for name in again if not name.startswith("@")}
+    known = {name: file for name, file in noted.items() if name not in again}
+    if not needed:
+        return Recalled(known, context.run_date, frozenset(again))
+    gone = sorted(needed - {file.name for file, reader in list_logs(context) if reader})
     if gone:
-        where = f"{len(gone)} files, e.g. {gone[0]}"
+        what = f"table {', '.join(lost)} is gone" if lost else "an attempt to read logs again broke off"
         fix = f"bring them back to {context.config.logs.path}, or the table from a copy"
-        raise UserError(f"table {', '.join(lost)} is gone, and so are logs that it was made from", where=where, fix=fix)
-    warn_event("tables_lost", tables=lost, files_read_again=len(needed))
-    return {}, max([context.run_date, *(day for name in needed if (day := files.file_date(name)))])
+        where = f"{len(gone)} files, e.g. {gone[0]}"
+        raise UserError(f"{what}, and so are logs that it was made from", where=where, fix=fix)
+    warn_event("tables_lost" if lost else "attempt_broke_off", tables=lost, files_read_again=len(needed))
+    days = [day for name in needed if (day := files.file_date(name))]
+    return Recalled(known, max([context.run_date, *days]), frozenset(again))
+
+
+def _sources(context: Context, table: Table, column: str) -> set[str]:
+    """The sources of a table's rows; one for each file, so they fit the driver."""
+    rows = store.find(context.spark, context.warehouse, table)
+    return set() if rows is None else {row[0] for row in rows.select(column).distinct().collect()}
 
 
 def select_logs(context: Context, known: dict[str, files.KnownFile], until: date) -> files.Selection:
@@ -125,10 +151,7 @@ def stale_sources(
     context: Context, known: dict[str, files.KnownFile], logs: files.Selection, beside: dict[str, files.Selection]
 ) -> list[str]:
     """Sources whose rows go before the new ones come: of replaced files, and of an attempt that broke off."""
-    replaced = [file.name for selection in (logs, *beside.values()) for file, _ in selection.replaced]
-    found = set(replaced)
+    found = {file.name for selection in (logs, *beside.values()) for file, _ in selection.replaced}
     for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
-        rows = store.find(context.spark, context.warehouse, table)
-        if rows is not None:
-            found |= {row[0] for row in rows.select(column).distinct().collect() if row[0] not in known}
+        found |= _sources(context, table, column) - set(known)
     return sorted(found)

@@ -1,10 +1,10 @@
-"""The writes of an ingest: the rows of stale sources go, the batch's come, and the files are noted last."""
+"""The writes of an ingest: what is read again is said, stale rows go, the batch's come, the files are noted last."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
 from functools import reduce
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,7 +17,17 @@ from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.ingest.parse import REASON
 from sparkrec.ingest.readers import RAW
 from sparkrec.ingest.selection import ITEMS_FILE, USERS_FILE
-from sparkrec.tables import EVENTS, FILES, ITEM_ID, ITEMS_TABLE, QUARANTINE, SOURCE, USER_ID, USERS_TABLE
+from sparkrec.prepare.cut import micros, utc
+from sparkrec.prepare.numbering import cut_lineage
+from sparkrec.tables import EVENTS, FILES, ITEM_ID, ITEMS_TABLE, QUARANTINE, SOURCE, USER_ID, USERS_TABLE, Table
+
+
+def note_again(context: Context, names: Sequence[str]) -> None:
+    """Notes files without their hash, before their rows go: until they are noted with it they do not count."""
+    if names:
+        n = len(names)
+        blank: dict[str, list[Any]] = {"size": [0] * n, "micros": [0] * n, "sha256": [""] * n}
+        store.upsert(_noted(context, {SOURCE: list(names), **blank}), context.warehouse, FILES)
 
 
 def undo(context: Context, stale: Sequence[str]) -> dict[str, int]:
@@ -43,7 +53,7 @@ def write_tables(
     outputs |= write_attributes(context, batch, extra)
     if batch and kept:
         events = kept.rows.join(F.broadcast(_sources(context, batch)), FILE_NO, how="inner")
-        outputs[EVENTS.name] = store.append(events, context.warehouse, EVENTS)
+        outputs[EVENTS.name] = store.append(events, context.warehouse, EVENTS, kept.kept)
     return outputs
 
 
@@ -55,7 +65,7 @@ def _quarantine(context: Context, staged: Iterable[Staged]) -> DataFrame:
     ]  # fmt: skip
     rows = reduce(DataFrame.unionByName, parts)
     names = (F.col(RAW).alias("raw"), REASON, F.col(SOURCE).alias("source_file"))
-    return rows.select(*names, F.lit(context.now).alias("ingested_at"))
+    return rows.select(*names, utc(context.now).alias("ingested_at"))
 
 
 def _sources(context: Context, staged: Staged) -> DataFrame:
@@ -83,27 +93,35 @@ def write_attributes(context: Context, batch: Staged | None, extra: dict[str, St
                 outputs[table.name] = store.append(rows, context.warehouse, full)
                 continue
             changed = attributes.changes(existing, rows, list(columns), incoming_wins=wins)
-            outputs[table.name] = store.upsert(changed, context.warehouse, full)
+            outputs[table.name] = _write_changes(context, changed, full)
     return outputs
+
+
+def _write_changes(context: Context, changed: DataFrame, table: Table) -> int:
+    """Updates a table by its changes: only where ids that it has are among them, files must be rewritten."""
+    changed = cut_lineage(changed)
+    known = {row[0] for row in changed.select(attributes.KNOWN).distinct().collect()}
+    rows = changed.drop(attributes.KNOWN)
+    if not known:
+        return store.version(context.spark, context.warehouse, table) or 0
+    write = store.upsert if True in known else store.append
+    return write(rows, context.warehouse, table)
 
 
 def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str], again: bool) -> dict[str, int]:
     """Notes the files as taken in: the last write, which makes the others count."""
-    start, micro = datetime(1970, 1, 1), timedelta(microseconds=1)
-    noted = context.local(
-        {
-            SOURCE: [f.name for f in read],
-            "size": [f.size for f in read],
-            "micros": [(f.modified_at - start) // micro for f in read],
-            "sha256": [hashes[f.name] for f in read],
-        },
-    ).select(
-        SOURCE,
-        "size",
-        F.timestamp_micros("micros").alias("modified_at"),
-        "sha256",
-        F.lit(context.run_id).alias("run_id"),
-        F.lit(context.now).alias("ingested_at"),
-    )
+    columns: dict[str, list[Any]] = {
+        SOURCE: [f.name for f in read],
+        "size": [f.size for f in read],
+        "micros": [micros(f.modified_at) for f in read],
+        "sha256": [hashes[f.name] for f in read],
+    }
     write = store.upsert if again else store.append
-    return {FILES.name: write(noted, context.warehouse, FILES)}
+    return {FILES.name: write(_noted(context, columns), context.warehouse, FILES)}
+
+
+def _noted(context: Context, columns: dict[str, list[Any]]) -> DataFrame:
+    """Rows of ``files`` of this attempt; the times of change in microseconds since 1970."""
+    modified_at, run_id = F.timestamp_micros("micros").alias("modified_at"), F.lit(context.run_id).alias("run_id")
+    now = utc(context.now).alias("ingested_at")
+    return context.local(columns).select(SOURCE, "size", modified_at, "sha256", run_id, now)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.delta_log import commits
-from sparkrec.store import CONSTRAINT, Warehouse
+from sparkrec.store import CONSTRAINT, Warehouse, partition_columns
 from sparkrec.tables import Table
 
 if TYPE_CHECKING:
@@ -113,10 +113,10 @@ def partitions(
     from pyspark.sql import functions as F
 
     jvm: Any = spark._jvm
-    state(spark, warehouse, table)  # brings the snapshot that the driver holds up to date
+    parts = partition_columns(spark, warehouse, table)  # brings the snapshot that the driver holds up to date
     log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, warehouse.table_path(table))
     files = DataFrame(log.unsafeVolatileSnapshot().allFiles().toDF(), spark)
-    value = F.col("partitionValues")[table.partition[0]] if table.partition else F.lit(None).cast("string")
+    value = F.col("partitionValues")[parts[0]] if parts else F.lit(None).cast("string")
     counted = F.lit(True) if below_bytes is None else F.col("size") < below_bytes
     rows = files.where(counted).groupBy(value.alias("value")).agg(F.count("*"), F.sum("size")).collect()
     return [Partition(row[0], int(row[1]), int(row[2])) for row in rows]
@@ -138,9 +138,10 @@ def compact(
 ) -> tuple[int, int]:
     """Merges the small files of partitions, in one transaction; returns the numbers of files before and after."""
     builder = _delta(spark, warehouse, table).optimize()
-    if table.partition:
+    parts = partition_columns(spark, warehouse, table)
+    if parts:
         days = ", ".join(f"'{partition.value}'" for partition in worth)  # dates, by the tables' declaration
-        builder = builder.where(f"{table.partition[0]} IN ({days})")
+        builder = builder.where(f"{parts[0]} IN ({days})")
     sizes = {
         "spark.databricks.delta.optimize.minFileSize": str(file_mb * MB // 2),
         "spark.databricks.delta.optimize.maxFileSize": str(file_mb * MB),

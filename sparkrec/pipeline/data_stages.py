@@ -79,11 +79,18 @@ def run_index(night: Night, inputs: Inputs) -> StageResult:
     outputs: Versions = {}
     added = 0
     for table, column in ((USER_INDEX, USER_ID), (ITEM_INDEX, ITEM_ID)):
-        current = _current(night, table)
-        added += _append_index(night, table, new_ids(events.select(events[column].alias(ID)), current), outputs)
-        assert_dense(store.read(night.spark, night.warehouse, table))
-    values = _all_feature_values(night, inputs)
-    added += _append_index(night, FEATURE_INDEX, new_codes(values, _current(night, FEATURE_INDEX)), outputs)
+        rows, count = new_ids(events.select(events[column].alias(ID)), _current(night, table))
+        added += _append_index(night, table, rows, count, outputs)
+    if night.fmt.item_features or night.fmt.user_features:
+        rows, count = new_codes(_all_feature_values(night, inputs), _current(night, FEATURE_INDEX))
+        added += _append_index(night, FEATURE_INDEX, rows, count, outputs)
+    else:
+        store.create(night.spark, night.warehouse, FEATURE_INDEX)
+        outputs[FEATURE_INDEX.name] = store.version(night.spark, night.warehouse, FEATURE_INDEX) or 0
+    users, items, codes = (
+        store.read(night.spark, night.warehouse, table) for table in (USER_INDEX, ITEM_INDEX, FEATURE_INDEX)
+    )
+    assert_dense(users, items, codes=codes)
     return StageResult(outputs=outputs, rows_out=added, message=f"{added} new users, items and feature values")
 
 
@@ -114,7 +121,8 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     left_out = {"support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
     if vectors is not None:
         left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs)
-    return StageResult(outputs=outputs, rows_in=stored.count(), message=json.dumps(left_out))
+    rows_in = store.rows_written(night.spark, night.warehouse, INTERACTIONS, int(outputs[INTERACTIONS.name]))
+    return StageResult(outputs=outputs, rows_in=rows_in, message=json.dumps(left_out))
 
 
 def _current(night: Night, table: Table) -> DataFrame | None:
@@ -125,15 +133,18 @@ def _there(night: Night, table: Table) -> bool:
     return store.exists(night.spark, night.warehouse, table)
 
 
-def _append_index(night: Night, table: Table, rows: DataFrame, outputs: Versions) -> int:
-    """Appends new rows, if there are any, and notes the version; returns their number."""
-    rows = rows.persist()
-    count = rows.count()
-    if count or not _there(night, table):
-        store.insert_new(rows, night.warehouse, table)
-    rows.unpersist()
+def _append_index(night: Night, table: Table, rows: DataFrame, count: int, outputs: Versions) -> int:
+    """Appends new rows, if there are any, and notes the version; returns their number.
+
+    They are new and of one key each by their making, and nobody else writes under the night's lock. The check that
+    follows tells if that did not hold; an attempt that breaks off before it is checked when it runs again.
+    """
+    if count:
+        outputs[table.name] = store.append(rows, night.warehouse, table)
+        return store.rows_written(night.spark, night.warehouse, table, int(outputs[table.name]))
+    store.create(night.spark, night.warehouse, table)
     outputs[table.name] = store.version(night.spark, night.warehouse, table) or 0
-    return count
+    return 0
 
 
 def _attributes(night: Night, inputs: Inputs, table: Table) -> DataFrame:

@@ -21,7 +21,7 @@ class Counts:
     def __init__(self) -> None:
         self._points: list[tuple[DataFrame, Observation, list[str]]] = []
 
-    def observe(self, rows: DataFrame, **aggregates: Column) -> DataFrame:
+    def observe(self, rows: DataFrame, /, **aggregates: Column) -> DataFrame:
         """Adds a point of observation; each aggregate is an integer, found under its name in :meth:`get`."""
         from pyspark.sql import Observation, functions
 
@@ -41,11 +41,20 @@ class Counts:
             counts.update({name: int(found.get(name, 0)) for name in names})
         return counts
 
+    def complete(self) -> bool:
+        """Whether the counts of all points are there; else one was removed as empty, or its news got lost."""
+        return all(_is_there(rows, observation) for rows, observation, _ in self._points)
+
 
 def _result(rows: DataFrame, observation: Observation) -> dict[str, Any]:
-    # Observation.get waits for ever where the plan turned out empty, so ask first, once all news has been delivered.
+    # Observation.get waits for ever where the plan turned out empty, so ask first.
+    return observation.get if _is_there(rows, observation) else {}
+
+
+def _is_there(rows: DataFrame, observation: Observation) -> bool:
+    """Whether a count has come, once all news has been delivered."""
     rows.sparkSession.sparkContext._jsc.sc().listenerBus().waitUntilEmpty(LISTENER_TIMEOUT_MS)
-    return observation.get if observation._jo.future().isCompleted() else {}  # type: ignore[union-attr]
+    return bool(observation._jo.future().isCompleted())  # type: ignore[union-attr]
 
 
 def observed(rows: DataFrame, counts: Counts | None, **aggregates: Column) -> DataFrame:

@@ -21,7 +21,7 @@ def as_of(run_date: date) -> datetime:
 
 
 def until(events: DataFrame, run_date: date) -> DataFrame:
-    """The events up to the end of ``run_date`` in UTC; reads only the partitions up to it."""
+    """The events up to the end of ``run_date`` in UTC; files that begin later are not read."""
     return events.where(F.col(EVENT_DATE) <= F.lit(run_date))
 
 

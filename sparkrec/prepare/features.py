@@ -6,17 +6,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from sparkrec.formats import Feature
 from sparkrec.log import warn_event
 from sparkrec.prepare.numbering import POSITION, numbered
-from sparkrec.tables import ID, IDX, VALUE
+from sparkrec.tables import FEATURE, ID, IDX, VALUE
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-FEATURE = "feature"
 UNKNOWN = 0
 
 
@@ -47,7 +47,7 @@ def feature_values(attributes: DataFrame, features: Sequence[Feature], prefix: s
     return each.select(ID, f"of.{FEATURE}", F.explode("of.many").alias(VALUE))
 
 
-def new_codes(values: DataFrame, feature_index: DataFrame | None) -> DataFrame:
+def new_codes(values: DataFrame, feature_index: DataFrame | None) -> tuple[DataFrame, int]:
     """Codes for the values that the index does not have yet.
 
     Within each feature they follow the order of the values and go on after the largest of the index, from 1.
@@ -57,22 +57,20 @@ def new_codes(values: DataFrame, feature_index: DataFrame | None) -> DataFrame:
         feature_index: ``feature``, ``value``, ``idx`` int, or None for the first night.
 
     Returns:
-        The rows to append: ``feature``, ``value``, ``idx`` int.
+        The rows to append: ``feature``, ``value``, ``idx`` int, and how many they are.
     """
     fresh = values.select(FEATURE, VALUE).where(F.col(VALUE).isNotNull()).distinct()
     if feature_index is not None:
         fresh = fresh.join(feature_index.select(FEATURE, VALUE), on=[FEATURE, VALUE], how="left_anti")
-    rows, _ = numbered(fresh, FEATURE, VALUE)
-    base = rows.groupBy(FEATURE).agg(F.min(POSITION).alias("first"))
+    rows, count = numbered(fresh, FEATURE, VALUE)
+    first = F.min(POSITION).over(Window.partitionBy(FEATURE))
+    rows = rows.withColumn("place", F.col(POSITION) - first + 1)
     if feature_index is None:
-        base = base.withColumn("largest", F.lit(UNKNOWN))
-    else:
-        largest = feature_index.groupBy(FEATURE).agg(F.max(IDX).alias("largest"))
-        base = base.join(largest, on=FEATURE, how="left")
-    shift = F.coalesce(F.col("largest"), F.lit(UNKNOWN)) + 1 - F.col("first")
-    base = base.select(FEATURE, shift.alias("shift"))
-    coded = rows.join(F.broadcast(base), on=FEATURE, how="inner")
-    return coded.select(FEATURE, VALUE, (F.col(POSITION) + F.col("shift")).cast("int").alias(IDX))
+        return rows.select(FEATURE, VALUE, F.col("place").cast("int").alias(IDX)), count
+    largest = feature_index.groupBy(FEATURE).agg(F.max(IDX).alias("largest"))
+    coded = rows.join(F.broadcast(largest), on=FEATURE, how="left")
+    code = F.coalesce(F.col("largest"), F.lit(UNKNOWN)) + F.col("place")
+    return coded.select(FEATURE, VALUE, code.cast("int").alias(IDX)), count
 
 
 def encode_features(

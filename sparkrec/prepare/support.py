@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from sparkrec.config import SupportConfig
-from sparkrec.prepare.numbering import cut_lineage
+from sparkrec.prepare.numbering import cut_and_count, cut_lineage
 from sparkrec.tables import ITEM_IDX, N_EVENTS, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-WEAK = "weak"
+WEAK, OF_USER = "weak", "of_user"
 
 
 @dataclass(frozen=True)
@@ -50,33 +50,34 @@ def filter_support(interactions: DataFrame, config: SupportConfig) -> tuple[Data
     """
     if max(config.min_item_events, config.min_user_events) <= 1:
         return interactions, SupportReport()
-    kept, states = interactions, []
-    weak_items, weak_users = (interactions.select(c).limit(0) for c in (ITEM_IDX, USER_IDX))
+    kept, states, weak = interactions, [], None
     while True:
-        items = _event_counts(kept, ITEM_IDX, config.min_item_events)
-        users = _event_counts(kept, USER_IDX, config.min_user_events)
-        states.append(_state(items, users))
-        if not states[-1].weak:
+        counts, state = _event_counts(kept, config)
+        states.append(state)
+        if not state.weak:
             return kept, _report(states)
-        weak_items = cut_lineage(weak_items.union(items.where(WEAK).select(ITEM_IDX)))
-        weak_users = cut_lineage(weak_users.union(users.where(WEAK).select(USER_IDX)))
-        kept = interactions.join(weak_items, on=ITEM_IDX, how="left_anti")
-        kept = kept.join(weak_users, on=USER_IDX, how="left_anti").select(*interactions.columns)
+        found = counts.where(WEAK).select(ITEM_IDX, USER_IDX, OF_USER)
+        weak = cut_lineage(found if weak is None else weak.union(found))
+        kept = interactions.join(weak.where(~F.col(OF_USER)).select(ITEM_IDX), on=ITEM_IDX, how="left_anti")
+        kept = kept.join(weak.where(OF_USER).select(USER_IDX), on=USER_IDX, how="left_anti")
+        kept = kept.select(*interactions.columns)
 
 
-def _event_counts(rows: DataFrame, column: str, threshold: int) -> DataFrame:
-    counts = rows.groupBy(column).agg(F.count(F.lit(1)).alias(N_EVENTS))
-    weak = F.col(column).isNotNull() & (F.col(N_EVENTS) < threshold)
-    return cut_lineage(counts.withColumn(WEAK, weak))
-
-
-def _state(items: DataFrame, users: DataFrame) -> _State:
-    rows = F.coalesce(F.sum(N_EVENTS), F.lit(0))
-    of_items = items.agg(rows, F.count(ITEM_IDX), F.count_if(WEAK)).first()
-    of_users = users.agg(F.count(USER_IDX), F.count_if(WEAK)).first()
-    assert of_items is not None  # an aggregate without groups has one row
-    assert of_users is not None
-    return _State(int(of_items[0]), int(of_items[1]), int(of_users[0]), int(of_items[2]) + int(of_users[1]))
+def _event_counts(rows: DataFrame, config: SupportConfig) -> tuple[DataFrame, _State]:
+    """A row for each item, and one for each user (``of_user``), with its events: one pass over the rows."""
+    sets = rows.select(ITEM_IDX, USER_IDX).groupingSets([[ITEM_IDX], [USER_IDX]], ITEM_IDX, USER_IDX)
+    of_user = (F.grouping(ITEM_IDX) == 1).alias(OF_USER)
+    counts = sets.agg(F.count(F.lit(1)).alias(N_EVENTS), of_user)
+    counts = counts.where(~F.col(OF_USER) | F.col(USER_IDX).isNotNull())
+    least = F.when(F.col(OF_USER), config.min_user_events).otherwise(config.min_item_events)
+    kept, found = cut_and_count(
+        counts.withColumn(WEAK, F.col(N_EVENTS) < least),
+        rows=F.sum(F.when(~F.col(OF_USER), F.col(N_EVENTS))),
+        items=F.count_if(~F.col(OF_USER)),
+        users=F.count_if(OF_USER),
+        weak=F.count_if(WEAK),
+    )
+    return kept, _State(**found)
 
 
 def _report(states: list[_State]) -> SupportReport:

@@ -57,18 +57,19 @@ def test_codes_are_dense_in_each_feature_and_never_move(spark):
     def values(rows):
         return spark.createDataFrame(rows, "feature string, value string")
 
-    first = new_codes(values([("f", "b"), ("f", "a"), ("g", "z"), ("f", "b")]), None)
+    first, _ = new_codes(values([("f", "b"), ("f", "a"), ("g", "z"), ("f", "b")]), None)
     assert {tuple(r) for r in first.collect()} == {("f", "a", 1), ("f", "b", 2), ("g", "z", 1)}
     later = values([("f", "b"), ("f", "A"), ("f", "c"), ("g", "y"), ("h", "a")])
-    second = new_codes(later, first)
+    second, count = new_codes(later, first)
+    assert count == second.count()
     assert {tuple(r) for r in second.collect()} == {("f", "A", 3), ("f", "c", 4), ("g", "y", 2), ("h", "a", 1)}
-    assert new_codes(later, first.unionByName(second)).collect() == []
+    assert new_codes(later, first.unionByName(second))[0].collect() == []
     assert second.dtypes == [("feature", "string"), ("value", "string"), ("idx", "int")]
 
 
 def test_every_id_has_a_row(spark, attributes):
     values = feature_values(attributes, FEATURES, "item")
-    codes = new_codes(values, None)
+    codes, _ = new_codes(values, None)
     index = spark.createDataFrame([("a", 0), ("b", 1), ("c", 2), ("d", 3), ("new", 4)], "id string, idx int")
     found = encode_features(values, codes, index, FEATURES, "item", "item_idx")
     # brand: Zürich 'x' 1, acme 2, other 3; genres: folk 1, jazz 2, pop 3, rock 4; price: -b1 1, b-1 2, b2 3, b3 4
@@ -96,12 +97,12 @@ def test_a_feature_without_its_column_is_unknown_and_said(spark, caplog):
         LOGGER.removeHandler(caplog.handler)
     assert "feature=item.genres" in caplog.text
     assert (none.collect(), none.columns) == ([], values.columns)
-    found = encode_features(values, new_codes(values, None), index, FEATURES[:2], "item", "item_idx")
+    found = encode_features(values, new_codes(values, None)[0], index, FEATURES[:2], "item", "item_idx")
     assert [tuple(r) for r in found.collect()] == [(0, [1], [0])]
 
 
 def test_no_features(spark):
     index = spark.createDataFrame([("a", 0)], "id string, idx int")
     values = feature_values(index, (), "user")
-    found = encode_features(values, new_codes(values, None), index, (), "user", "user_idx")
+    found = encode_features(values, new_codes(values, None)[0], index, (), "user", "user_idx")
     assert [r.asDict() for r in found.collect()] == [{"user_idx": 0}]

@@ -40,8 +40,8 @@ def events(spark):
 @pytest.mark.slow
 @pytest.mark.usefixtures("generated_code")
 def test_a_million_events_of_one(spark, events):
-    users = new_ids(events.select(F.col("user_id").alias("id")), None)
-    items = new_ids(events.select(F.col("item_id").alias("id")), None)
+    users, _ = new_ids(events.select(F.col("user_id").alias("id")), None)
+    items, _ = new_ids(events.select(F.col("item_id").alias("id")), None)
     assert_dense(items)
     rows = interactions(events, users, items).persist()
     try:

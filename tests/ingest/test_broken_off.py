@@ -1,0 +1,104 @@
+"""An ingest that is killed at any of its writes, with any one table missing: a plain rerun has every row."""
+
+import os
+import shutil
+import time
+from datetime import UTC, datetime
+from itertools import count
+
+import pytest
+from pyspark.sql import functions as F
+
+from sparkrec import store
+from sparkrec.ingest import IngestResult
+from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
+from tests.ingest.test_ingest import DAY1, DAY2, FIRST, SECOND, rows, take_in, write
+
+# What a write goes through: before each of them there is a moment to be killed in.
+STEPS = ("create", "partition_columns", "assert_unique", "append", "upsert", "overwrite", "delete_where")
+CONTENT = (
+    (EVENTS, ["*"]), (QUARANTINE, ["raw", "reason", "source_file"]), (ITEMS_TABLE, ["*"]), (USERS_TABLE, ["*"]),
+    (FILES, ["source", "size", "sha256"]),
+)  # fmt: skip
+LOST = ("events", "quarantine", "items", "users", "files")
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def cut_before(patch, step):
+    """Lets so many steps of writes pass, and none after them."""
+    passed = count()
+
+    def broken(do):
+        def instead(*args, **kwargs):
+            if next(passed) >= step:
+                raise PowerCutError
+            return do(*args, **kwargs)
+
+        return instead
+
+    for name in STEPS:
+        patch.setattr(store, name, broken(getattr(store, name)))
+
+
+def content(spark, warehouse):
+    return [rows(spark, warehouse, table, *columns) for table, columns in CONTENT]
+
+
+@pytest.fixture(scope="module")
+def two_nights(spark, tmp_path_factory):
+    """Logs and warehouse after two nights. Not to be changed."""
+    base = tmp_path_factory.mktemp("nights")
+    write(base / "logs", "2011-01-01.csv", FIRST)
+    write(base / "logs", "2011-01-02.csv", SECOND)
+    for day in (DAY1, DAY2):
+        take_in(spark, base / "logs", base / "warehouse", day)
+    return base
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [*LOST, "none, but a file has changed"])
+def test_a_rerun_after_kills_at_every_write_has_every_row(spark, two_nights, tmp_path, monkeypatch, lost):
+    base = tmp_path / "base"
+    shutil.copytree(two_nights, base, copy_function=shutil.copy2)
+    expected, settings = content(spark, base / "warehouse"), {}
+    if lost in LOST:
+        shutil.rmtree(base / "warehouse" / lost)
+    else:
+        os.utime(base / "logs" / "2011-01-01.csv", (1, 1))
+        with (base / "logs" / "2011-01-01.csv").open("a") as log:
+            log.write(FIRST[0] + "\n")  # once more: a file that has changed, and the same events
+        settings = {"on_changed_file": "replace"}
+    for step in count():
+        with monkeypatch.context() as patch:
+            cut_before(patch, step)
+            try:
+                take_in(spark, base / "logs", base / "warehouse", DAY1, **settings)  # not the night of the second file
+                break
+            except PowerCutError:
+                if lost not in LOST and ("",) in rows(spark, base / "warehouse", FILES, "sha256"):
+                    settings = {}  # what broke off is read again whatever the settings say
+    assert step > 8
+    found = content(spark, base / "warehouse")
+    assert found[:4] == expected[:4]
+    assert [row[0] for row in found[4]] == [row[0] for row in expected[4]]
+    assert all(row[2] for row in found[4])
+    assert take_in(spark, base / "logs", base / "warehouse", DAY2) == IngestResult()
+
+
+def test_times_do_not_depend_on_the_zone_of_the_machine(spark, tmp_path, monkeypatch):
+    write(tmp_path / "logs", "2011-01-01.csv", FIRST)
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        before = datetime.now(UTC).timestamp()
+        take_in(spark, tmp_path / "logs", tmp_path / "warehouse", DAY1)
+        after = datetime.now(UTC).timestamp()
+        for table in (QUARANTINE, FILES):
+            at = rows(spark, tmp_path / "warehouse", table, F.unix_micros("ingested_at"))[0][0] / 1e6
+            assert before <= at <= after
+    finally:
+        monkeypatch.undo()
+        time.tzset()
