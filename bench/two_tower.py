@@ -153,18 +153,19 @@ def plain_rate(files: dict[int, Sequences], shape: TowerShape, config: Config) -
     settings = config.two_tower
     no_codes = np.zeros((shape.n_items, 0), dtype=np.int32)
     data = prepare(SingleProcess(), files, len(files), shape, settings, item_codes=no_codes, as_of=AS_OF, repeats=True)
-    user, history, days, numeric, item, tick = in_memory(data, shape, settings.horizon_days)
+    user, history, ages, numeric, item, day = in_memory(data, shape, settings.horizon_days)
     model = Plain(shape, settings.seed)
     optimizer = torch.optim.Adagrad(model.parameters(), lr=settings.learning_rate)
     first_item, pool = shape.segments["item"][0], data.trained_items
+    phi = data.clock.momentum(torch.arange(data.clock.n_days + 1), torch.arange(shape.n_items))
     share = (data.share * settings.batch_size + settings.n_sample / len(pool)).clamp(min=1e-9)
     began, seen = time.perf_counter(), 0
     for _ in range(settings.epochs):
         for rows in torch.randperm(len(user)).split(settings.batch_size):
-            z, a = model.users(user[rows], history[rows], days[rows], numeric[rows])
+            z, a = model.users(user[rows], history[rows], ages[rows], numeric[rows])
             drawn = torch.cat([item[rows], pool[torch.randint(len(pool), (settings.n_sample,))]])
             scores = z @ model.items(drawn + first_item).T / settings.temperature
-            scores = scores + momentum_scores(data.phi, tick[rows], drawn, a) - share[drawn].log()
+            scores = scores + momentum_scores(phi, day[rows], drawn, a) - share[drawn].log()
             own = torch.arange(len(rows))
             hit = item[rows][:, None] == drawn[None, :]
             hit[own, own] = False
@@ -176,28 +177,28 @@ def plain_rate(files: dict[int, Sequences], shape: TowerShape, config: Config) -
     return seen / (time.perf_counter() - began)
 
 
-def momentum_scores(phi: Tensor, tick: Tensor, candidates: Tensor, a: Tensor) -> Tensor:
+def momentum_scores(phi: Tensor, day: Tensor, candidates: Tensor, a: Tensor) -> Tensor:
     """<a_u, phi(i, t)> for each row's time [n, candidates].
 
     Args:
-        phi: float32 [ticks, momentum, items]: items last, as each time's are gathered.
-        tick: int64 [n].
+        phi: float32 [days, momentum, items]: items last, as each time's are gathered.
+        day: int64 [n].
         candidates: int64 [candidates].
         a: float32 [n, momentum].
     """
-    order = tick.argsort(stable=True)
-    times, count = tick[order].unique_consecutive(return_counts=True)
+    order = day.argsort(stable=True)
+    times, count = day[order].unique_consecutive(return_counts=True)
     groups = a[order].split(count.tolist())
     parts = [group @ phi[time].index_select(1, candidates) for time, group in zip(times.tolist(), groups, strict=True)]
     return torch.cat(parts)[order.argsort()] if parts else a.new_zeros(0, len(candidates))
 
 
 def in_memory(data: Any, shape: TowerShape, horizon_days: float) -> tuple[Tensor, ...]:
-    """user, history, history_days, numeric, item, tick of all examples."""
+    """user, history, history_days, numeric, item, day of all examples."""
     parts = []
     for number, rows in data.rows.items():
         source = lane(data.files[number], rows, (1, number), horizon_days)
-        parts.append(lane_batch(source, slice(0, len(rows)), data.ticks, shape.history_length))
+        parts.append(lane_batch(source, slice(0, len(rows)), data.clock, shape.history_length))
     users = [part.users for part in parts]
     history = shape.id_rows("item", torch.from_numpy(np.concatenate([u.history for u in users])))
     return (
@@ -206,7 +207,7 @@ def in_memory(data: Any, shape: TowerShape, horizon_days: float) -> tuple[Tensor
         torch.from_numpy(np.concatenate([u.history_days for u in users])),
         torch.from_numpy(np.concatenate([u.numeric for u in users])),
         torch.from_numpy(np.concatenate([part.item for part in parts])),
-        torch.from_numpy(np.concatenate([part.tick for part in parts])),
+        torch.from_numpy(np.concatenate([part.day for part in parts])),
     )
 
 

@@ -18,6 +18,7 @@ from sparkrec.models.two_tower import PAD, Feature, ItemBatch, TowerShape, TwoTo
 from sparkrec.processes import begin_task
 from sparkrec.tables import ITEM_IDX, USER_IDX
 from sparkrec.training.two_tower_batches import DAY_S, SECONDS, UserArrays, code_columns, numeric_features
+from sparkrec.training.two_tower_clock import whole_days
 from sparkrec.training.two_tower_examples import counted_events, flat_codes, seconds
 from sparkrec.training.two_tower_step import user_batch
 
@@ -38,7 +39,8 @@ class Served:
         table: float32 [n_rows, dim].
         dense: The dense part.
         item_codes: int32 [n_items, widths], as trained on.
-        momentum: float32 [n_items, n_momentum], as of the night that the model was trained for.
+        momentum: float32 [n_items, n_momentum], as of the moment that the model was trained for.
+        as_of: Seconds since 1970 up to which it was trained; None where it is not said.
         model: The description in ``model.json``.
     """
 
@@ -55,6 +57,7 @@ class Served:
         self.dense.load_state_dict({k[len(prefix) :]: w for k, w in weights.items() if k.startswith(prefix)})
         self.item_codes: np.ndarray = weights["item_codes"].numpy()
         self.momentum: np.ndarray = weights["momentum"].numpy()
+        self.as_of: int | None = self.model.get("as_of")
 
 
 def shape_of(values: Mapping[str, Any]) -> TowerShape:
@@ -166,23 +169,36 @@ def item_vectors(
         model_path: The model's folder.
         item_codes: int32 [n_items, widths] of the night (``item_feature_matrix``); more items than the model was
             trained with are known by features and momentum alone. Default: as trained on.
-        momentum: float32 [n_items, n_momentum] as of the night (``item_momentum``). Default: as of the night that
+        momentum: float32 [n_items, n_momentum] as of the night (``item_momentum``). Default: as of the moment that
             the model was trained for.
     """
     import torch
 
     served = load_served(model_path)
-    codes = torch.from_numpy(served.item_codes if item_codes is None else item_codes)
+    codes = served.item_codes if item_codes is None else item_codes
     recent = served.momentum if momentum is None else momentum
     vectors = np.zeros((len(codes), served.shape.dim + served.shape.n_momentum), dtype=np.float32)
     with torch.no_grad():
-        for first in range(0, len(codes), _BLOCK):
-            part = codes[first : first + _BLOCK]
-            ids = torch.arange(first, first + len(part))
-            batch = ItemBatch(served.shape.id_rows("item", ids), served.shape.code_rows("item", part))
-            vectors[first : first + len(part), : served.shape.dim] = served.dense.items(served.table, batch).numpy()
+        for first, batch in _item_batches(served.shape, codes):
+            part = served.dense.items(served.table, batch).numpy()
+            vectors[first : first + len(part), : served.shape.dim] = part
     vectors[: len(recent), served.shape.dim :] = recent[: len(codes)]
     return vectors
+
+
+def known_items(model_path: str) -> np.ndarray:
+    """Bool [n_items]: the items that the model knows something of, by their own row or by that of a feature.
+
+    A row that no example has reached is stored as zeros. An item of such rows alone, as one below the support
+    thresholds, would score by nothing but what all items have in common, above each that a user turns away from.
+    """
+    served = load_served(model_path)
+    learnt = np.append((served.table != 0).any(1).numpy(), False)  # PAD, -1, is the last place
+    known = np.zeros(len(served.item_codes), dtype=np.bool_)
+    for first, batch in _item_batches(served.shape, served.item_codes):
+        rows = np.column_stack([batch.item.numpy(), batch.codes.numpy()])
+        known[first : first + len(rows)] = learnt[rows].any(1)
+    return known
 
 
 def item_momentum(
@@ -194,29 +210,43 @@ def item_momentum(
 ) -> np.ndarray:
     """float32 [n_items, windows + 1]: log counts of the events in the windows before ``as_of``, log age in days.
 
-    The same as the model's own momentum, for a later night than the one that it was trained for.
+    The same as the model's own momentum, for a later time than the one up to which it was trained. Items beyond
+    ``n_items`` are left out.
     """
     from pyspark.sql import functions as F
 
     now = seconds(as_of)
     rows = counted_events(interactions, event_weights, as_of)
     counts = [
-        F.count_if(F.col(SECONDS) >= now - round(days * DAY_S)).alias(f"count_{n}")
-        for n, days in enumerate(windows_days)
+        F.count_if(F.col(SECONDS) >= now - days * DAY_S).alias(f"count_{n}")
+        for n, days in enumerate(whole_days(windows_days))
     ]
-    found = rows.groupBy(ITEM_IDX).agg(*counts, F.min(SECONDS).alias("birth")).toPandas()  # the catalogue
+    found = (
+        rows.where(F.col(ITEM_IDX) < n_items).groupBy(ITEM_IDX).agg(*counts, F.min(SECONDS).alias("birth")).toPandas()
+    )  # the catalogue
     momentum = np.zeros((n_items, len(windows_days) + 1), dtype=np.float32)
     index = found[ITEM_IDX].to_numpy()
     for n in range(len(windows_days)):
         momentum[index, n] = np.log1p(found[f"count_{n}"].to_numpy())
-    ticks = -((found["birth"].to_numpy() - now) // DAY_S)  # days begun, as the clock of the training counts them
-    momentum[index, -1] = np.log1p(ticks)
+    days = -((found["birth"].to_numpy() - now) // DAY_S)  # days begun, as the clock of the training counts them
+    momentum[index, -1] = np.log1p(days)
     return momentum
 
 
 @lru_cache(maxsize=2)
 def _load(path: str, weights_sha256: str) -> Served:
     return Served(path)
+
+
+def _item_batches(shape: TowerShape, item_codes: np.ndarray) -> Iterator[tuple[int, ItemBatch]]:
+    """The items 0, 1, … in blocks, as rows of the table, each with the number of its first one."""
+    import torch
+
+    codes = torch.from_numpy(item_codes)
+    for first in range(0, len(codes), _BLOCK):
+        part = codes[first : first + _BLOCK]
+        ids = torch.arange(first, first + len(part))
+        yield first, ItemBatch(shape.id_rows("item", ids), shape.code_rows("item", part))
 
 
 def _recent(rows: DataFrame, length: int) -> DataFrame:

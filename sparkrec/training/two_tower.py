@@ -223,7 +223,7 @@ def train(comm: Comm, task: TowerTask) -> list[dict[str, Any]]:
             **begun,
             **scale,
         }
-        save_towers(task.model_path, towers, task.item_codes, data.ticks.phi[-1], described)
+        save_towers(task.model_path, towers, task.item_codes, data.clock.last(), described)
         remove_checkpoints(task.model_path)
     comm.barrier()
     return history

@@ -8,17 +8,19 @@ depends on the seed, the epoch and the file alone: what it contains does not dep
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkrec.errors import InvariantError
 from sparkrec.models.two_tower import N_NUMERIC, PAD, Feature
+
+if TYPE_CHECKING:
+    from sparkrec.training.two_tower_clock import Clock
 
 DAY_S = 86_400
 SECONDS, WEIGHT, LABEL = "ts_s", "weight", "label"  # columns of a snapshot of examples
-MAX_CLOCK_CELLS = 16_000_000  # (ticks, items) cells of the popularity clock; above it the ticks grow longer
 
 
 def code_columns(features: Sequence[Feature]) -> list[str]:
@@ -127,55 +129,6 @@ def numeric_features(n_events: np.ndarray, last_days: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Clock:
-    """Momentum of every item at every tick of time; the last tick is the moment that the model is trained for."""
-
-    phi: np.ndarray  # float32 [ticks + 1, n_items, windows + 1]: log counts in the windows before the tick, log age
-    origin: int  # seconds since 1970 of tick 0
-    tick_s: int
-
-    def tick(self, ts: np.ndarray) -> np.ndarray:
-        """Number of the last tick that is not after ``ts``; 0 before the first."""
-        return np.clip((ts - self.origin) // self.tick_s, 0, len(self.phi) - 1)
-
-
-def tick_days(n_days: float, n_items: int) -> int:
-    """Length of a tick in days: the shortest with which the clock stays within MAX_CLOCK_CELLS."""
-    return max(1, math.ceil(n_days * n_items / MAX_CLOCK_CELLS))
-
-
-def tick_counts(files: Mapping[int, Sequences], origin: int, tick_s: int, n_ticks: int, n_items: int) -> np.ndarray:
-    """int64 [n_ticks, n_items]: events of each item in each tick.
-
-    Raises:
-        InvariantError: An event lies outside of the ticks or names an item outside of the index.
-    """
-    counts = np.zeros(n_ticks * n_items, dtype=np.int64)
-    for seq in files.values():
-        tick = (seq.ts - origin) // tick_s
-        if len(seq) and (tick.min() < 0 or tick.max() >= n_ticks or seq.item.min() < 0 or seq.item.max() >= n_items):
-            raise InvariantError("an event of the snapshot lies outside of its time span or of the item index")
-        counts += np.bincount(tick * n_items + seq.item, minlength=n_ticks * n_items)
-    return counts.reshape(n_ticks, n_items)
-
-
-def clock(counts: np.ndarray, origin: int, tick_s: int, windows_days: tuple[float, ...]) -> Clock:
-    """The momentum features from the counts of each tick; those of tick t are from the ticks before t alone."""
-    n_ticks, n_items = counts.shape
-    total = np.zeros((n_ticks + 1, n_items), dtype=np.int64)
-    np.cumsum(counts, axis=0, out=total[1:])
-    phi = np.empty((n_ticks + 1, n_items, len(windows_days) + 1), dtype=np.float32)
-    ticks = np.arange(n_ticks + 1)
-    for k, days in enumerate(windows_days):
-        width = max(1, round(days * DAY_S / tick_s))
-        phi[:, :, k] = np.log1p(total - total[np.maximum(ticks - width, 0)])
-    birth = np.where(total[-1] > 0, np.argmax(total > 0, axis=0) - 1, n_ticks)
-    age = np.maximum(ticks[:, None] - birth[None, :], 0) * (tick_s / DAY_S)
-    phi[:, :, -1] = np.log1p(age)
-    return Clock(phi, origin, tick_s)
-
-
-@dataclass(frozen=True)
 class Plan:
     """How the examples of all files fall into the steps of an epoch."""
 
@@ -217,7 +170,7 @@ class Batch:
 
     users: UserArrays
     item: np.ndarray  # int64 [n]
-    tick: np.ndarray  # int64 [n]
+    day: np.ndarray  # int64 [n], of the look
     weight: np.ndarray  # float32 [n]
     label: np.ndarray  # float32 [n], of the second head; NaN where there is none
     keep: np.ndarray | None  # float32 [n, dim], dropout
@@ -244,13 +197,13 @@ def lane(seq: Sequences, rows: np.ndarray, seed: tuple[int, ...], horizon_days: 
     return Lane(seq, order, seq.ts[order] - lag)
 
 
-def lane_batch(source: Lane, part: slice, ticks: Clock, length: int) -> Batch:
+def lane_batch(source: Lane, part: slice, clock: Clock, length: int) -> Batch:
     """The examples of one lane in one step, without dropout."""
     rows, cutoff = source.rows[part], source.cutoff[part]
     return Batch(
         users=user_arrays(source.seq, rows, cutoff, length),
         item=source.seq.item[rows].astype(np.int64),
-        tick=ticks.tick(cutoff),
+        day=clock.day_of(cutoff),
         weight=source.seq.weight[rows],
         label=source.seq.label[rows],
         keep=None,
@@ -266,10 +219,10 @@ def dropout_mask(seed: tuple[int, ...], n: int, dim: int, rate: float) -> np.nda
 
 
 def join(parts: list[Batch]) -> Batch:
-    """One batch of several, its rows in order of their ticks: those of a tick have the items' momentum in common."""
+    """One batch of several, its rows in order of their days: those of a day have the items' momentum in common."""
     users = [p.users for p in parts]
     keeps = [p.keep for p in parts if p.keep is not None]
-    order = np.argsort(np.concatenate([p.tick for p in parts]), kind="stable")
+    order = np.argsort(np.concatenate([p.day for p in parts]), kind="stable")
 
     def joined(arrays: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(arrays)[order]
@@ -283,7 +236,7 @@ def join(parts: list[Batch]) -> Batch:
             numeric=joined([u.numeric for u in users]),
         ),
         item=joined([p.item for p in parts]),
-        tick=joined([p.tick for p in parts]),
+        day=joined([p.day for p in parts]),
         weight=joined([p.weight for p in parts]),
         label=joined([p.label for p in parts]),
         keep=joined(keeps) if keeps else None,

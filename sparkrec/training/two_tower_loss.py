@@ -22,9 +22,8 @@ class Terms:
     """What the loss of n examples over C candidates is made of, besides the towers' vectors."""
 
     temperature: float
-    phi: Tensor  # float32 [ticks, momentum, n_items], the items' momentum at each time
-    tick: Tensor  # int64 [n], each example's time; fast where equal ones stand together
-    candidates: Tensor  # int64 [C]
+    phi: Tensor  # float32 [times, momentum, C], the candidates' momentum at each time
+    runs: list[int]  # [times], examples of each time, one after another
     target: Tensor  # int64 [n], the column of each example's own item
     count: Tensor  # float32 [C], times drawn
     log_q: Tensor  # float32 [C]
@@ -33,10 +32,9 @@ class Terms:
 
     def momentum(self) -> Iterator[tuple[slice, Tensor]]:
         """Runs of examples of one time, and the candidates' momentum then: float32 [momentum, C]."""
-        times, lengths = self.tick.unique_consecutive(return_counts=True)
         end = 0
-        for time, length in zip(times.tolist(), lengths.tolist(), strict=True):
-            yield slice(end, end + length), self.phi[time].index_select(1, self.candidates)
+        for length, phi in zip(self.runs, self.phi, strict=True):
+            yield slice(end, end + length), phi
             end += length
 
 

@@ -32,21 +32,17 @@ from sparkrec.models.two_tower import (
 from sparkrec.training.comm import Comm, gather_rows
 from sparkrec.training.shared_memory import SharedMemory
 from sparkrec.training.two_tower_batches import (
-    DAY_S,
     Batch,
-    Clock,
     Lane,
     Plan,
     Sequences,
     UserArrays,
-    clock,
     dropout_mask,
     join,
     lane_batch,
     positives,
-    tick_counts,
-    tick_days,
 )
+from sparkrec.training.two_tower_clock import Clock, new_clock
 from sparkrec.training.two_tower_loss import Terms, known_items, summed_loss
 
 ADAGRAD_EPS = 1e-10
@@ -100,8 +96,7 @@ class Material:
     files: dict[int, Sequences]  # this rank's
     rows: dict[int, np.ndarray]  # the examples among them
     plan: Plan
-    ticks: Clock
-    phi: Tensor  # float32 [ticks + 1, windows + 1, n_items], the clock's momentum on the device
+    clock: Clock
     item_codes: Tensor  # int64 [n_items, widths], table rows
     share: Tensor  # float32 [n_items], each item's share of the examples
     trained_items: Tensor  # int64, items with a positive share, ascending
@@ -135,13 +130,7 @@ def prepare(
     device: str = "cpu",
 ) -> Material:
     """Counts over all ranks what the steps need to know: examples of each file, of each item, and the clock."""
-    first = min([int(s.ts.min()) for s in files.values() if len(s)], default=as_of - 1)
-    first = int(comm.allgather(torch.tensor([first], dtype=torch.int64)).min())
-    length = tick_days((as_of - first) / DAY_S, shape.n_items) * DAY_S
-    n_ticks = max(1, -(-(as_of - first) // length))
-    origin = as_of - n_ticks * length
-    counts = torch.from_numpy(tick_counts(files, origin, length, n_ticks, shape.n_items))
-    ticks = clock(comm.allreduce_sum(counts).numpy(), origin, length, shape.windows_days)
+    clock = new_clock(comm, files.values(), as_of, shape.n_items, shape.windows_days)
     rows = {number: positives(seq, repeats) for number, seq in files.items()}
     tally = torch.zeros(n_files + shape.n_items, dtype=torch.int64)
     for number, chosen in rows.items():
@@ -154,8 +143,7 @@ def prepare(
         files=files,
         rows=rows,
         plan=Plan.of(tally[:n_files].tolist(), config.batch_size),
-        ticks=ticks,
-        phi=torch.from_numpy(ticks.phi).transpose(1, 2).contiguous().to(device),
+        clock=clock.to(device),
         item_codes=shape.code_rows("item", torch.from_numpy(item_codes)).to(device),
         share=(of_items / of_items.sum().clamp(min=1)).float().to(device),
         trained_items=of_items.nonzero()[:, 0].to(device),
@@ -199,7 +187,7 @@ def local_batch(lanes: dict[int, Lane], data: Material, config: TwoTowerConfig, 
     """This rank's examples of a step: its files' slices."""
     parts = []
     for number, source in lanes.items():
-        part = lane_batch(source, data.plan.slice(number, step), data.ticks, config.history_length)
+        part = lane_batch(source, data.plan.slice(number, step), data.clock, config.history_length)
         seed = (config.seed, USER_DROPOUT, epoch, step, number)
         keep = dropout_mask(seed, len(part.item), config.dim, config.dropout)
         weight = part.weight if data.debias is None else part.weight * data.debias[part.item]
@@ -246,8 +234,10 @@ def train_step(
     z_items = gather_rows(towers.dense.items(block, _in_block_items(shard, touched)), comm)[: len(candidates)]
     target = torch.searchsorted(candidates, item)
     hidden = None if data.repeats else known_items(users.history, towers.shape, candidates, target)
-    tick, weight = torch.from_numpy(batch.tick).to(device), torch.from_numpy(batch.weight).to(device)
-    terms = Terms(config.temperature, data.phi, tick, candidates, target, count, log_q, hidden, weight)
+    weight = torch.from_numpy(batch.weight).to(device)
+    days, runs = np.unique(batch.day, return_counts=True)  # in their order
+    phi = data.clock.momentum(torch.from_numpy(days).to(device), candidates)
+    terms = Terms(config.temperature, phi, runs.tolist(), target, count, log_q, hidden, weight)
     loss = summed_loss(z, z_items, a, terms)
     second, labelled = _second(towers, data, batch, z, z_items[target], weight)
     (loss + config.second_weight * second).backward()

@@ -12,12 +12,15 @@ from sparkrec.models.two_tower import Feature
 from sparkrec.retrieval.towers import (
     item_momentum,
     item_vectors,
+    known_items,
     load_served,
     user_states,
     user_vectors,
 )
+from sparkrec.training.comm import SingleProcess
 from sparkrec.training.two_tower import save_towers, tower_shape
-from sparkrec.training.two_tower_batches import DAY_S, clock, last_arrays, sequences, tick_counts
+from sparkrec.training.two_tower_batches import DAY_S, last_arrays, sequences
+from sparkrec.training.two_tower_clock import new_clock
 from sparkrec.training.two_tower_step import new_towers, user_batch
 
 USER_FEATURES, ITEM_FEATURES = (Feature("town", 3, 2),), (Feature("genre", 4, 1),)
@@ -61,7 +64,7 @@ def model(tmp_path):
     towers.table_squares.fill_(1.0)
     codes = np.array([[n % 5] for n in range(N_ITEMS)], np.int32)
     path = f"{tmp_path}/model"
-    save_towers(path, towers, codes, ticks().phi[-1], {"model": "two_tower"})
+    save_towers(path, towers, codes, clock().last(), {"model": "two_tower"})
     return path, towers
 
 
@@ -71,9 +74,8 @@ def training_side():
     return sequences(user, item, ts, np.ones(len(user)), np.array([codes.get(u, [0, 0]) for u in user]))
 
 
-def ticks():
-    counts = tick_counts({0: training_side()}, 0, DAY_S, 5, N_ITEMS)
-    return clock(counts, 0, DAY_S, (1.0, 3.0))
+def clock():
+    return new_clock(SingleProcess(), [training_side()], 5 * DAY_S, N_ITEMS, (1.0, 3.0))
 
 
 def states(interactions, town):
@@ -108,9 +110,9 @@ def test_item_vectors_have_momentum_and_new_items_are_known_by_features(model):
     path, _ = model
     vectors = item_vectors(path)
     assert vectors.shape == (N_ITEMS, 8 + 3)
-    np.testing.assert_allclose(vectors[:, 8:], ticks().phi[-1])
+    np.testing.assert_allclose(vectors[:, 8:], clock().last())
     codes = np.array([[n % 5] for n in range(N_ITEMS)] + [[1], [2], [1]], np.int32)
-    momentum = np.vstack([ticks().phi[-1], np.zeros((3, 3), np.float32)])
+    momentum = np.vstack([clock().last(), np.zeros((3, 3), np.float32)])
     longer = item_vectors(path, codes, momentum)
     np.testing.assert_allclose(longer[:N_ITEMS], vectors, rtol=1e-5)
     assert not np.allclose(longer[N_ITEMS], longer[N_ITEMS + 1])
@@ -118,9 +120,32 @@ def test_item_vectors_have_momentum_and_new_items_are_known_by_features(model):
     np.testing.assert_allclose(np.linalg.norm(vectors[:, :8], axis=1), 1.0, rtol=1e-3)
 
 
-def test_item_momentum_of_a_night_is_the_clocks(interactions):
-    found = item_momentum(interactions, [1.0, 3.0], N_ITEMS, {"buy": 1.0}, AS_OF)
-    np.testing.assert_allclose(found, ticks().phi[-1], rtol=1e-6)
+def test_items_of_which_nothing_was_learnt_are_not_known(tmp_path):
+    """Of the items 2 to 5 no example had any; 3 has a genre that others taught, 4 one that nobody did."""
+    shape = tower_shape(CONFIG, N_USERS, N_ITEMS, USER_FEATURES, ITEM_FEATURES)
+    towers = new_towers(shape, 5)
+    learnt = towers.table_squares
+    learnt[shape.id_rows("user", torch.arange(N_USERS))] = 1.0
+    learnt[shape.id_rows("item", torch.tensor([0, 1, 6]))] = 1.0
+    learnt[shape.code_rows("item", torch.tensor([[1], [2]]))[:, 0]] = 1.0
+    codes = np.array([[0], [1], [0], [2], [4], [9], [1]], np.int32)  # 0 and 9 are no genre
+    path = str(tmp_path)
+    save_towers(path, towers, codes, clock().last(), {})
+    assert known_items(path).tolist() == [True, True, False, True, False, False, True]
+    none = tower_shape(CONFIG, N_USERS, N_ITEMS, (), ())
+    towers = new_towers(none, 5)
+    towers.table_squares[none.id_rows("item", torch.tensor([4]))] = 1.0
+    save_towers(path, towers, np.zeros((N_ITEMS, 0), np.int32), clock().last(), {})
+    assert np.flatnonzero(known_items(path)).tolist() == [4]
+
+
+@pytest.mark.parametrize("windows", [(1.0, 3.0), (0.4, 2.6)])
+def test_item_momentum_of_a_night_is_the_clocks(interactions, windows):
+    expected = new_clock(SingleProcess(), [training_side()], 5 * DAY_S, N_ITEMS, windows).last()
+    found = item_momentum(interactions, windows, N_ITEMS, {"buy": 1.0}, AS_OF)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    fewer = item_momentum(interactions, windows, 3, {"buy": 1.0}, AS_OF)
+    np.testing.assert_array_equal(fewer, found[:3])
 
 
 def test_a_model_is_loaded_once_until_it_changes(model):
@@ -128,6 +153,6 @@ def test_a_model_is_loaded_once_until_it_changes(model):
     first = load_served(path)
     assert load_served(path) is first
     towers.table.mul_(2.0)
-    save_towers(path, towers, np.zeros((N_ITEMS, 1), np.int32), ticks().phi[-1], {})
+    save_towers(path, towers, np.zeros((N_ITEMS, 1), np.int32), clock().last(), {})
     assert load_served(path) is not first
     torch.testing.assert_close(load_served(path).table, towers.table)

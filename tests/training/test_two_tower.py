@@ -64,9 +64,10 @@ def _plain_loss(towers, table, shape, data, batch, config, keep):
     z, a = towers.dense.users(table, users)
     _, place = item.unique(return_inverse=True)
     rows = ItemBatch(shape.id_rows("item", item), data.item_codes[item], keep[place])
-    phi = torch.from_numpy(data.ticks.phi[batch.tick][:, batch.item])
+    every = data.clock.momentum(torch.arange(data.clock.n_days + 1), torch.arange(shape.n_items))
+    phi = every[batch.day][:, :, batch.item]
     z_items = towers.dense.items(table, rows)
-    scores = z @ z_items.T / config.temperature + torch.einsum("nck,nk->nc", phi, a)
+    scores = z @ z_items.T / config.temperature + torch.einsum("nkc,nk->nc", phi, a)
     n_examples = sum(data.plan.examples)
     share = torch.tensor([sum((data.files[f].item[r] == i).sum() for f, r in data.rows.items()) for i in batch.item])
     corrected = scores - (share / n_examples * len(item)).log()
@@ -146,7 +147,7 @@ def _recall(towers, shape, data, user, item, rows=None):
         items = towers.dense.items(
             towers.served_table(), ItemBatch(shape.id_rows("item", torch.arange(n_items)), data.item_codes)
         )
-        items = torch.cat([items, torch.from_numpy(data.ticks.phi[-1])], 1)
+        items = torch.cat([items, torch.from_numpy(data.clock.last())], 1)
         hits = []
         for seq in data.files.values():
             arrays = last_arrays(seq, AS_OF, CONFIG.history_length)
@@ -195,7 +196,7 @@ def test_momentum_is_learnt_when_only_time_tells():
         torch.tensor([PAD]), torch.full((1, 4), PAD), torch.zeros(1, 4), torch.full((1, 1), PAD), torch.zeros(1, 3)
     )
     _, a = towers.dense.users(towers.served_table(), unseen)
-    assert (a @ torch.from_numpy(data.ticks.phi[-1]).T).argmax().item() == item.max()
+    assert (a @ torch.from_numpy(data.clock.last()).T).argmax().item() == item.max()
     assert stats["examples"] == 600
 
 

@@ -1,24 +1,19 @@
-"""Sequences, the clock and the plan of the two-tower batches, by hand and against plain loops."""
+"""Sequences and the plan of the two-tower batches, by hand and against plain loops."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkrec.errors import InvariantError
 from sparkrec.models.two_tower import PAD
 from sparkrec.training.two_tower_batches import (
     DAY_S,
     Plan,
-    clock,
     dropout_mask,
     lane,
-    lane_batch,
     last_arrays,
     positives,
     sequences,
-    tick_counts,
-    tick_days,
     user_arrays,
 )
 
@@ -88,37 +83,6 @@ def test_histories_equal_a_plain_loop(events, lag, length):
         seen.add((user, item))
 
 
-def test_clock_by_hand_counts_only_what_came_before():
-    day = DAY_S
-    seq = make([(0, 0, 10), (0, 1, day + 5), (1, 0, 2 * day + 1), (1, 0, 3 * day - 1)])
-    counts = tick_counts({0: seq}, 0, day, 3, 3)
-    assert counts.tolist() == [[1, 0, 0], [0, 1, 0], [2, 0, 0]]
-    found = clock(counts, 0, day, (1.0, 2.0))
-    expected_counts = [  # tick → item → (one day, two days)
-        [[0, 0], [0, 0], [0, 0]],
-        [[1, 1], [0, 0], [0, 0]],
-        [[0, 1], [1, 1], [0, 0]],
-        [[2, 2], [0, 1], [0, 0]],
-    ]
-    np.testing.assert_allclose(found.phi[:, :, :2], np.log1p(expected_counts), rtol=1e-6)
-    age = [[0, 0, 0], [1, 0, 0], [2, 1, 0], [3, 2, 0]]
-    np.testing.assert_allclose(found.phi[:, :, 2], np.log1p(age), rtol=1e-6)
-    assert found.tick(np.array([-5, 0, day - 1, day, 9 * day])).tolist() == [0, 0, 0, 1, 3]
-
-
-def test_clock_refuses_events_outside_of_its_time_or_index():
-    seq = make(EVENTS)
-    with pytest.raises(InvariantError):
-        tick_counts({0: seq}, 0, 100, 4, 7)
-    with pytest.raises(InvariantError):
-        tick_counts({0: seq}, 0, 100, 5, 6)
-
-
-def test_ticks_grow_with_the_catalogue():
-    assert tick_days(300, 4000) == 1
-    assert tick_days(1000, 1_000_000) == 63
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(1, 40))
 def test_the_slices_of_all_steps_are_the_whole(counts, batch_size):
@@ -145,14 +109,6 @@ def test_a_lane_is_a_permutation_within_the_horizon_that_its_seed_decides():
     assert 0 < lag.max() <= 0.01 * DAY_S
     exact = lane(seq, rows, (1,), 0.0)
     assert (exact.cutoff == seq.ts[exact.rows]).all()
-
-
-def test_batch_has_the_time_of_its_look():
-    seq = make([(0, 0, 10), (0, 1, DAY_S + 5), (0, 2, 2 * DAY_S + 7)])
-    found = clock(tick_counts({0: seq}, 0, DAY_S, 3, 3), 0, DAY_S, (1.0,))
-    source = lane(seq, np.arange(3), (0,), 0.0)
-    batch = lane_batch(source, slice(0, 3), found, 2)
-    assert dict(zip(batch.item.tolist(), batch.tick.tolist(), strict=True)) == {0: 0, 1: 1, 2: 2}
 
 
 def test_dropout_keeps_the_mean():

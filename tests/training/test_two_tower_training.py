@@ -62,7 +62,7 @@ def test_a_warm_start_takes_over_what_was_learnt_of_users_items_and_codes(tmp_pa
     earlier = new_towers(shape, 1)
     train_epoch(SingleProcess(), earlier, data, CONFIG, 0)
     earlier.table_squares[shape.segments["item"][0] + 3] = 0.0  # an item that was never learnt
-    save_towers(str(tmp_path), earlier, item_codes(10), data.ticks.phi[-1], {})
+    save_towers(str(tmp_path), earlier, item_codes(10), data.clock.last(), {})
     # Two more users, three more items, a code more: every segment begins elsewhere.
     more = tower_shape(CONFIG, 18, 13, (Feature("group", 3, 1),), (*ITEM_FEATURES, Feature("brand", 4, 1)))
     towers, fresh = new_towers(more, 2), new_towers(more, 2)
