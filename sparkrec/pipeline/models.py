@@ -58,15 +58,21 @@ def read_card(warehouse: Warehouse, model: str, run_date: date) -> ModelCard:
     """Reads the card of a night's model.
 
     Raises:
-        UserError: The model has not been trained.
+        UserError: The model has not been trained, or its card is not of this version of the package.
     """
     path = f"{warehouse.model_path(model, run_date)}/{CARD}"
     if not files.exists(path):
         raise UserError(f"model {model} of {run_date} has not been trained", where=path, fix=f"run train_{model} first")
     values = files.read_json(path)
-    values["cutoff"] = datetime.fromisoformat(values["cutoff"])
-    values["parts"] = tuple(values["parts"])
-    return ModelCard(**values)
+    try:
+        cutoff, parts = datetime.fromisoformat(values["cutoff"]), tuple(values["parts"])
+        return ModelCard(**{**values, "cutoff": cutoff, "parts": parts})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the card of model {model} of {run_date} is damaged, or of another version of sparkrec",
+            where=path,
+            fix=f"run the version that wrote it, or train again: --from train_{model} --force; {error}",
+        ) from error
 
 
 def published_version(warehouse: Warehouse, model: str, run_date: date) -> str:
