@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,20 @@ import pytest
 from sparkrec.config import SparkConfig
 from tests.quick import QUICK
 
-SHARED = ("night", "products")  # nights that are run once for all tests that look at them
+SHARED = ("later", "products")  # warehouses that stand on the shared night, made once for all files that look at them
 
 
 @pytest.hookimpl(wrapper=True)  # wrappers come first: xdist looks for the groups in a hook of its own
 def pytest_collection_modifyitems(items):
-    """With several test processes (-n) the tests of a file stay in one, and so do the files that share a night.
+    """With several test processes (-n) the tests of a file stay in one, and so do the files that share a warehouse.
 
-    Groups with slow tests come first, so that no process has a long one left when the others are done.
+    The shared night itself binds no files together: half of the suite stands on it, so each process makes its own.
+    Groups that take long come first, so that no process has a long one left when the others are done.
     """
     shared = {item.path: name for name in SHARED for item in items if name in item.fixturenames}
     group = {item.path: shared.get(item.path, str(item.path)) for item in items}
     slow = {group[item.path] for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: group[item.path] not in slow)
+    items.sort(key=lambda item: (group[item.path] not in SHARED, group[item.path] not in slow))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group[item.path]))
     return (yield)
@@ -91,15 +93,15 @@ def night(spark, tmp_path_factory):
     from tests.nights import make_place
 
     place = make_place(tmp_path_factory.mktemp("night"))
-    assert place.run(spark, place.last) == 0
+    assert place.run(spark, place.last, "report.nightly=true") == 0
     return place
 
 
 @pytest.fixture(scope="session")
-def products(spark, tmp_path_factory):
-    """A whole night of the other models on invoices, as a ``tests.nights.Place``. Tests must not change it."""
-    from tests.nights import PRODUCTS, make_place
+def products(spark, night, tmp_path_factory):
+    """The same night with the other models, as a ``tests.nights.Place``. Tests must not change it."""
+    from tests.nights import PRODUCTS
 
-    place = make_place(tmp_path_factory.mktemp("products"), more=PRODUCTS)
+    place = replace(night.copied_to(tmp_path_factory.mktemp("products") / "warehouse"), more=PRODUCTS)
     assert place.run(spark, place.last) == 0
     return place

@@ -1,6 +1,7 @@
 """Small logs and the nights that tests run on them."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -11,7 +12,7 @@ import pytest
 
 from sparkrec.config import load_config
 from sparkrec.makelog import LogOptions, make_log
-from sparkrec.pipeline.nightly import run_nightly
+from sparkrec.pipeline.nightly import Choice, run_nightly
 
 SMALL = [
     "als.rank=8",
@@ -57,6 +58,17 @@ PRODUCTS = (  # a night of all models but those of most tests
     "topk.similar_items=true",
     "topk.similar_users=true",
 )
+
+GATED = (  # a night of ALS with a gate that lets pass what an hour's data teach
+    "models=[als]",
+    "gate.enabled=true",
+    "gate.k=10",
+    "gate.below_popularity=1.0",
+    "gate.below_last=1.0",
+    "gate.min_users_share=0.5",
+)
+WARM = ("models=[gru,two_tower]", "gru.warm_start=true", "two_tower.warm_start=true")
+TRAIN_WARM = ("train_gru", "train_two_tower", "topk")  # a model is published by topk
 
 DATA_TABLES = {  # what any two attempts at a night give alike, but for these columns
     "events": [],
@@ -109,8 +121,10 @@ class Place:
         shutil.copytree(self.warehouse, warehouse)
         return self.at(warehouse)
 
-    def run(self, spark, night: date, *more: str) -> int:
-        return run_nightly(load_config(None, self.settings(*more)), night.isoformat(), spark=spark)
+    def run(self, spark, night: date, *more: str, only: tuple[str, ...] = (), force: bool = False) -> int:
+        """A whole night, or some of its stages; the exit code."""
+        config = load_config(None, self.settings(*more))
+        return run_nightly(config, night.isoformat(), Choice(only, force=force), spark=spark)
 
     def table(self, name: str) -> pl.DataFrame:
         return pl.read_delta(str(self.warehouse / name))
@@ -128,6 +142,26 @@ def make_place(
     first = date(2024, 1, 1)
     make_log(LogOptions(fmt, events, users=120, items=60, days=days, start=first), folder / "made")
     return Place(folder / "made" / "log", folder / "warehouse", fmt, first, days, more)
+
+
+def goes_on(place: Place, folder: Path, days: int) -> Place:
+    """The same invoices in another folder, and those of more days: of the same users and items, numbered anew."""
+    start = place.last + timedelta(days=1)
+    make_log(LogOptions("invoices", 330 * days, users=120, items=60, days=days, start=start), folder / "made")
+    shutil.copytree(place.log, folder / "log")
+    for file in (folder / "made" / "log").glob("*.csv"):
+        numbered = re.sub(r"^(C?)5", r"\g<1>6", file.read_text(), flags=re.MULTILINE)
+        (folder / "log" / file.name).write_text(numbered)
+    return replace(place, log=folder / "log")
+
+
+def most_listed(place: Place) -> tuple[str, str]:
+    """Title and id of the item that ALS lists for most users, by its title; no other item has it."""
+    titles = place.table("items").select("id", "title")
+    shown = place.table("topk_als").filter(pl.col("source") == "model").join(titles, left_on="item_id", right_on="id")
+    title = shown["title"].value_counts(sort=True)["title"][0]
+    (item,) = titles.filter(pl.col("title") == title)["id"]
+    return title, item
 
 
 def assert_same_night(ours: Place, theirs: Place, models: tuple[str, ...] = ("als", "gru", "two_tower")) -> None:

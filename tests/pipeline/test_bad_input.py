@@ -5,34 +5,22 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from sparkrec.config import load_config
 from sparkrec.errors import UserError
-from sparkrec.pipeline.nightly import Choice, run_nightly
-from tests.nights import make_place
+from sparkrec.pipeline.nightly import run_nightly
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def base(spark, tmp_path_factory):
-    """A warehouse after a night up to preparation."""
-    place = make_place(tmp_path_factory.mktemp("base"), days=6, events=600)
-    yesterday = place.last - timedelta(days=1)
-    prepared = Choice(only=("ingest", "index", "prepare"))
-    run_nightly(load_config(None, place.settings()), yesterday.isoformat(), prepared, spark=spark)
-    return place
-
-
 @pytest.fixture
-def place(base, tmp_path):
-    """A copy of it that a test may spoil."""
-    shutil.copytree(base.log, tmp_path / "log")
-    return replace(base.copied_to(tmp_path / "warehouse"), log=tmp_path / "log")
+def place(going_on, tmp_path):
+    """A copy of the shared night and of its log, which a test may spoil; its last night is the one to come."""
+    shutil.copytree(going_on.log, tmp_path / "log")
+    return replace(going_on.copied_to(tmp_path / "warehouse"), log=tmp_path / "log", days=going_on.days + 1)
 
 
 def last_file(place) -> Path:
@@ -76,6 +64,8 @@ SPOILED = {
         ("models=[meta_prod2vec]", "meta_prod2vec.side=[colour]"),
         "meta_prod2vec.side",
     ),
+    "an unknown attribute": (lambda p: None, ("topk.exclude=['colour=red']",), "no such attribute of items"),
+    "no ratings": (lambda p: None, ("two_tower.second_head=rating",), "the log has no ratings to learn"),
     "too few task slots": (lambda p: None, ("train.ranks=16", "train.snapshot_files=16"), "train.ranks=16"),
     "no warehouse": (lambda p: None, ("warehouse.path=",), "warehouse.path"),
     "a hold-out that ends the log": (lambda p: None, ("evaluation.cutoff=2031-01-01",), "evaluation.cutoff"),

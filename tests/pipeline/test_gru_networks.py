@@ -6,7 +6,6 @@ import polars as pl
 import pytest
 
 from sparkrec.errors import UserError
-from tests.nights import make_place
 
 pytestmark = pytest.mark.slow
 
@@ -17,13 +16,9 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return make_place(tmp_path_factory.mktemp("networks"))
-
-
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_night_publishes_lists_of_each_network(spark, place, name):
+def test_a_night_publishes_lists_of_each_network(spark, night, tmp_path, name):
+    place = night.copied_to(tmp_path / "warehouse")
     settings = ["models=[gru]", "evaluation.refit=false", *NETWORKS[name]]
     assert place.run(spark, place.last, *settings) == 0
     lists = place.table("topk_gru")
@@ -38,6 +33,7 @@ def test_a_night_publishes_lists_of_each_network(spark, place, name):
     assert set(described["vectors"]) == ({"text_word2vec"} if name == "parallel" else set())
 
 
-def test_vectors_that_were_not_made_are_said(spark, place):
+def test_vectors_that_were_not_made_are_said(spark, night, tmp_path):
+    place = night.copied_to(tmp_path / "warehouse")
     with pytest.raises(UserError, match="no item vectors of this name"):
         place.run(spark, place.last, "models=[gru]", "gru.network=parallel", "gru.features=[text_tfidf]")

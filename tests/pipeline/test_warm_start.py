@@ -8,14 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from sparkrec import store
-from sparkrec.config import load_config
 from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult
 from sparkrec.pipeline.models import FULL, HOLDOUT, read_card
-from sparkrec.pipeline.nightly import Choice, run_nightly
 from sparkrec.pipeline.warm_start import Earlier, begin_with, beginning, earlier_models
 from sparkrec.store import Warehouse
 from sparkrec.tables import ITEM_INDEX
-from tests.nights import make_place
+from tests.nights import TRAIN_WARM, WARM
 from tests.published import a_night, publish, small_gru, train
 
 CONFIG = small_gru()
@@ -139,51 +137,46 @@ def test_only_the_models_that_training_begins_with_decide_whether_it_runs_again(
 
 
 @pytest.mark.slow
-def test_nights_that_begin_with_the_night_before(spark, tmp_path):
-    place = make_place(tmp_path)
-    first, second = place.last - timedelta(days=4), place.last
-    warm = [f"{model}.warm_start=true" for model in MODELS]
-    config = load_config(None, place.settings(f"models=[{','.join(MODELS)}]", *warm))
-    training = [f"train_{model}" for model in MODELS]
-    stages = Choice(only=("ingest", "index", "prepare", *training, "topk"))  # a model is published by topk
-    for night in (first, second):
-        assert run_nightly(config, night.isoformat(), stages, spark=spark) == 0
+def test_nights_that_begin_with_the_night_before(spark, later, tmp_path):
+    place = later.place.copied_to(tmp_path / "warehouse")
     warehouse = Warehouse(str(place.warehouse))
     for model in MODELS:
-        cards = [read_card(warehouse, model, night) for night in (first, second)]
+        cards = [read_card(warehouse, model, night) for night in (later.first, later.second)]
         assert not [key for key in cards[0].inputs if key.startswith("models/")]
         version = cards[0].model_version
         assert {k: v for k, v in cards[1].inputs.items() if k.startswith("models/")} == {
             f"models/{model}/full": version,
-            f"models/{model}/holdout": version,  # the cutoff is three days back, the first night four
+            f"models/{model}/holdout": version,  # the cutoff is three days back, and so is the first night
         }
         folder = place.warehouse / "models" / model
         told = {
             (night, part): json.loads((folder / str(night) / part / "model.json").read_text())
-            for night in (first, second)
+            for night in (later.first, later.second)
             for part in (FULL, HOLDOUT)
         }
-        assert told[second, FULL]["warm_start"] == told[first, FULL]["weights_sha256"]
-        assert told[second, HOLDOUT]["warm_start"] == told[first, FULL]["weights_sha256"]
-        assert told[second, FULL]["history"][0]["loss"] < told[first, FULL]["history"][0]["loss"]
+        assert told[later.second, FULL]["warm_start"] == told[later.first, FULL]["weights_sha256"]
+        assert told[later.second, HOLDOUT]["warm_start"] == told[later.first, FULL]["weights_sha256"]
+        assert told[later.second, FULL]["history"][0]["loss"] < told[later.first, FULL]["history"][0]["loss"]
         assert [card.warm_nights for card in cards] == [0, 1]
     before = place.versions()
-    run_nightly(config, second.isoformat(), stages, spark=spark)
-    runs = place.table("runs").sort("ended_at").tail(6)
-    assert runs["status"].unique().to_list() == ["skipped"]
+    place.run(spark, later.second, *WARM, only=TRAIN_WARM)
+    assert last_runs(place, 3)["status"].unique().to_list() == ["skipped"]
     assert {k: v for k, v in place.versions().items() if k != "runs"} == {
         k: v for k, v in before.items() if k != "runs"
     }
 
     every = [f"{model}.full_retrain_nights=1" for model in MODELS]
-    config = load_config(None, place.settings(f"models=[{','.join(MODELS)}]", *warm, *every))
     for status in ("done", "skipped"):
-        run_nightly(config, second.isoformat(), Choice(only=tuple(training)), spark=spark)
-        runs = place.table("runs").sort("ended_at").tail(2)
+        place.run(spark, later.second, *WARM, *every, "evaluation.refit=false", only=TRAIN_WARM[:2])
+        runs = last_runs(place, 2)
         assert runs["status"].to_list() == [status, status]
         if status == "done":
             assert all("trained from scratch: every 1 nights" in message for message in runs["message"])
     for model in MODELS:
-        card = read_card(warehouse, model, second)
+        card = read_card(warehouse, model, later.second)
         assert (card.warm_nights, card.full_retrain) == (0, "every 1 nights")
         assert not [key for key in card.inputs if key.startswith("models/")]
+
+
+def last_runs(place, n):
+    return place.table("runs").sort("ended_at").tail(n)
