@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,11 @@ def uri(path: str) -> str:
 def join(folder: str, *names: str) -> str:
     """``folder/name/…`` for URIs and plain paths alike."""
     return "/".join([folder.rstrip("/"), *names])
+
+
+def literal_path(path: str) -> str:
+    """The path with glob characters escaped, so that Spark takes it as it is."""
+    return re.sub(r"([\\*?\[\]{}])", r"\\\1", path)
 
 
 def exists(path: str) -> bool:

@@ -130,11 +130,6 @@ def normal_uri(uri: str) -> str:
     return re.sub(r"^file:/+", "file:/", uri)
 
 
-def literal_path(path: str) -> str:
-    """The path with glob characters escaped, so that Spark takes it as it is."""
-    return re.sub(r"([\\*?\[\]{}])", r"\\\1", path)
-
-
 def java_message(error: Exception) -> str:
     """The one line of a Java exception that a person can use."""
     text = str(getattr(error, "java_exception", None) or error)

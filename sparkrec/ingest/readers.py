@@ -21,8 +21,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from sparkrec.errors import UserError
+from sparkrec.files import literal_path
 from sparkrec.formats import Reader
-from sparkrec.ingest.hadoop import FileStatus, FileSystem, java_message, literal_path, normal_uri
+from sparkrec.ingest.hadoop import FileStatus, FileSystem, java_message, normal_uri
 
 RAW, FAULT, URI = "_raw", "_fault", "_uri"
 NOT_UTF8, MALFORMED_JSON, FIELD_COUNT = "not UTF-8", "malformed JSON", "wrong number of fields"

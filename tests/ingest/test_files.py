@@ -3,9 +3,10 @@ from datetime import date, datetime
 import pytest
 
 from sparkrec.errors import UserError
+from sparkrec.files import literal_path
 from sparkrec.formats import Reader, load_format
 from sparkrec.ingest.files import KnownFile, file_date, reader_for, select_files
-from sparkrec.ingest.hadoop import FileStatus, literal_path, normal_uri
+from sparkrec.ingest.hadoop import FileStatus, normal_uri
 
 T1, T2 = datetime(2011, 1, 1), datetime(2011, 1, 2)
 CSV = Reader("csv")
