@@ -171,7 +171,9 @@ def overwrite(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
 
     A table of an earlier version of the package gets the columns that have been added since.
     """
-    if create(df.sparkSession, warehouse, table):  # nothing to look for and to take out
+    with named_jobs(df.sparkSession, f"write {table.name}"):
+        made = create(df.sparkSession, warehouse, table)
+    if made:  # nothing to look for and to take out
         return append(df, warehouse, table)
     return _write(df, warehouse, table, "overwrite", {"overwriteSchema" if table.open else "mergeSchema": "true"})
 
