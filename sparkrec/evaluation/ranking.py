@@ -23,6 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError
@@ -72,14 +73,9 @@ def ranking_metrics(
     Raises:
         InvariantError: There is no truth, or a list holds an item twice.
     """
-    import pyspark.sql.functions as F
-
-    parts = [one.lists.select(F.lit(name).alias(_MODEL), key, ITEM_IDX, RANK) for name, one in models.items()]
-    judged = reduce(lambda some, more: some.unionByName(more), parts).where(F.col(RANK) <= max(ks))
-    judged = judged.join(truth.select(key).distinct(), key, "left_semi").persist()
+    judged = _judged(models, truth, max(ks), key).persist()
     try:
-        found = _accuracy(_per_key(judged, truth, key, list(models)), ks)
-        shown = _times_shown(judged, ks)
+        found, shown = _accuracy(judged, ks), _times_shown(judged, ks)
     finally:
         judged.unpersist()
     values: dict[str, dict[str, list[MetricValue]]] = {}
@@ -125,43 +121,68 @@ def list_spread(times_shown: Mapping[int, int], n_items: int) -> tuple[float, fl
     return covered / n_items if n_items else 0.0, weighted / (n_items * total) if total else 0.0
 
 
+def _judged(models: Mapping[str, Lists], truth: DataFrame, longest: int, key: str) -> DataFrame:
+    """A row for each key with truth and each model.
+
+    Returns:
+        ``(model, key, wanted array<struct<item_idx, segments>>, places array<struct<rank, item_idx>>)``: the truth, and
+        the list in order of rank, null where the model has none.
+    """
+    import pyspark.sql.functions as F
+
+    place = F.struct(RANK, ITEM_IDX).alias("place")
+    parts = [one.lists.select(F.lit(name).alias(_MODEL), key, place) for name, one in models.items()]
+    listed = reduce(lambda some, more: some.unionByName(more), parts).where(F.col("place")[RANK] <= longest)
+    lists = listed.groupBy(_MODEL, key).agg(F.sort_array(F.collect_list("place")).alias("places"))
+    segments = F.col(SEGMENTS) if SEGMENTS in truth.columns else F.array().cast("array<string>")
+    wanted = F.collect_list(F.struct(ITEM_IDX, segments.alias(SEGMENTS))).alias("wanted")
+    each = truth.groupBy(key).agg(wanted).withColumn(_MODEL, F.explode(F.array(*[F.lit(name) for name in models])))
+    return each.join(lists, [_MODEL, key], "left")
+
+
 def _times_shown(judged: DataFrame, ks: Sequence[int]) -> dict[tuple[str, int], dict[int, int]]:
     """(model, k) → x → how many items are in x of the lists cut at k."""
     import pyspark.sql.functions as F
 
+    places = judged.select(_MODEL, F.inline("places"))
     cuts = F.explode(F.filter(F.array(*[F.lit(k) for k in ks]), lambda k: k >= F.col(RANK)))
-    items = judged.select(_MODEL, ITEM_IDX, cuts.alias("k")).groupBy(_MODEL, "k", ITEM_IDX).agg(F.count("*").alias("x"))
+    items = places.select(_MODEL, ITEM_IDX, cuts.alias("k")).groupBy(_MODEL, "k", ITEM_IDX).agg(F.count("*").alias("x"))
     found: dict[tuple[str, int], dict[int, int]] = {}
     for row in items.groupBy(_MODEL, "k", "x").agg(F.count("*").alias("n")).collect():
         found.setdefault((row[_MODEL], row["k"]), {})[row["x"]] = row["n"]
     return found
 
 
-def _per_key(judged: DataFrame, truth: DataFrame, key: str, models: Sequence[str]) -> DataFrame:
+def _by_segment(judged: DataFrame) -> DataFrame:
     """``(model, segment, n_truth, ranks: sorted ranks of hits, listed, doubled)`` for each model, key and segment."""
     import pyspark.sql.functions as F
 
-    whole = F.array(F.lit(ALL))
-    segments = F.concat(whole, F.col(SEGMENTS)) if SEGMENTS in truth.columns else whole
-    wanted = truth.select(key, ITEM_IDX, F.explode(segments).alias("segment"))
-    taken = judged.join(wanted, [key, ITEM_IDX], "inner")
-    hits = taken.groupBy(_MODEL, key, "segment").agg(F.array_sort(F.collect_list(RANK)).alias("ranks"))
-    doubled = (F.count_distinct(ITEM_IDX) < F.count("*")) | (F.count_distinct(RANK) < F.count("*"))
-    state = judged.groupBy(_MODEL, key).agg(F.lit(True).alias("listed"), doubled.alias("doubled"))
-    lengths = wanted.groupBy(key, "segment").agg(F.count("*").cast("int").alias("n_truth"))
-    each = lengths.withColumn(_MODEL, F.explode(F.array(*[F.lit(name) for name in models])))
-    per_key = each.join(hits, [_MODEL, key, "segment"], "left").join(state, [_MODEL, key], "left")
-    return per_key.withColumn("ranks", F.coalesce("ranks", F.array().cast("array<int>")))
+    names = F.array_distinct(F.flatten(F.transform("wanted", lambda w: w[SEGMENTS])))
+    rows = judged.withColumn("segment", F.explode(F.concat(F.array(F.lit(ALL)), names)))
+    whole = F.col("segment") == ALL
+    part = F.filter("wanted", lambda w: whole | F.array_contains(w[SEGMENTS], F.col("segment")))
+    rows = rows.withColumn("truth", F.transform(part, lambda w: w[ITEM_IDX]))
+    hits = F.filter("places", lambda place: F.array_contains("truth", place[ITEM_IDX]))
+    ranks = F.coalesce(F.transform(hits, lambda place: place[RANK]), F.array().cast("array<int>"))
+    columns = F.transform("places", lambda place: place[ITEM_IDX]), F.transform("places", lambda place: place[RANK])
+    doubled = reduce(or_, [F.size(F.array_distinct(column)) < F.size(column) for column in columns])
+    listed = F.col("places").isNotNull()
+    return rows.select(
+        _MODEL, "segment", F.size("truth").alias("n_truth"), ranks.alias("ranks"), listed.alias("listed"),
+        (listed & doubled).alias("doubled"),
+    )  # fmt: skip
 
 
-def _accuracy(per_key: DataFrame, ks: Sequence[int]) -> dict[tuple[str, str], dict[str, Any]]:
+def _accuracy(judged: DataFrame, ks: Sequence[int]) -> dict[tuple[str, str], dict[str, Any]]:
     """By model and segment: numbers of keys, of those without a list and with a broken one, and the metrics' means."""
     import pyspark.sql.functions as F
 
     means = [F.avg(column).alias(f"{name}_{k}") for k in ks for name, column in _metrics(k).items()]
-    missing, doubled = F.count_if(F.col("listed").isNull()), F.count_if(F.col("doubled"))
-    rows = per_key.groupBy(_MODEL, "segment").agg(
-        F.count("*").alias("n"), missing.alias("missing"), doubled.alias("doubled"), *means
+    missing, doubled = F.count_if(~F.col("listed")), F.count_if(F.col("doubled"))
+    rows = (
+        _by_segment(judged)
+        .groupBy(_MODEL, "segment")
+        .agg(F.count("*").alias("n"), missing.alias("missing"), doubled.alias("doubled"), *means)
     )
     return {(row[_MODEL], row["segment"]): row.asDict() for row in rows.collect()}
 

@@ -46,7 +46,9 @@ def make_current(night: Night, cards: Sequence[ModelCard]) -> None:
         if card.model not in pointers or pointers[card.model][0] <= night.run_date
     ]
     if values:
-        store.upsert(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
+        whole = set(pointers) <= {value[0] for value in values}  # no pointer stays: then a MERGE has nothing to look up
+        write = store.overwrite if whole else store.upsert
+        write(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
 
 
 def current_lists(night: Night) -> dict[str, tuple[date, str]]:

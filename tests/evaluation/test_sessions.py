@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparkrec.errors import InvariantError
-from sparkrec.evaluation.sessions import popularity_ranks, session_metrics
+from sparkrec.evaluation.sessions import all_session_metrics, popularity_ranks, session_metrics
 
 
 def test_hand_computed_values(spark):
@@ -19,6 +19,15 @@ def test_hand_computed_values(spark):
         ("ndcg", 20): pytest.approx((1 + 1 / log2(3) + 1 / log2(21)) / 4),
     }
     assert {v.n for v in session_metrics(ranks, [5])} == {4}
+
+
+def test_models_are_judged_side_by_side(spark):
+    ranks = {"a": spark.createDataFrame([(1,), (3,)], "rank int"), "b": spark.createDataFrame([(2.5,)], "rank double")}
+    found = all_session_metrics(ranks, [2, 3])
+    assert found == {name: session_metrics(one, [2, 3]) for name, one in ranks.items()}
+    assert [v.n for v in found["b"]] == [1] * 6
+    with pytest.raises(InvariantError, match="no event"):
+        all_session_metrics({**ranks, "none": ranks["a"].limit(0)}, [2])
 
 
 @pytest.mark.parametrize(("rows", "line"), [([], "no event"), ([(1,), (0,)], "1 of 2"), ([(None,)], "1 of 1")])

@@ -1,0 +1,40 @@
+"""What the stages share: rows with support, and what is asked but once."""
+
+from datetime import datetime
+
+import pytest
+
+from sparkrec.config import SupportConfig
+from sparkrec.pipeline.night import Found
+from sparkrec.pipeline.parts import supported
+from sparkrec.prepare.support import filter_support
+
+ROWS = [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 2), (None, 0), (None, 3), (4, 4)]
+
+
+@pytest.mark.parametrize(("items", "users"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 3), (2, 2), (3, 2), (99, 1)])
+def test_rows_with_support_are_those_that_the_filter_keeps(spark, items, users):
+    when = datetime(2024, 1, 1)
+    rows = spark.createDataFrame([(u, i, when) for u, i in ROWS], "user_idx int, item_idx int, ts timestamp")
+    config = SupportConfig(min_item_events=items, min_user_events=users)
+    kept, expected = supported(rows, config), filter_support(rows, config)[0]
+    assert kept.columns == rows.columns
+    assert sorted(map(str, kept.collect())) == sorted(map(str, expected.collect()))
+
+
+def test_what_was_found_is_not_asked_again_and_rows_are_kept_until_released(spark):
+    found, asked = Found(), []
+
+    def rows():
+        asked.append("rows")
+        return spark.range(3)
+
+    kept = found.kept("rows", rows)
+    assert found.kept("rows", rows) is kept
+    assert asked == ["rows"]
+    assert kept.is_cached
+    assert found.once(("size", 1), lambda: 7) == found.once(("size", 1), lambda: 8) == 7
+    assert found.once(("size", 2), lambda: 8) == 8
+    found.release()
+    assert not kept.is_cached
+    assert found.once(("size", 1), lambda: 8) == 8
