@@ -8,15 +8,15 @@ The log goes through the night's own stages ingest, index and prepare (no item i
 (or sessions, with prod2vec.sequences=sessions) are split by time: the last ``--holdout`` share of them is the test, or
 with ``--validate`` the share before it, which is for choosing settings. Both sides learn skip-gram with the same
 dimensions, window, negatives, exponent, sub-sampling and epochs; each has the learning rate of its own optimiser
-(``--peer-rate``). A held-out basket's neighbours are predictions: the earlier item's 10 nearest by cosine, held
-against the later one. With prod2vec.lists=bought_together ours are those of the largest inner product with the context
-vectors; the peer, which has no such search, is measured by the cosine and, as "peer contexts", by that product as
+(``--peer-rate``). A held-out basket's neighbours are predictions: the earlier item's 10 best, held against the later
+one. Ours are those of the largest inner product with the context vectors (with prod2vec.lists=similar, of the largest
+cosine); the peer, which has no such search, is measured by the cosine and, as "peer contexts", by that product as
 well. HitRate@10 and NDCG@10 are means over all pairs and over ``--seeds`` seeds; items that were not trained on are
 misses.
 
 ``--speed`` takes turns with the peer: one process with one thread, then two Horovod ranks beside two workers. Our time
-has the reading of the snapshot in it. ``--meta`` compares Meta-prod2vec with our prod2vec on the pairs whose next
-product was seen fewer than 5 times in training.
+has the reading of the snapshot in it. ``--meta`` compares Meta-prod2vec with our prod2vec, both at the settings of
+Meta-prod2vec, on the pairs whose next product was seen fewer than 5 times in training.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import torch
 from _measure import last_line, machine, run_measured, say, sparkrec_command
 from _training import spark_session, write_parts
 
-from sparkrec.config import Config, MetaProd2VecConfig, Prod2VecConfig, TrainConfig, load_config
+from sparkrec.config import Config, Prod2VecConfig, TrainConfig, load_config
 from sparkrec.models.two_tower import Feature
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.item_embeddings import ItemEmbeddings, stored_embeddings
@@ -256,14 +256,10 @@ def meta(args: argparse.Namespace, config: Config, train: Sequences, test: Seque
     seldom = np.bincount(np.concatenate(train), minlength=n_items) < SELDOM
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
     for seed in range(1, args.seeds + 1):
-        both = {
-            **asdict(config.prod2vec),
-            "lists": "similar",
-            "seed": seed,
-            "side_weight": config.meta_prod2vec.side_weight,
-        }
-        found = {"ours": ours(train, MetaProd2VecConfig(**both), config.train, n_items, side)[0]}
-        found["peer"] = ours(train, replace(config.prod2vec, seed=seed), config.train, n_items)[0]
+        settings = replace(config.meta_prod2vec, seed=seed)
+        plain = Prod2VecConfig(**{name: getattr(settings, name) for name in asdict(config.prod2vec)})
+        found = {"ours": ours(train, settings, config.train, n_items, side)[0]}
+        found["peer"] = ours(train, plain, config.train, n_items)[0]
         for name, model in found.items():
             after, ranks = hits(model, test)
             whole = metrics(ranks)

@@ -91,7 +91,7 @@ def check(config: Config) -> None:
         raise UserError(
             "Spark's Word2Vec keeps no context vectors, which lists of bought_together are searched by",
             where="prod2vec.lists=bought_together, prod2vec.trainer=mllib",
-            fix="set prod2vec.trainer=workers, or prod2vec.lists=similar",
+            fix="set prod2vec.lists=similar, or prod2vec.trainer=workers",
         )
     _check_gru(config.gru)
     _check_models(config)

@@ -91,11 +91,11 @@ class Prod2VecConfig:
 
     sequences: str = "copurchase"  # copurchase | sessions
     trainer: str = "workers"  # workers (PyTorch on the ranks) | mllib (Spark's Word2Vec)
-    lists: str = "similar"  # similar (whose partners are alike) | bought_together (partners; see ns_exponent)
+    lists: str = "bought_together"  # bought_together (partners; see ns_exponent) | similar (whose partners are alike)
     dim: int = 100
-    window: int = 3  # items on either side, at most
+    window: int = 10  # items on either side, at most
     negatives: int = 5  # a positive pair
-    ns_exponent: float = 0.75  # negatives are drawn by count ** ns_exponent; negative: rare items more often; 0 or
+    ns_exponent: float = 0.0  # negatives are drawn by count ** ns_exponent; negative: rare items more often; 0 or
     # near it for lists of bought_together, which are then by the probability, not by its ratio to the popularity
     subsample: float = 1e-3  # share of the events above which an item's are sampled down; 0: none
     epochs: int = 10
@@ -109,6 +109,9 @@ class Prod2VecConfig:
 class MetaProd2VecConfig(Prod2VecConfig):
     """Meta-prod2vec: side information joins the context."""
 
+    lists: str = "similar"  # similar
+    window: int = 3
+    ns_exponent: float = 0.75
     side: List[str] = field(default_factory=list)  # features of the items; []: all that the format declares
     side_weight: float = 1.0  # of the pairs with side information in the loss
 

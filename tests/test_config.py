@@ -35,7 +35,10 @@ def leaves(node, prefix=""):
         (["models=[als,hybrid]", "hybrid.models=[two_tower]"], "(choose among als)"),
         (["models=[gru]", "user_groups.enabled=true", "user_groups.vectors=als"], "groups of users need a model's"),
         (["item_neighbours.bm25_b=1.5"], "item_neighbours.bm25_b=1.5"),
-        (["prod2vec.lists=bought_together", "prod2vec.trainer=mllib"], "keeps no context vectors"),
+        (
+            ["prod2vec.trainer=mllib"],
+            "prod2vec.trainer=mllib (set prod2vec.lists=similar, or prod2vec.trainer=workers)",
+        ),
         (["meta_prod2vec.lists=bought_together"], "meta_prod2vec.lists=bought_together"),
         (["rules.miner=apriori"], "rules.miner=apriori"),
         (["models=[]"], "models=[]"),
@@ -84,6 +87,13 @@ def test_a_number_outside_of_its_bounds_is_refused_by_name(name, hint):
         with pytest.raises(UserError, match=re.escape(f"wrong configuration value: {name}={value} (")) as refused:
             check(with_value(Config(), name, value))
         assert bounds.said in str(refused.value)
+
+
+def test_prod2vec_lists_what_goes_with_a_product_unless_it_is_asked_for_what_is_alike():
+    config = load_config(None, [])
+    assert config.prod2vec.lists == "bought_together"
+    assert config.meta_prod2vec.lists == "similar"  # side information tells what is alike
+    assert load_config(None, ["prod2vec.trainer=mllib", "prod2vec.lists=similar"]).prod2vec.trainer == "mllib"
 
 
 def test_base_yaml_has_every_key_with_its_default():

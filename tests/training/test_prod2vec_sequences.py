@@ -20,7 +20,9 @@ from sparkrec.training.prod2vec_sequences import snapshot_rows
 from sparkrec.training.snapshot import write_snapshot
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-CONFIG = Prod2VecConfig(dim=6, window=4, epochs=8, learning_rate=0.2, batch_size=128, subsample=0.0)
+CONFIG = Prod2VecConfig(
+    lists="similar", ns_exponent=0.75, dim=6, window=4, epochs=8, learning_rate=0.2, batch_size=128, subsample=0.0
+)
 
 
 def baskets_of(spark, items):
@@ -108,7 +110,7 @@ def test_lists_of_what_is_bought_together_are_the_partners_not_their_likes(spark
 
 
 def test_mllib_gives_the_same_kind_of_model(spark, baskets, tmp_path):
-    config = Prod2VecConfig(dim=6, window=4, epochs=30, seed=3)
+    config = Prod2VecConfig(lists="similar", dim=6, window=4, epochs=30, seed=3)
     items = train_mllib(baskets, str(tmp_path / "m"), config, 14, {"night": "x"})
     assert items == {"learnt": 12, "without": 2}
     weights, model = load_model(str(tmp_path / "m"))

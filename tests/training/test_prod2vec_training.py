@@ -26,7 +26,10 @@ from sparkrec.training.snapshot import read_manifest
 from sparkrec.training.two_tower_batches import Plan
 
 N_ITEMS = 30
-SMALL = Prod2VecConfig(dim=5, window=3, negatives=2, epochs=3, learning_rate=0.2, batch_size=37, subsample=0.05, seed=4)
+SMALL = Prod2VecConfig(
+    lists="similar", dim=5, window=3, negatives=2, ns_exponent=0.75, epochs=3, learning_rate=0.2, batch_size=37,
+    subsample=0.05, seed=4,
+)  # fmt: skip
 CPU = TrainConfig(device="cpu")
 # Items 0 … 29; the first feature has up to two of three values, the second one of two; 29 has neither.
 CODES = np.stack([np.arange(30) % 4, np.arange(30) % 3 % 2 * 3, 1 + np.arange(30) % 2], axis=1).astype(np.int32)
