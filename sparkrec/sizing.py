@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 MB = 1 << 20
-SMALL_MB = 32  # of log, some 400,000 rows: below it Spark's planning and compiling costs more than its computing
+SMALL_MB = 16  # of log, some 200,000 rows: below it Spark's planning and compiling costs more than its computing
 LARGEST_HEAP_MB = 30 * 1024  # from 32 GB on the JVM's pointers take twice the room
 PARTITION_MB = 128  # of log behind a partition of a shuffle
 # What a byte of a file stands for as plain text. Columns and gzip take about an eighth; too much does no harm.
@@ -28,9 +28,10 @@ _SMALL = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.adaptive.enabled": "false",
+    "spark.databricks.delta.snapshotPartitions": "1",
 }
-# The first of the JVM's two compilers alone, and the collector that has no threads of its own.
-_SMALL_JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+# The JVM keeps both its compilers: the first alone saves a third of a fresh JVM's CPU time on ingest and index, but
+# what it costs ALS, whose loops are the JVM's own, is not measured.
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,6 @@ def settings(machine: Machine, log_mb: float | None) -> dict[str, str]:
         "spark.sql.shuffle.partitions": str(shuffled),  # at most: adaptive execution merges those that are small
         **(_SMALL if small else {}),
     }
-
-
-def jvm_options(log_mb: float | None) -> tuple[str, ...]:
-    """Options of the JVM that go with ``settings``."""
-    return _SMALL_JVM if is_small(log_mb) else ()
 
 
 def is_small(log_mb: float | None) -> bool:

@@ -33,12 +33,13 @@ DEFAULT_CONF = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.dynamicAllocation.enabled": "false",  # Horovod needs its task slots at once
     "spark.databricks.delta.snapshotPartitions": "2",
+    # Each call on a column would look up the line of Python that it comes from, for Spark's error messages: four
+    # fifths of what the call costs, some seconds a night.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
 }
 
 
 JVM_OPTIONS = "spark.driver.defaultJavaOptions"
-# Of the user's, these may name a collector or compiler, and the JVM takes no two.
-USER_JVM_OPTIONS = (JVM_OPTIONS, "spark.driver.extraJavaOptions")
 CLASS_PATH = "spark.driver.extraClassPath"
 DESCRIPTION = "spark.job.description"  # what Spark calls the property that its pages and listeners show
 SECRET = "SPARKREC_SPARK_SECRET"  # environment variable: the secret that driver, executors and daemons share
@@ -145,8 +146,6 @@ def _fitting(config: SparkConfig, log_mb: float | None) -> dict[str, str]:
         return {JVM_OPTIONS: " ".join(options)}
     machine = sizing.Machine(cores, sizing.this_machine().memory_mb)
     settings, users = sizing.settings(machine, log_mb), {*config.conf, *_defaults_file()}
-    if users.isdisjoint(USER_JVM_OPTIONS):
-        options += sizing.jvm_options(log_mb)
     kept = sorted(users & settings.keys())
     log_event(
         "session", cores=cores, memory_mb=machine.memory_mb, log_mb="unknown" if log_mb is None else round(log_mb),

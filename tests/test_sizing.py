@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkrec import sizing
-from sparkrec.sizing import Machine, heap_mb, jvm_options, log_mb, settings, this_machine
+from sparkrec.sizing import Machine, heap_mb, log_mb, settings, this_machine
 
 MACHINES = st.builds(Machine, st.integers(1, 256), st.integers(1024, 1 << 22))
 SIZES = st.one_of(st.none(), st.floats(0, 1e9))
@@ -27,7 +27,7 @@ def test_settings_follow_cores_and_log(machine, size):
     found = settings(machine, size)
     partitions, parallelism = int(found["spark.sql.shuffle.partitions"]), int(found["spark.default.parallelism"])
     small = size is not None and size <= sizing.SMALL_MB
-    assert ("spark.sql.codegen.wholeStage" in found) == small == bool(jvm_options(size))
+    assert ("spark.sql.codegen.wholeStage" in found) == small
     if small:
         assert partitions == parallelism == 2
     else:
