@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparkrec.config import SparkConfig
-from tests.quick import QUICK
+from tests.quick import LOCAL
 
 SHARED = ("later", "products")  # warehouses that stand on the shared night, made once for all files that look at them
 
@@ -57,7 +57,7 @@ def spark():
 
     sys.stderr.flush()
     conf = {
-        **QUICK,
+        **LOCAL,
         "spark.driver.memory": "2g",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
@@ -70,7 +70,9 @@ def spark():
 @pytest.fixture
 def generated_code(spark):
     """Spark as it ships: a million rows take longer to read than their code to compile."""
-    quick = {name: spark.conf.get(name) for name in QUICK if name.startswith("spark.sql.codegen")}
+    quick = {
+        name: spark.conf.get(name) for name in LOCAL if name.startswith(("spark.sql.codegen", "spark.sql.adaptive"))
+    }
     for name in quick:
         spark.conf.unset(name)
     yield

@@ -9,3 +9,4 @@ QUICK = {
     "spark.sql.shuffle.partitions": "2",
     "spark.default.parallelism": "2",
 }
+LOCAL = {**QUICK, "spark.sql.adaptive.enabled": "false"}  # of one machine, as sparkrec.sizing has it; clusters adapt
