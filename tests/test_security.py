@@ -52,7 +52,7 @@ def test_a_missing_secret_is_said(monkeypatch):
 
 @pytest.mark.slow
 def test_a_local_night_listens_on_loopback_alone_and_closes_its_warehouse(tmp_path):
-    place = make_place(tmp_path)
+    place = make_place(tmp_path, days=2, events=300)
     shipped = yaml.safe_load(Path("conf/local.yaml").read_text())
     (tmp_path / "local.yaml").write_text(json.dumps({"spark": {"conf": {**shipped["spark"]["conf"], **QUICK}}}))
     running = NightProcess(
@@ -60,7 +60,7 @@ def test_a_local_night_listens_on_loopback_alone_and_closes_its_warehouse(tmp_pa
          place.last.isoformat(), *place.settings("models=[als]")]
     )  # fmt: skip
     try:
-        running.wait_for("stage begins stage=prepare")
+        running.wait_for("stage begins stage=index")
         processes = [psutil.Process(running.process.pid), *running.below()]
         open_at = {c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     finally:
