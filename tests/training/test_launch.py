@@ -68,6 +68,7 @@ def test_collectives_on_real_workers(launched):
             assert r["sum"] == [ranks, ranks * (ranks - 1) // 2]
             assert r["gathered"] == list(range(ranks))
             assert r["broadcast"] == [ranks - 1]
+            assert ("unequal shapes" in r["unequal"]) == (ranks > 1)
             weight = sum(range(1, ranks + 1))  # of the losses that a row is part of
             assert r["gradient"] == [2 * 9 * (i + 1) * weight] * 2
 
@@ -96,8 +97,6 @@ def test_errors_of_workers_are_one_clear_line(launched):
     errors = found["errors"]
     assert errors["fails_on_rank_1"]["kind"] == "InvariantError"
     assert errors["fails_on_rank_1"]["text"] == "rank 1 lost rows"
-    assert errors["unequal"]["kind"] == "InvariantError"
-    assert "unequal shapes" in errors["unequal"]["text"]
     assert errors["dies_on_rank_1"]["kind"] == "UserError"
     assert "training workers ended" in errors["dies_on_rank_1"]["text"]
     assert "137" in errors["dies_on_rank_1"]["text"]
