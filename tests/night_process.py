@@ -1,6 +1,7 @@
 """Nights in processes of their own, which tests watch, kill and cut off from what they need."""
 
 import contextlib
+import os
 import subprocess
 import threading
 import time
@@ -8,6 +9,11 @@ import time
 import psutil
 
 HANG = 600  # s: nothing that is waited for here takes so long, even on a machine that is busy with other work
+
+
+def names_below(folder):
+    """Every file below a folder."""
+    return {os.path.join(at, name) for at, _, names in os.walk(folder) for name in names}
 
 
 class NightProcess:
@@ -51,7 +57,12 @@ class NightProcess:
         while not true():
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.tail()}"
             assert time.monotonic() < limit, self.tail()
-            time.sleep(0.01)
+            time.sleep(0.05)  # what is looked at may be a tree of files, or all processes
+
+    def wait_for_files(self, folder):
+        """Until it has written to a folder."""
+        before = names_below(folder)
+        self.wait_until(lambda: names_below(folder) - before)
 
     def said(self, text):
         return any(text in line for line in self.lines)

@@ -1,12 +1,11 @@
 """Training that is cut off: the next attempt goes on from the last whole epoch, and the weights are the same."""
 
+import shutil
+
 import pytest
 import torch
 
-from sparkrec.config import load_config
-from sparkrec.pipeline.nightly import Choice, run_nightly
 from sparkrec.training.checkpoint import load_model
-from tests.nights import make_place
 
 pytestmark = pytest.mark.slow
 
@@ -16,25 +15,29 @@ SETTINGS = ("models=[gru]", "gru.epochs=40", "evaluation.refit=false", "train.ra
             "gru.elu=0.0")  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def prepared(spark, tmp_path_factory):
-    """A warehouse whose next stage is the training, and the weights of a training that nothing disturbed."""
-    place = make_place(tmp_path_factory.mktemp("prepared"))
-    config, choice = load_config(None, place.settings(*SETTINGS)), Choice(only=("ingest", "index", "prepare"))
-    assert run_nightly(config, place.last.isoformat(), choice, spark=spark) == 0
-    whole, trained = place.copied_to(place.warehouse.parent / "whole"), Choice(only=("train_gru",))
-    undisturbed = load_config(None, whole.settings(*SETTINGS, "train.ranks=1"))  # the ranks do not change the model
-    assert run_nightly(undisturbed, whole.last.isoformat(), trained, spark=spark) == 0
-    return place, load_model(str(model_of(whole)))[0]
+def untrained(night, warehouse):
+    """A copy of the night's warehouse without its GRU."""
+    place = night.copied_to(warehouse)
+    shutil.rmtree(place.warehouse / "models" / "gru")
+    return place
+
+
+@pytest.fixture
+def place(night, tmp_path):
+    return untrained(night, tmp_path / "warehouse")
+
+
+@pytest.fixture
+def undisturbed(spark, night, tmp_path):
+    """The weights of a training that nothing disturbed."""
+    whole = untrained(night, tmp_path / "whole")
+    alone = (*SETTINGS, "train.ranks=1")  # the ranks do not change the model
+    assert whole.run(spark, whole.last, *alone, only=("train_gru",)) == 0
+    return load_model(str(model_of(whole)))[0]
 
 
 def model_of(place):
     return place.warehouse / "models" / "gru" / place.last.isoformat() / "holdout"
-
-
-@pytest.fixture
-def place(prepared, tmp_path):
-    return prepared[0].copied_to(tmp_path / "warehouse")
 
 
 def checkpoints(place):
@@ -56,7 +59,7 @@ def assert_weights(place, expected):
 
 
 def test_a_killed_rank_ends_the_night_with_a_line_and_the_next_goes_on_past_a_damaged_checkpoint(
-    start_night, prepared, place
+    start_night, undisturbed, place
 ):
     running = start_night(place, ALONE, *SETTINGS)
     running.wait_until(lambda: max(checkpoints(place), default=0) >= 3)
@@ -79,4 +82,4 @@ def test_a_killed_rank_ends_the_night_with_a_line_and_the_next_goes_on_past_a_da
     assert again.end() == 0, again.tail()
     assert again.said("checkpoint_damaged")
     assert resumed_after(again) == before
-    assert_weights(place, prepared[1])
+    assert_weights(place, undisturbed)
