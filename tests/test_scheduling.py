@@ -83,14 +83,15 @@ def scheduled(tmp_path_factory):
     The log goes on to today, so that the night has to leave events out.
     """
     folder = tmp_path_factory.mktemp("scheduled")
-    first = today() - timedelta(days=6)
-    make_log(LogOptions("invoices", 2000, users=120, items=60, days=7, start=first), folder / "made")
-    place = Place(folder / "made" / "log", folder / "warehouse", "invoices", first, 7)
+    first, days = today() - timedelta(days=5), 6
+    make_log(LogOptions("invoices", 1200, users=60, items=40, days=days, start=first), folder / "made")
+    place = Place(folder / "made" / "log", folder / "warehouse", "invoices", first, days)
     (folder / "sparkrec").mkdir()
     paths = {"/opt/sparkrec/.venv/bin": f"{sys.prefix}/bin", "/etc/sparkrec": str(folder), "/var/log": str(folder)}
 
     def run(command, gate=None, env=None):
-        settings = OmegaConf.to_container(OmegaConf.from_dotlist([*place.settings(), "models=[als]"]))
+        quick = place.settings("models=[als]", "prepare.text.method=none")
+        settings = OmegaConf.to_container(OmegaConf.from_dotlist(quick))
         settings = {**yaml.safe_load((SYSTEMD / "night.yaml").read_text()), **settings}
         settings["spark"]["conf"] |= {**QUICK, "spark.driver.memory": "1g"}
         (folder / "night.yaml").write_text(json.dumps({**settings, **({"gate": gate} if gate else {})}))

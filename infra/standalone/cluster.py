@@ -36,6 +36,7 @@ HOST = "127.0.0.1"
 MASTER = "org.apache.spark.deploy.master.Master"
 WORKER = "org.apache.spark.deploy.worker.Worker"
 SECRET = "SPARKREC_SPARK_SECRET"
+LIGHT = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # a daemon has little to do: no second compiler, no GC threads
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _start(
     home = Path(pyspark.__file__).parent
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYSPARK", "SPARK_"))}
     env |= {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": HOST, "SPARK_DAEMON_MEMORY": "256m", "SPARK_NO_DAEMONIZE": "1"}
-    env |= variables
+    env |= {"SPARK_DAEMON_JAVA_OPTS": LIGHT, **variables}
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [*within, str(home / "bin" / "spark-class"), daemon, *options],

@@ -51,8 +51,18 @@ def standalone_cluster(cluster_program, tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def submission(package_zip, tmp_path):
+@pytest.fixture(scope="session")
+def revived(standalone_cluster):
+    """Daemons of the cluster that a test has started again: they end with it, not with the test."""
+    started = []
+    yield started
+    for process in started:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def submission(package_zip, tmp_path_factory):
     """``submission(cluster, script, *args, conf={})``: what spark-submit is run with, from an empty folder.
 
     The environment has no PYTHONPATH, so that nothing but the zip brings the code.
@@ -74,14 +84,12 @@ def submission(package_zip, tmp_path):
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYSPARK", "SPARK"))}
         env |= {"PYSPARK_PYTHON": str(ENVIRONMENT / "bin" / "python"), "SPARK_LOCAL_IP": "127.0.0.1"}
         env |= cluster.environment
-        folder = tmp_path / "submitted-from-here"
-        folder.mkdir(exist_ok=True)
-        return {"args": command, "cwd": folder, "env": env}
+        return {"args": command, "cwd": tmp_path_factory.mktemp("submitted-from-here"), "env": env}
 
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def submit(standalone_cluster, submission):
     """``submit(script, *args, conf={})``: spark-submit to the cluster; returns the finished process."""
 

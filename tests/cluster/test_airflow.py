@@ -23,6 +23,7 @@ from tests.quick import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "sparkrec_nightly"
+ALS = ("models=[als]", "prepare.text.method=none")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def airflow(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return make_place(tmp_path_factory.mktemp("airflow-night"), days=6, events=2000)
+    return make_place(tmp_path_factory.mktemp("airflow-night"), days=5, events=1000)
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +113,12 @@ def on_cluster(airflow, place, standalone_cluster, package_zip, tmp_path_factory
             "spark.driver.memory": "1g",
             "spark.executor.memory": "1g",
         },
-        "settings": place.settings("models=[als]"),
+        "settings": place.settings(*ALS),
     }
     return replace(airflow, site=site, secret=standalone_cluster.environment)
+
+
+HERE = "local[1]"  # the master of runs that show how a night ends, not where it runs: without executors to start
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +142,10 @@ def test_a_dag_run_publishes_the_night_of_the_day_before(published, place):
 @pytest.mark.slow
 def test_a_model_held_back_shows_and_is_neither_failed_nor_retried(published, on_cluster, place):
     before = place.table("topk_als")
-    strict = [s for s in place.settings("models=[als]", "gate.below_popularity=-50", "gate.k=10")
+    strict = [s for s in place.settings(*ALS, "gate.below_popularity=-50", "gate.k=10")
               if s != "gate.enabled=false"]  # fmt: skip
     again = ["--conf", json.dumps({"run_date": str(place.last)})]  # the param wins over the data interval
-    code, said = on_cluster.run("dags", "test", DAG, "2024-03-01", *again, settings=strict)
+    code, said = on_cluster.run("dags", "test", DAG, "2024-03-01", *again, settings=strict, master=HERE)
     assert code == 0, said[-4000:]
     assert on_cluster.states() == {"night": ("success", 1), "all_published": ("skipped", 1)}
     assert f"the gate held a model of {place.last} back" in said
@@ -152,8 +156,8 @@ def test_a_model_held_back_shows_and_is_neither_failed_nor_retried(published, on
 @pytest.mark.slow
 def test_a_users_mistake_fails_at_once_with_its_line(published, on_cluster, place):
     before = place.versions()
-    wrong = [*place.settings("models=[als]"), "als.rnak=8"]
-    code, said = on_cluster.run("dags", "test", DAG, "2024-03-02", settings=wrong)
+    wrong = [*place.settings(*ALS), "als.rnak=8"]
+    code, said = on_cluster.run("dags", "test", DAG, "2024-03-02", settings=wrong, master=HERE)
     assert code == 1
     assert on_cluster.states() == {"night": ("failed", 1), "all_published": ("upstream_failed", 0)}
     assert re.search("sparkrec: .*als.rnak", said)

@@ -85,16 +85,20 @@ def two_hosts(cluster_program, namespace, tmp_path):
 
 
 def test_a_night_outlives_a_worker_that_is_cut_off(night, tmp_path, two_hosts, namespace, submission):
-    place = night.at(tmp_path / "warehouse")
+    place = night.copied_to(tmp_path / "warehouse")  # made again from its preparation on
     arguments = ["--conf", ROOT / "conf" / "cluster.yaml", "--run-date", place.last.isoformat()]
     made = submission(
-        two_hosts, ROOT / "jobs" / "nightly.py", *arguments, *place.settings("models=[als]"), conf=IMPATIENT
+        two_hosts,
+        ROOT / "jobs" / "nightly.py",
+        *arguments,
+        *place.settings("models=[als]", "prepare.text.method=none"),
+        conf=IMPATIENT,
     )
     made["env"]["SPARK_LOCAL_IP"] = HERE
     running = NightProcess(**made)
     try:
         running.wait_for("stage begins stage=prepare")
-        time.sleep(1)  # into its work
+        running.wait_for_files(place.warehouse)  # into its work
         assert ip("link", "set", namespace[1], "down").returncode == 0
         if running.end() != 0:
             running = NightProcess(**made)  # the worker is still cut off
