@@ -45,6 +45,7 @@ from sparkrec.retrieval import towers
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import SEEN, VECTOR, item_matrix
 from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, ITEM_INDEX, TS, USER_FEATURES, USER_IDX, USER_INDEX
+from sparkrec.training.two_tower_examples import seconds
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -224,14 +225,18 @@ def _came_later(
 
 def _two_tower(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:
     path = part_path(night.warehouse, card.model, night.run_date, part)
-    shape, weights = towers.load_served(path).shape, night.fmt.event_weights
-    rows = inputs.read(INTERACTIONS)
+    served, weights, rows = towers.load_served(path), night.fmt.event_weights, inputs.read(INTERACTIONS)
+    shape = served.shape
     states = towers.user_states(
         rows, inputs.read(USER_FEATURES), shape.user_features, shape.history_length, weights, as_of
     )
-    vectors = towers.item_vectors(path)
-    known = item_popularity(night, inputs, weights, as_of, len(vectors)).ever > 0
-    return DenseScorer(towers.user_vectors(states, path), ItemMatrix(vectors, None, known))
+    momentum = None  # that of the time up to which it was trained, which lies with it
+    if served.as_of != seconds(as_of):  # served without a refit
+        kept = supported(rows.where(F.col(TS) < utc(as_of)), night.config.prepare.support)
+        momentum = towers.item_momentum(kept, shape.windows_days, shape.n_items, weights, as_of)
+    vectors = towers.item_vectors(path, momentum=momentum)
+    taken = item_popularity(night, inputs, weights, as_of, len(vectors)).ever > 0
+    return DenseScorer(towers.user_vectors(states, path), ItemMatrix(vectors, None, taken & towers.known_items(path)))
 
 
 def _item_neighbours(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> ItemNeighbourScorer:
