@@ -21,6 +21,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from sparkrec.broadcast import broadcast
+from sparkrec.collected import collected
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.neighbours import profiles as taken_items
 from sparkrec.prepare.counts import Counts, observed
@@ -45,12 +46,14 @@ def content_matrix(item_vectors: DataFrame, names: Sequence[str], n_items: int) 
         n_items: Size of the index of items.
 
     Raises:
-        UserError: There are no vectors of a name, or none at all.
+        UserError: There are no vectors of a name, or none at all, or more than the driver takes.
         InvariantError: The vectors of a name differ in width, an item has two of them or is outside of the index.
     """
     import pyarrow.compute as pc
+    import pyspark.sql.functions as F
 
-    table = item_vectors.select(ITEM_IDX, NAME, VECTOR).toArrow()
+    row_bytes = 4 * F.size(VECTOR) + 32
+    table = collected(item_vectors.select(ITEM_IDX, NAME, VECTOR), row_bytes, "vectors of items", "name fewer vectors")
     there = sorted(pc.unique(table.column(NAME)).to_pylist())
     lacking = [name for name in names if name not in there]
     if lacking or not there:

@@ -33,6 +33,7 @@ from scipy.sparse import csr_matrix
 
 from sparkrec import files
 from sparkrec.broadcast import broadcast
+from sparkrec.collected import collected
 from sparkrec.config import SessionNeighboursConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.evaluation.session_events import flat_lists, known_items
@@ -61,13 +62,15 @@ def trained_sessions(sessions: DataFrame, n_items: int) -> TrainedSessions:
         n_items: Size of the index of items.
 
     Raises:
-        UserError: There is no session.
+        UserError: There is no session, or there are more than the driver takes.
         InvariantError: An item is outside of the index.
     """
     import pyspark.sql.functions as F
 
     newest = sessions.orderBy(F.desc(START_TS), F.desc(SESSION_ID))
-    table = numbered(newest).select(ITEMS, USER_IDX, NUMBER).toArrow()
+    row_bytes = 4 * F.size(ITEMS) + 20
+    fewer = "keep less of the log (ingest), or shorter sessions (prepare.sessions)"
+    table = collected(numbered(newest).select(ITEMS, USER_IDX, NUMBER), row_bytes, "sessions that vote", fewer)
     if not len(table):
         raise UserError("no sessions to find neighbours among", where="sessions", fix="check prepare.sessions")
     flat, lengths = flat_lists(table.column(ITEMS).combine_chunks())

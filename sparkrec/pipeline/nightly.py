@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sparkrec import sizing, store
+from sparkrec.collected import LIMIT, OUTGROWN, outgrown
 from sparkrec.config import Config, config_hash, recorded_config
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import load_format
@@ -248,6 +249,10 @@ def _run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool) -> Stage
             ledger.record(_row(night, stage, "failed", begun, versions, settings, failure))
         except Exception as second:  # the storage itself may be what failed: the first error is the one to tell
             warn_event("failure not recorded", stage=stage.name, reason=one_line(second))
+        if outgrown(error):
+            raise UserError(
+                OUTGROWN, where=f"stage {stage.name}", fix=f"raise {LIMIT} and the driver's memory"
+            ) from error
         fault = storage_fault(str(error))
         if fault:
             raise UserError(f"{fault} while stage {stage.name} ran", where=night.warehouse.path, fix=_RERUN) from error

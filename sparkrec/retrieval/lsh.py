@@ -26,6 +26,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from sparkrec.broadcast import broadcast
+from sparkrec.collected import collected
 from sparkrec.errors import InvariantError
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
@@ -175,7 +176,7 @@ def minhash_nearest(
     Returns:
         ``(query_idx int, item_idx int, rank int, score float)``, ties by the smaller item.
     """
-    table = sets.select(ITEM_IDX, MEMBER).toArrow()
+    table = collected(sets.select(ITEM_IDX, MEMBER), 9, "members of sets", "take fewer")
     items, members = (table.column(name).to_numpy().astype(np.int64) for name in (ITEM_IDX, MEMBER))
     if not len(items):
         return spark.createDataFrame([], f"{QUERY_IDX} int, {ITEM_IDX} int, {RANK} int, {SCORE} float")
@@ -265,7 +266,8 @@ def _collected(hashed: DataFrame, n: int, n_hashes: int) -> IntArray:
     one: list[Column] = [
         F.get(vector_to_array(F.get("hashes", F.lit(j))), F.lit(0)).cast("bigint") for j in range(n_hashes)
     ]
-    table = hashed.select(IDX, F.array(*one).alias("keys")).toArrow()
+    keys_of = hashed.select(IDX, F.array(*one).alias("keys"))
+    table = collected(keys_of, 8 * n_hashes + 9, "items' hashes", "set topk.similar_index=exact")
     keys = np.empty((n, n_hashes), dtype=np.int64)
     keys[table.column(IDX).to_numpy()] = table.column("keys").combine_chunks().flatten().to_numpy().reshape(n, n_hashes)
     return keys

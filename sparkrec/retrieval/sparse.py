@@ -21,6 +21,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from sparkrec.broadcast import broadcast
+from sparkrec.collected import collected
 from sparkrec.errors import InvariantError
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import MAX_ROWS, FloatArray, IntArray
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 INDICES, WEIGHTS = "indices", "weights"
 ENTRY_BYTES = 12  # of the matrix: a double and an int32
+PAIR_BYTES = 13  # on the way to the driver: two int32, a float and whether they are null
+FEWER_PAIRS = "raise prepare.support"
 PRODUCT_BYTES = 48  # of an entry of a product, with what is computed from it
 
 Doubles = npt.NDArray[np.float64]
@@ -95,9 +98,11 @@ def sparse_matrix(entries: DataFrame, row: str, column: str, value: str, shape: 
         shape: Rows and columns of the matrix.
 
     Raises:
+        UserError: They are more than the driver takes.
         InvariantError: A pair is there twice or outside of the matrix, or a value is null.
     """
-    table = entries.select(row, column, value).toArrow()
+    pairs = entries.select(row, column, value)
+    table = collected(pairs, PAIR_BYTES, f"pairs of {row} and {column}", FEWER_PAIRS)
     if sum(part.null_count for part in table.columns):
         raise InvariantError(f"an entry of a matrix has no {row}, {column} or {value}")
     rows, columns, values = (table.column(i).to_numpy() for i in range(3))

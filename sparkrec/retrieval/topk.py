@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparkrec.broadcast import broadcast
+from sparkrec.collected import collected
 from sparkrec.errors import InvariantError
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemIndex, ItemMatrix, search_block
@@ -38,8 +39,15 @@ def item_matrix(factors: DataFrame, n_items: int) -> ItemMatrix:
     Args:
         factors: ``(idx int, vector array<float>)``, each ``idx`` once.
         n_items: Size of the catalogue: ``idx`` is below it.
+
+    Raises:
+        UserError: They are more than the driver takes.
+        InvariantError: A number is there twice or outside of the catalogue.
     """
-    table = factors.select(IDX, VECTOR).toArrow()
+    import pyspark.sql.functions as F
+
+    row_bytes = 4 * F.size(VECTOR) + 9
+    table = collected(factors.select(IDX, VECTOR), row_bytes, "vectors", "take fewer dimensions")
     idx = table.column(IDX).to_numpy()
     if len(idx) and (idx.min() < 0 or idx.max() >= n_items or len(np.unique(idx)) < len(idx)):
         raise InvariantError(f"item numbers are not distinct within 0 … {n_items - 1}")

@@ -101,6 +101,20 @@ def test_without_votes_and_without_a_deviation_nothing_is_added_or_divided_by_ze
         blend.blended(np.ones((2, 3), np.float32), np.arange(3), nothing)
 
 
+def test_a_session_does_not_vote_for_itself():
+    """What is blended for the trained session at place 1 is what would be if it were not among them."""
+    blend, scores, columns = hybrid(), np.zeros((2, len(TRAINED)), np.float32), np.array(TRAINED)
+    events = np.array([1, 2, 3, 1, 2, 3])
+    where = events, np.array([0, 3]), np.array([3, 6]), np.array([-1, -1])
+    itself, among = blend.blended(scores, columns, blend.looked_at(*where, blend.index.places(np.array([1, 99]))))
+    trained = older()
+    kept = np.array([0, 2, 3, 4, 5])
+    index = Index.build(TrainedSessions(trained.items[kept], trained.users[kept], trained.numbers[kept]), NEIGHBOURS)
+    votes = next(index.scores(looked_at(*where, NEIGHBOURS.last_items)))[1].toarray()[0]
+    assert set(columns[itself > 0]) == set(columns[votes[columns] > 0])
+    assert not np.allclose(itself, among)
+
+
 def known(items):
     return [item for item in items if item not in UNTRAINED]
 
