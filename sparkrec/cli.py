@@ -151,16 +151,26 @@ def search(
 
 @app.command()
 def rollback(
-    to: Annotated[str, typer.Option("--to", metavar="RUN_DATE", help="a night that was published, YYYY-MM-DD")],
+    to: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--to", metavar="RUN_DATE", help="a night that was published, YYYY-MM-DD"),
+    ] = None,
+    pin: Annotated[bool, typer.Option("--pin", help="its lists stay current until they are released")] = False,
+    release: Annotated[bool, typer.Option("--release", help="pinned lists move on with the next night")] = False,
     model: Annotated[Optional[list[str]], typer.Option(help="this model alone (may be repeated)")] = None,  # noqa: UP045
     form: Form = "table",
     conf: Conf = None,
     settings: Settings = None,
 ) -> int:
     """Make the lists of another night current; no list is changed."""
+    from sparkrec.config import load_config
     from sparkrec.rollback import rollback as make_current
+    from sparkrec.store import Warehouse
 
-    return _show([make_current(_warehouse(conf, settings), to, model or [])], form)
+    config = load_config(conf, list(settings or [])).warehouse
+    warehouse = Warehouse(config.path)
+    rows = make_current(warehouse, to, model or [], pin=pin, release=release, expiry_s=config.lock_expiry_s)
+    return _show([rows], form)
 
 
 @app.command()

@@ -146,8 +146,13 @@ def night_in(opened: DeltaTable, table: Table, run_date: str) -> date:
     Raises:
         UserError: There is no such night in it.
     """
+    return choose_night(nights_in(opened), table, run_date)
+
+
+def nights_in(opened: DeltaTable) -> list[date]:
+    """The nights that a table partitioned by night has rows of."""
     nights = {part[RUN_DATE] for part in opened.partitions()}
-    return choose_night([date.fromisoformat(str(night)) for night in nights if night], table, run_date)
+    return sorted(date.fromisoformat(str(night)) for night in nights if night)
 
 
 def current_nights(warehouse: Warehouse) -> dict[str, date]:

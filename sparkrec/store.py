@@ -190,12 +190,13 @@ def replace_night(df: DataFrame, warehouse: Warehouse, table: Table, run_date: d
 def upsert(df: DataFrame, warehouse: Warehouse, table: Table) -> int:
     """Updates the rows whose key is in the table and inserts the others (MERGE); returns the new version.
 
+    A table of an earlier version of the package gets the columns that have been added since, null in its other rows.
+
     Raises:
         InvariantError: A key occurs twice in ``df``.
     """
     with named_jobs(df.sparkSession, f"write {table.name}"):
-        merge = _merge_by_key(df, warehouse, table)
-        merge = merge.withSchemaEvolution() if table.open else merge
+        merge = _merge_by_key(df, warehouse, table).withSchemaEvolution()
         merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
     return _require_version(df.sparkSession, warehouse, table)
 

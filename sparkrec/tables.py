@@ -253,6 +253,9 @@ ITEM_VECTORS = Table(
     ),
     key=(ITEM_IDX, NAME),
 )
+# What a night's preparation writes whole, as of the night.
+PREPARED = (INTERACTIONS, SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS)
+
 # What a metric is, in both tables that hold some.
 _VALUE_OF_METRIC = (
     Column("metric", "string", "recall, ndcg, map, mrr, hit_rate, coverage, gini, rmse, mae"),
@@ -285,7 +288,7 @@ RUNS = Table(
         Column("run_id", "string", "the night's attempt"),
         Column(RUN_DATE, "date", "night"),
         Column("stage", "string", "stage"),
-        Column("status", "string", "done, skipped, held_back (a model was not published), failed"),
+        Column("status", "string", "done, skipped, held_back (a model was not published), refused, failed"),
         Column("started_at", "timestamp", "UTC"),
         Column("ended_at", "timestamp", "UTC"),
         Column("inputs", "string", "JSON: table to version"),
@@ -312,6 +315,13 @@ CURRENT = Table(
         Column(RUN_DATE, "date", "the night: read the rows of topk_<model> with this run_date"),
         Column(MODEL_VERSION, "string", "version of the model"),
         Column("since", "timestamp", "when it became current, UTC"),
+        Column("pinned", "boolean", "whether it stays current until it is released", nullable=True),
+        Column(
+            "passed_over",
+            "array<date>",
+            "nights with lists that are not to be current: rolled back, or published beside a pinned one",
+            nullable=True,
+        ),
     ),
     key=("model",),
 )

@@ -23,12 +23,13 @@ def kept_nights(nights: Iterable[date], keep: int, also: Iterable[date]) -> set[
     return set(found[:keep] if keep else found) | set(also)
 
 
-def nights_in(folder: str) -> list[date]:
-    """The nights that a folder has subfolders of, ``YYYY-MM-DD`` each; other names are passed over."""
+def nights_in(folder: str, ending: str = "") -> list[date]:
+    """The nights that a folder has something of, ``YYYY-MM-DD`` and an ending; other names are passed over."""
     found = []
     for name in files.list_names(folder):
         try:
-            found.append(date.fromisoformat(name))
+            day = date.fromisoformat(name.removesuffix(ending))
+            found += [day] if name == f"{day}{ending}" else []
         except ValueError:
             continue
     return sorted(found)

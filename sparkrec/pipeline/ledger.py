@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from sparkrec import store
@@ -14,6 +15,7 @@ from sparkrec.tables import RUNS
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+ROLLBACK = "rollback"  # a row that is no stage's
 Versions = dict[str, int | str]  # table → Delta version, models/<model> → model version
 
 
@@ -72,6 +74,7 @@ class Ledger:
     def __init__(self, spark: SparkSession, warehouse: Warehouse, run_date: date) -> None:
         self._spark, self._warehouse = spark, warehouse
         self._waiting: list[RunRow] = []
+        self._outputs: list[Versions] = []  # of the rows of this attempt
         self._past = _past(spark, warehouse, run_date)
 
     def last_run(self, stage: str) -> PastRun | None:
@@ -88,9 +91,26 @@ class Ledger:
         runs = reversed(self._past.get(stage, []))
         return [r.outputs for r in runs if (r.status, r.inputs, r.config_hash, r.code_version) == wanted]
 
+    def has_written(self, table: str, version: int | str) -> bool:
+        """Whether this night wrote this version of a table, or found it as it would have written it."""
+        past = (run.outputs for runs in self._past.values() for run in runs)
+        return any(outputs.get(table) == version for outputs in (*past, *self._outputs))
+
+    def night_that_wrote(self, table: str, version: int | str) -> date | None:
+        """The night that wrote a version of a table last, as all of ``runs`` says; None where it says nothing."""
+        from pyspark.sql import functions as F
+
+        runs = store.find(self._spark, self._warehouse, RUNS)
+        if runs is None:
+            return None
+        named = runs.where(F.col("outputs").contains(f'"{table}": {json.dumps(version)}'))
+        rows = named.select("run_date", "outputs", "ended_at").orderBy(F.col("ended_at").desc()).collect()
+        return next((row[0] for row in rows if json.loads(row[1]).get(table) == version), None)
+
     def record(self, row: RunRow, *, wait: bool = False) -> None:
         """Appends a row to ``runs``; one that can wait is written with the next that cannot, or by ``flush``."""
         self._waiting.append(row)
+        self._outputs.append(row.result.outputs)
         if not wait:
             self.flush()
 
@@ -141,3 +161,9 @@ def _values(row: RunRow) -> tuple[object, ...]:
         row.jobs,
         row.seconds,
     )
+
+
+def new_run_id(run_date: date) -> str:
+    """A unique, sortable id of an attempt."""
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{run_date.isoformat()}-{now}-{secrets.token_hex(3)}"

@@ -24,8 +24,18 @@ from sparkrec.model_kinds import MODELS
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import current_lists
+from sparkrec.report import PAGE, reports_folder
 from sparkrec.spark import named_jobs
-from sparkrec.tables import RUN_DATE, RUNS, TABLES, Table, list_tables
+from sparkrec.tables import (
+    RULES,
+    RUN_DATE,
+    RUNS,
+    TABLES,
+    USER_GROUP_PROFILES,
+    USER_GROUPS,
+    Table,
+    list_tables,
+)
 
 HOUR_MS = 3_600_000
 LEFTOVERS = ("_staging", "_checkpoints", "_search")  # what attempts and searches empty when they end
@@ -123,14 +133,14 @@ def _set_properties(night: Night, table: Table, properties: dict[str, str], what
 
 
 def _old_nights(night: Night, states: dict[Table, State]) -> Iterator[Step]:
-    """Models, snapshots and lists of nights that are no longer kept.
+    """Models, snapshots, lists, rules, groups and pages of nights that are no longer kept.
 
     The night's own stay, the current one's, the latest ones', and the models that kept nights began with.
     """
     settings, warehouse = night.config.maintenance, night.warehouse
     pointers = current_lists(night)
     for model in MODELS:
-        stay = {night.run_date} | ({pointers[model][0]} if model in pointers else set())
+        stay = {night.run_date} | ({pointers[model].run_date} if model in pointers else set())
         present = kept.nights_in(warehouse.models_path(model))
         models = kept.kept_nights(present, settings.keep_nights, stay)
         if set(present) - models:
@@ -142,16 +152,38 @@ def _old_nights(night: Night, states: dict[Table, State]) -> Iterator[Step]:
         gone = sorted(set(snapshots) - kept.kept_nights(snapshots, settings.keep_nights, stay))
         if gone:
             yield Step(f"remove {_named(gone, 'snapshot')} of {model}", partial(_remove_snapshots, night, model, gone))
-        for table in list_tables(model):
-            if table not in states or not settings.keep_list_nights:
-                continue
-            found = care.partitions(night.spark, warehouse, table)
-            days = [date.fromisoformat(partition.value) for partition in found if partition.value]
-            gone = sorted(set(days) - kept.kept_nights(days, settings.keep_list_nights, stay | models))
-            if gone:
-                yield Step(
-                    f"remove {_named(gone, 'night')} of {table.name}", partial(_remove_lists, night, table, gone)
-                )
+        for table in (*list_tables(model), RULES) if model == "rules" else list_tables(model):
+            yield from _old_rows(night, states, table, stay | models)
+    for table in (USER_GROUPS, USER_GROUP_PROFILES):
+        yield from _old_rows(night, states, table, {night.run_date})
+    yield from _old_pages(night, {night.run_date} | {pointer.run_date for pointer in pointers.values()})
+
+
+def _old_rows(night: Night, states: dict[Table, State], table: Table, stay: set[date]) -> Iterator[Step]:
+    """The nights that a table's rows are no longer kept of."""
+    keep = night.config.maintenance.keep_list_nights
+    if table not in states or not keep:
+        return
+    found = care.partitions(night.spark, night.warehouse, table)
+    days = [date.fromisoformat(partition.value) for partition in found if partition.value]
+    gone = sorted(set(days) - kept.kept_nights(days, keep, stay))
+    if gone:
+        yield Step(f"remove {_named(gone, 'night')} of {table.name}", partial(_remove_lists, night, table, gone))
+
+
+def _old_pages(night: Night, stay: set[date]) -> Iterator[Step]:
+    """The report's pages of nights whose lists are no longer kept: a page shows lists, too."""
+    folder = reports_folder(night.warehouse, night.config.report)
+    days = kept.nights_in(folder, PAGE)
+    gone = sorted(set(days) - kept.kept_nights(days, night.config.maintenance.keep_list_nights, stay))
+    if gone:
+        yield Step(f"remove {_named(gone, 'page')} of the report", partial(_remove_pages, folder, gone))
+
+
+def _remove_pages(folder: str, gone: list[date]) -> str:
+    for day in gone:
+        files.remove(files.join(folder, f"{day}{PAGE}"))
+    return f"removed {_named(gone, 'page')} of the report"
 
 
 def _remove_models(night: Night, model: str, gone: list[date]) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyspark import StorageLevel
@@ -16,9 +15,9 @@ from sparkrec.errors import InvariantError
 from sparkrec.formats import LogFormat
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.lock import Lock
-from sparkrec.prepare.cut import as_of
+from sparkrec.prepare.cut import as_of, utc
 from sparkrec.store import Warehouse
-from sparkrec.tables import Table
+from sparkrec.tables import COPURCHASE, END_TS, INTERACTIONS, LAST_TS, SESSIONS, TS, USER_ITEM, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -85,6 +84,10 @@ class Night:
         return as_of(self.run_date)
 
 
+# When what a row of a prepared table says was known.
+_KNOWN_AT = {INTERACTIONS.name: TS, SESSIONS.name: END_TS, COPURCHASE.name: TS, USER_ITEM.name: LAST_TS}
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The tables that a stage reads, pinned to the versions that its row in ``runs`` will name.
@@ -93,18 +96,22 @@ class Inputs:
         night: The night.
         versions: Of the tables, by name.
         found: What the stage needs to ask of them but once.
+        settings: The hash of all settings that the stage's results depend on.
     """
 
     night: Night
     versions: Versions
     found: Found = field(default_factory=Found, compare=False, repr=False)
+    settings: str = ""
 
     def read(self, table: Table) -> DataFrame:
-        """Reads a table at its pinned version."""
+        """Reads a table at its pinned version; of what events made, nothing that came after the night."""
         version = self.versions.get(table.name)
         if not isinstance(version, int):
             raise InvariantError(f"{table.name} is not among the stage's inputs {sorted(self.versions)}")
-        return store.read(self.night.spark, self.night.warehouse, table, at=version)
+        rows = store.read(self.night.spark, self.night.warehouse, table, at=version)
+        known_at = _KNOWN_AT.get(table.name)
+        return rows if known_at is None else rows.where(rows[known_at] < utc(self.night.as_of))
 
     def has(self, table: Table) -> bool:
         """Whether the (optional) table existed when the stage began."""
@@ -139,9 +146,3 @@ class Stage:
     models: Callable[[Config], Sequence[str]] = _no_models
     plan: Callable[[Night], tuple[bool, str]] | None = None
     aftercare: bool = False
-
-
-def new_run_id(run_date: date) -> str:
-    """A unique, sortable id of an attempt."""
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{run_date.isoformat()}-{now}-{secrets.token_hex(3)}"

@@ -16,10 +16,10 @@ from sparkrec.config import Config, config_hash, recorded_config
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import load_format
 from sparkrec.log import LOGGER, log_event, warn_event
-from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult, Versions
+from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult, Versions, new_run_id
 from sparkrec.pipeline.lock import locked
 from sparkrec.pipeline.models import published_version
-from sparkrec.pipeline.night import Inputs, Night, Stage, new_run_id
+from sparkrec.pipeline.night import Inputs, Night, Stage
 from sparkrec.pipeline.preflight import preflight
 from sparkrec.pipeline.publication import has_rows
 from sparkrec.pipeline.stages import STAGES, stage_names
@@ -28,7 +28,7 @@ from sparkrec.prepare.cut import as_of
 from sparkrec.report import write_report
 from sparkrec.spark import build_session, jobs_started, named_jobs
 from sparkrec.store import Warehouse
-from sparkrec.tables import EVENTS
+from sparkrec.tables import EVENTS, PREPARED
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -191,8 +191,6 @@ def _run(night: Night, names: Sequence[str], force: bool) -> int:
                 if not STAGES[name].aftercare or len(names) == 1:
                     raise
                 warn_event("the night is done, but not its care", stage=name, reason=one_line(error))
-    except UserError:  # nothing is on record that a report could tell
-        raise
     except Exception:
         _report(night)
         raise
@@ -208,6 +206,7 @@ def _report(night: Night) -> None:
     if not night.config.report.nightly:
         return
     try:
+        night.warehouse.fence()
         path = write_report(night.warehouse, night.config.report, night.run_date.isoformat())
     except Exception as error:
         warn_event("report not written", reason=one_line(error))
@@ -216,12 +215,10 @@ def _report(night: Night) -> None:
 
 
 def run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool = False) -> StageResult:
-    """Runs one stage unless an equal run is on record, and records it.
-
-    A UserError leaves no row; any other failure is recorded before it goes on.
+    """Runs one stage unless an equal run is on record, and records it, also where it refuses or fails.
 
     Raises:
-        UserError: The stage refuses, or the warehouse's lock is lost.
+        UserError: The stage refuses, storage failed, or the warehouse's lock is lost.
     """
     night.warehouse.fence()
     with named_jobs(night.spark, stage.name):
@@ -229,30 +226,25 @@ def run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool = False) -
 
 
 def _run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool) -> StageResult:
-    begun = _Begun(_now(), time.monotonic(), jobs_started(night.spark))
-    versions = pin(night, stage)
-    settings = config_hash(*stage.settings(night))
-    done = None if stage.plan is not None or force else _done(night, stage, ledger, versions, settings)
-    if done is not None:
-        result = StageResult(outputs=done, skipped=True, message="inputs, settings and code unchanged")
-        ledger.record(_row(night, stage, "skipped", begun, versions, settings, result), wait=True)
-        log_event("stage skipped", stage=stage.name, reason=result.message)
-        return result
-    log_event("stage begins", stage=stage.name)
+    begun, versions, settings = _Begun(_now(), time.monotonic(), jobs_started(night.spark)), Versions(), ""
     try:
-        result = stage.run(night, Inputs(night, versions))
-    except UserError:
-        raise
+        versions = pin(night, stage, ledger)
+        settings = config_hash(*stage.settings(night))
+        done = None if stage.plan is not None or force else _done(night, stage, ledger, versions, settings)
+        if done is not None:
+            result = StageResult(outputs=done, skipped=True, message="inputs, settings and code unchanged")
+            ledger.record(_row(night, stage, "skipped", begun, versions, settings, result), wait=True)
+            log_event("stage skipped", stage=stage.name, reason=result.message)
+            return result
+        log_event("stage begins", stage=stage.name)
+        result = stage.run(night, Inputs(night, versions, settings=settings))
     except Exception as error:
-        try:
-            failure = StageResult(message=one_line(error))
-            ledger.record(_row(night, stage, "failed", begun, versions, settings, failure))
-        except Exception as second:  # the storage itself may be what failed: the first error is the one to tell
-            warn_event("failure not recorded", stage=stage.name, reason=one_line(second))
+        _record_failure(night, stage, ledger, begun, versions, settings, error)
+        if isinstance(error, UserError):
+            raise
         if outgrown(error):
-            raise UserError(
-                OUTGROWN, where=f"stage {stage.name}", fix=f"raise {LIMIT} and the driver's memory"
-            ) from error
+            fix = f"raise {LIMIT} and the driver's memory"
+            raise UserError(OUTGROWN, where=f"stage {stage.name}", fix=fix) from error
         fault = storage_fault(str(error))
         if fault:
             raise UserError(f"{fault} while stage {stage.name} ran", where=night.warehouse.path, fix=_RERUN) from error
@@ -271,6 +263,24 @@ def _run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool) -> Stage
     return result
 
 
+def _record_failure(
+    night: Night,
+    stage: Stage,
+    ledger: Ledger,
+    begun: _Begun,
+    versions: Versions,
+    settings: str,
+    error: Exception,
+) -> None:
+    """Records why a stage was refused or failed; the storage itself may be what failed, and the error goes on."""
+    refused = isinstance(error, UserError)
+    failure = StageResult(message=str(error)[:500] if refused else one_line(error))
+    try:
+        ledger.record(_row(night, stage, "refused" if refused else "failed", begun, versions, settings, failure))
+    except Exception as second:
+        warn_event("failure not recorded", stage=stage.name, reason=one_line(second))
+
+
 def storage_fault(text: str) -> str:
     """What an operating system's error in a message says of the storage; empty where it says nothing of it."""
     return next((said for words, said in _STORAGE_FAULTS.items() if words in text), "")
@@ -281,11 +291,11 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
-def pin(night: Night, stage: Stage) -> Versions:
+def pin(night: Night, stage: Stage, ledger: Ledger) -> Versions:
     """The current versions of everything that the stage reads.
 
     Raises:
-        UserError: A table or a model that it needs does not exist yet.
+        UserError: A table or a model that it needs does not exist yet, or another night has prepared a table.
     """
     versions: Versions = {}
     for table in (*stage.inputs, *stage.optional):
@@ -298,9 +308,23 @@ def pin(night: Night, stage: Stage) -> Versions:
                 where=night.warehouse.path,
                 fix="run the earlier stages, or sparkrec nightly",
             )
+    _require_own(night, stage, versions, ledger)
     for model in stage.models(night.config):
         versions[f"models/{model}"] = published_version(night.warehouse, model, night.run_date)
     return versions
+
+
+def _require_own(night: Night, stage: Stage, versions: Versions, ledger: Ledger) -> None:
+    """Refuses tables as of another night: lists of this one would know what came later, or miss what came before."""
+    for name in (table.name for table in PREPARED if table.name in versions):
+        if ledger.has_written(name, versions[name]):
+            continue
+        other = ledger.night_that_wrote(name, versions[name])
+        raise UserError(
+            f"stage {stage.name} needs tables of {night.run_date}, but {name} is as of another night",
+            where=f"version {versions[name]}, written by the night {other or 'that runs does not name'}",
+            fix=f"run sparkrec nightly --run-date {night.run_date}, with --from prepare or whole",
+        )
 
 
 def _done(night: Night, stage: Stage, ledger: Ledger, versions: Versions, settings: str) -> Versions | None:
@@ -318,7 +342,7 @@ def _would_run(night: Night, stage: Stage, force: bool, ledger: Ledger) -> tuple
     if stage.plan is not None:
         return stage.plan(night)
     try:
-        versions = pin(night, stage)
+        versions = pin(night, stage, ledger)
     except UserError as error:
         return True, str(error)
     settings = config_hash(*stage.settings(night))

@@ -232,7 +232,7 @@ def train_parts(
         train: Trains a part into a folder with this description; returns a note for the ledger.
         begin: What it begins with.
     """
-    version = model_version(night.run_date, settings, inputs.versions, night.code_version)
+    version = model_version(night.run_date, settings, inputs.settings, inputs.versions, night.code_version)
     meta = {"model": model, "model_version": version, "inputs": inputs.versions, "settings": config_dict(settings)}
     done, notes = [], [f"trained from scratch: {begin.full_retrain}"] if begin.full_retrain else []
     for part in parts(night, model, cutoff):

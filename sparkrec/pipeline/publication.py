@@ -4,57 +4,83 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import functions as F
 
 from sparkrec import store
 from sparkrec.pipeline.models import ModelCard
 from sparkrec.pipeline.night import Night
+from sparkrec.pipeline.pointer import Pointer, published
+from sparkrec.prepare.cut import EPOCH
 from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, Table, lists_table
 
 
 def published_before(night: Night, model: str) -> list[tuple[date, str]]:
-    """The nights before this one that have lists of the model, and the version that made them, the latest first."""
+    """The nights before this one that have lists of the model, and the version that made them, the latest first.
+
+    Those that a rollback passed over are left out: neither the gate nor a warm start goes by them.
+    """
     lists = store.find(night.spark, night.warehouse, lists_table(model))
     if lists is None:
         return []
     rows = lists.where(F.col(RUN_DATE) < F.lit(night.run_date)).select(RUN_DATE, MODEL_VERSION).distinct().collect()
-    return sorted(((row[RUN_DATE], row[MODEL_VERSION]) for row in rows), reverse=True)
+    pointer = current_lists(night).get(model) if rows else None
+    passed_over = pointer.passed_over if pointer else frozenset()
+    return sorted(((r[RUN_DATE], r[MODEL_VERSION]) for r in rows if r[RUN_DATE] not in passed_over), reverse=True)
 
 
-def last_published(night: Night, model: str, pointers: dict[str, tuple[date, str]]) -> tuple[date, str] | None:
+def last_published(night: Night, model: str, pointers: dict[str, Pointer]) -> tuple[date, str] | None:
     """The night before this one whose lists are or were current, and the version of the model that made them.
 
     ``pointers`` are those of ``current_lists``.
     """
     pointer = pointers.get(model)
-    if pointer is not None and pointer[0] < night.run_date:
-        return pointer
+    if pointer is not None and pointer.run_date < night.run_date:
+        return pointer.run_date, pointer.model_version
     return next(iter(published_before(night, model)), None)
 
 
-def make_current(night: Night, cards: Sequence[ModelCard]) -> None:
+def make_current(night: Night, cards: Sequence[ModelCard]) -> dict[str, date]:
     """Points ``current`` to the night's lists, all models' in one transaction.
 
-    A model whose lists of a later night are current keeps these: a backfill changes nothing there.
+    A model whose lists of a later night are current keeps these: a backfill changes nothing there. So does one whose
+    lists are pinned.
+
+    Returns:
+        The models that stay at a pinned night before this one, and which.
     """
     pointers, now = current_lists(night), datetime.now(UTC)
+    moved = {card.model: published(pointers.get(card.model), night.run_date, card.model_version, now) for card in cards}
     values = [
-        (card.model, night.run_date, card.model_version, now)
-        for card in cards
-        if card.model not in pointers or pointers[card.model][0] <= night.run_date
+        (model, new.run_date, new.model_version, new.since, new.pinned, sorted(new.passed_over))
+        for model, new in moved.items()
+        if new != pointers.get(model)
     ]
     if values:
         whole = set(pointers) <= {value[0] for value in values}  # no pointer stays: then a MERGE has nothing to look up
         write = store.overwrite if whole else store.upsert
         write(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
+    return {model: new.run_date for model, new in moved.items() if new.pinned and new.run_date < night.run_date}
 
 
-def current_lists(night: Night) -> dict[str, tuple[date, str]]:
-    """For each model the night whose lists are current, and the version of the model that made them."""
+def current_lists(night: Night) -> dict[str, Pointer]:
+    """For each model what is current."""
     rows = store.find(night.spark, night.warehouse, CURRENT)
-    return {} if rows is None else {row["model"]: (row[RUN_DATE], row[MODEL_VERSION]) for row in rows.collect()}
+    if rows is None:
+        return {}
+    times = rows.withColumn("since", F.unix_micros("since"))
+    found = [row.asDict() for row in times.collect()]
+    return {
+        row["model"]: Pointer(
+            row[RUN_DATE],
+            row[MODEL_VERSION],
+            EPOCH + timedelta(microseconds=row["since"]),
+            bool(row.get("pinned")),  # a table of an earlier version says nothing of it
+            frozenset(row.get("passed_over") or ()),
+        )
+        for row in found
+    }
 
 
 def has_rows(night: Night, table: Table) -> bool:

@@ -26,6 +26,7 @@ from sparkrec.evaluation.values import MetricValue, split_of
 from sparkrec.log import log_event
 from sparkrec.model_kinds import KINDS, MODELS
 from sparkrec.pipeline.judge import Judged, judge
+from sparkrec.pipeline.ledger import Ledger
 from sparkrec.pipeline.lock import locked
 from sparkrec.pipeline.models import CARD, read_card
 from sparkrec.pipeline.night import Inputs, Night, Stage
@@ -145,7 +146,7 @@ def search(
     Raises:
         UserError: Wrong settings (before anything is trained), missing tables, or nothing to train or judge on.
     """
-    versions = pin(night, stage)
+    versions = pin(night, stage, Ledger(night.spark, night.warehouse, night.run_date))
     inputs = Inputs(night, versions)
     last_day, cutoff = validation_night(night, inputs, model)
     always = [
@@ -163,7 +164,7 @@ def search(
             trained_as = config_hash(*stage.settings(replace(night, config=config)))
             warehouse = replace(config.warehouse, path=files.join(folder, trained_as))
             other = replace(night, config=replace(config, warehouse=warehouse, models=[model]), run_date=last_day)
-            known = _Known(night, versions, before=other.as_of)
+            known = _Known(night, versions, settings=trained_as, before=other.as_of)
             started = time.monotonic()
             if not files.exists(files.join(other.warehouse.model_path(model, last_day), CARD)):
                 stage.run(other, known)

@@ -103,7 +103,9 @@ def _publish(night: Night, inputs: Inputs) -> StageResult:
         note = f"{model}: {counts.lists} lists, {counts.whole} of them with {night.config.topk.k} items"
         note = f"{note}, {counts.popular} rows from popularity" if counts.popular else note
         notes.append(f"{note}, {about}" if about else note)
-    make_current(night, published_cards)
+    for model, day in make_current(night, published_cards).items():
+        notes.append(f"{model} stays at {day}, which is pinned")
+        warn_event("current lists are pinned", model=model, current=str(day))
     return StageResult(outputs=outputs, rows_out=rows, message="; ".join(notes), held_back=tuple(held_back))
 
 

@@ -7,6 +7,13 @@ from sparkrec.config import ReportConfig
 from sparkrec.reading import LATEST
 from sparkrec.store import Warehouse
 
+PAGE = ".html"  # after the night's date
+
+
+def reports_folder(warehouse: Warehouse, config: ReportConfig) -> str:
+    """Where the nights' pages are."""
+    return config.path or files.join(warehouse.path, "reports")
+
 
 def write_report(warehouse: Warehouse, config: ReportConfig, run_date: str = LATEST, out: str | None = None) -> str:
     """Writes the report of a night; readers see the page of before or the whole new one.
@@ -27,7 +34,6 @@ def write_report(warehouse: Warehouse, config: ReportConfig, run_date: str = LAT
     from sparkrec.report.page import page
 
     report = gather(warehouse, run_date, nights=config.nights, users=config.users)
-    folder = config.path or files.join(warehouse.path, "reports")
-    path = out or files.join(folder, f"{report.head.run_date}.html")
+    path = out or files.join(reports_folder(warehouse, config), f"{report.head.run_date}{PAGE}")
     files.write_bytes(path, page(report).encode())
     return path

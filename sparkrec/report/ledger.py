@@ -12,6 +12,7 @@ import polars as pl
 
 from sparkrec.config import GateConfig, config_hash
 from sparkrec.evaluation.values import RECENT, split_of
+from sparkrec.pipeline.ledger import ROLLBACK
 from sparkrec.report.facts import (
     FAILED,
     HELD_BACK,
@@ -32,8 +33,8 @@ _FINISHED = ("done", "held_back")
 
 
 def rows_of(runs: pl.DataFrame) -> list[Row]:
-    """The rows in order of time."""
-    return runs.sort("started_at", "ended_at").rows(named=True)
+    """The rows of nights in order of time."""
+    return runs.filter(pl.col("stage") != ROLLBACK).sort("started_at", "ended_at").rows(named=True)
 
 
 def stages(rows: Sequence[Row]) -> tuple[Stage, ...]:
@@ -102,7 +103,7 @@ def head(run_date: date, rows: Sequence[Row], current: dict[str, date]) -> Head:
     models = _models(rows, current)
     held = [model for model in models if model.state == HELD_BACK]
     ends = [row for row in rows if row["stage"] == "topk" and row["status"] in _FINISHED]
-    if last["status"] == "failed":
+    if last["status"] in ("failed", "refused"):
         state, why = FAILED, f"In stage {last['stage']}: {last['message'] or 'no reason recorded'}"
     elif not ends:
         state, why = UNFINISHED, f"The last stage on record is {last['stage']}; no lists were published"

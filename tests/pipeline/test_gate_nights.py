@@ -71,12 +71,18 @@ def test_rollback_makes_an_earlier_night_current_and_changes_no_list(spark, late
     assert lists(place).equals(before)
     with pytest.raises(UserError, match="no such night"):
         rollback(warehouse, str(later.first - timedelta(days=1)))
-    assert place.run(spark, later.first, *GATED, only=TOPK, force=True) == 0
+    again = {"only": ("prepare", "train_als", "evaluate", "topk"), "force": True}  # each night prepares its tables
+    assert place.run(spark, later.first, *GATED, **again) == 0
     assert current() == later.first
-    assert place.run(spark, later.second, *GATED, only=TOPK, force=True) == 0
+    assert place.run(spark, later.second, *GATED, **again) == 0
     assert current() == later.second
-    place.run(spark, later.first, *GATED, only=TOPK, force=True)  # a backfill: the later night stays current
+    place.run(spark, later.first, *GATED, **again)  # a backfill: the later night stays current
     assert current() == later.second
+    rollback(warehouse, str(later.first), ["als"], pin=True)
+    assert place.run(spark, later.second, *GATED, **again) == 0
+    assert current() == later.first
+    assert f"als stays at {later.first}, which is pinned" in newest(place, "topk")["message"]
+    assert newest(place, "rollback")["message"] == f"als: {later.second} -> {later.first}, pinned"
 
 
 def test_other_reasons_to_hold_back(spark, place):

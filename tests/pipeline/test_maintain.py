@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
-from sparkrec import query
+from sparkrec import query, store
 from sparkrec.config import MaintenanceConfig, load_config
 from sparkrec.errors import UserError
 from sparkrec.maintenance.nights import nights_in
@@ -19,7 +19,7 @@ from sparkrec.pipeline.publication import has_rows, make_current
 from sparkrec.pipeline.warm_start import beginning
 from sparkrec.rollback import rollback
 from sparkrec.store import Warehouse
-from sparkrec.tables import TABLES, topk_table
+from sparkrec.tables import RULES, TABLES, USER_GROUP_PROFILES, USER_GROUPS, topk_table
 from tests.aged import age
 from tests.published import a_night, publish, small_gru, train
 
@@ -122,6 +122,34 @@ def test_only_nights_that_nobody_needs_are_removed(spark, tmp_path):
     assert due == [
         "vacuum current"
     ]  # which the rollback has written; without a ledger nothing needs what it superseded
+
+
+def test_rules_groups_and_pages_go_with_the_lists(spark, tmp_path):
+    kept = MaintenanceConfig(keep_nights=1, keep_list_nights=2, compact_files=0)
+    tonight, days = (
+        a_night(spark, tmp_path, small_gru(), date(2024, 1, 3), kept),
+        [date(2024, 1, n) for n in range(1, 6)],
+    )
+    rows = {
+        RULES: [(day, ["a"], "b", 0.5, 0.5, 1.0, 0.0, 9, "v") for day in days],
+        USER_GROUPS: [(day, "u", 0, 0.0) for day in days],
+        USER_GROUP_PROFILES: [(day, 0, 1, 1.0, 1.0, 1.0, 1.0, ["x"], "all") for day in days],
+    }
+    for table, values in rows.items():
+        store.append(spark.createDataFrame(values, table.ddl).coalesce(1), tonight.warehouse, table)
+    pages = tmp_path / "reports"
+    pages.mkdir()
+    for name in (*(f"{day}.html" for day in days), "2024-01-01.txt", "mine.html"):
+        (pages / name).touch()
+    result = run_maintain(tonight, Inputs(tonight, {}))
+    for table in rows:
+        assert f"removed 2 nights (2024-01-01 to 2024-01-02) of {table.name}" in result.message
+        left = pl.read_delta(f"{tmp_path}/{table.name}")["run_date"].dt.day().sort().to_list()
+        assert left == [3, 4, 5]  # the night's own, and the latest two
+    assert "removed 2 pages (2024-01-01 to 2024-01-02) of the report" in result.message
+    left = sorted(path.name for path in pages.iterdir())
+    assert left == ["2024-01-01.txt", *(f"{day}.html" for day in days[2:]), "mine.html"]
+    assert [step.what for step in plan_maintain(tonight)] == [f"vacuum {table.name}" for table in rows]
 
 
 def test_a_path_with_an_escaped_blank_is_refused_before_anything_is_made(spark, tmp_path):
