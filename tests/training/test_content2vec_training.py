@@ -61,17 +61,17 @@ def loaded(path):
 
 
 @pytest.mark.parametrize("combine", ["residual", "concatenation"])
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_any_number_of_ranks_gives_the_same_model(tmp_path, combine, ranks):
+def test_any_number_of_ranks_gives_the_same_model(tmp_path, combine):
     where, config = place(tmp_path), dataclasses.replace(SMALL, combine=combine)
     expected = [h["loss"] for h in train(SingleProcess(), where, tmp_path / "one", config)]
-    histories = on_threads(ranks, train, where, tmp_path / "several", config)
-    for history in histories:
-        assert [h["loss"] for h in history] == pytest.approx(expected, rel=1e-5)
-    one, several = loaded(tmp_path / "one"), loaded(tmp_path / "several")
-    assert one.keys() == several.keys()
-    for name, tensor in one.items():
-        torch.testing.assert_close(several[name], tensor, atol=1e-4, rtol=1e-3)
+    one = loaded(tmp_path / "one")
+    for ranks in (2, 3):
+        for history in on_threads(ranks, train, where, tmp_path / f"m{ranks}", config):
+            assert [h["loss"] for h in history] == pytest.approx(expected, rel=1e-5)
+        several = loaded(tmp_path / f"m{ranks}")
+        assert one.keys() == several.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(several[name], tensor, atol=1e-4, rtol=1e-3)
 
 
 def test_resume_gives_the_weights_of_an_unbroken_run(tmp_path):
@@ -109,10 +109,18 @@ def test_another_prod2vec_model_does_not_resume(tmp_path):
     assert load_model(str(tmp_path / "m"))[1]["prod2vec"] != first
 
 
-def test_the_loss_falls_and_a_kind_goes_with_its_complement(tmp_path):
-    history = train(SingleProcess(), place(tmp_path), tmp_path / "m", dataclasses.replace(SMALL, epochs=6))
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """The path of a model of six epochs, and their history."""
+    folder = tmp_path_factory.mktemp("learnt")
+    history = train(SingleProcess(), place(folder), folder / "m", dataclasses.replace(SMALL, epochs=6))
+    return str(folder / "m"), history
+
+
+def test_the_loss_falls_and_a_kind_goes_with_its_complement(learnt):
+    path, history = learnt
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
-    matrix = stored_embeddings(str(tmp_path / "m")).vectors
+    matrix = stored_embeddings(path).vectors
     cosine = matrix.vectors @ matrix.vectors.T
     pair = KIND // 2
     for item in range(32):
@@ -120,12 +128,11 @@ def test_the_loss_falls_and_a_kind_goes_with_its_complement(tmp_path):
         assert cosine[item][[o for o in others if pair[o] == pair[item]]].min() > np.median(cosine[item][others])
 
 
-def test_items_never_bought_get_a_vector_from_their_content_alone(tmp_path):
+def test_items_never_bought_get_a_vector_from_their_content_alone(learnt):
     """Beside bought items of their pair of kinds, whose prod2vec vectors theirs could not know but from training."""
-    train(SingleProcess(), place(tmp_path), tmp_path / "m", dataclasses.replace(SMALL, epochs=6))
-    matrix = stored_embeddings(str(tmp_path / "m")).vectors
+    matrix = stored_embeddings(learnt[0]).vectors
     assert np.flatnonzero(~matrix.eligible).tolist() == [39]  # no text either
-    assert load_model(str(tmp_path / "m"))[1]["items"] == {"learnt": 32, "by_content": 7, "without": 1}
+    assert load_model(learnt[0])[1]["items"] == {"learnt": 32, "by_content": 7, "without": 1}
     cosine = matrix.vectors @ matrix.vectors.T
     pair = KIND // 2
     bought = np.arange(32)
