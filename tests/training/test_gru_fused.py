@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @given(trainings(), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_whole_step_is_the_step_by_operations(drawn, cut):
     config, chunk, samples = drawn
     n, lanes = chunk.target.shape
@@ -55,16 +55,22 @@ def test_whole_steps_are_what_the_shipped_settings_train_by_and_others_do_not():
         assert not fusible(*trainer_of(config), config.lanes, ONE)
 
 
-@njit
-def _product(a, turn_a, b, turn_b, keep, out):
-    product(a, turn_a, b, turn_b, keep, out)
+@pytest.fixture(scope="module")
+def multiply():
+    """The product, compiled for matrices whose rows follow one another and for parts of wider ones, and no others."""
+    blas.provide()
+
+    def multiply(a, turn_a, b, turn_b, keep, out):
+        product(a, turn_a, b, turn_b, keep, out)
+
+    kinds = ("float32[:, ::1]", "float32[:, :]")
+    return njit([f"void({a}, boolean, {a}, boolean, float32, {a})" for a in kinds], cache=True)(multiply)
 
 
 @given(*[st.integers(0, 12)] * 3, st.booleans(), st.booleans(), st.sampled_from([0.0, 1.0]), st.integers(0, 3))
 @settings(max_examples=150, deadline=None)
-def test_products_are_numpys_whatever_the_shapes(m, n, k, turn_a, turn_b, keep, more):
+def test_products_are_numpys_whatever_the_shapes(multiply, m, n, k, turn_a, turn_b, keep, more):
     """Also of parts of wider matrices, and where there are no rows or nothing to add up."""
-    blas.provide()
     rng = np.random.default_rng(1)
 
     def part(rows, columns):
@@ -74,7 +80,7 @@ def test_products_are_numpys_whatever_the_shapes(m, n, k, turn_a, turn_b, keep, 
     expected = (a.T if turn_a else a) @ (b.T if turn_b else b) + np.float32(keep) * out
     if not keep:
         out[:] = np.nan  # which must not be read
-    _product(a, turn_a, b, turn_b, np.float32(keep), out)
+    multiply(a, turn_a, b, turn_b, np.float32(keep), out)
     assert np.allclose(out, expected, atol=1e-4)
 
 

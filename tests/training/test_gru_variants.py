@@ -1,6 +1,7 @@
 """The parallel, hierarchical and Bloom networks: trained as plain references say, on one rank and several, resumed."""
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -80,8 +81,21 @@ def reference_of(config):
     return Bloom(config) if config.bloom_rows else Hierarchical(config)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Name of a case → history, weights and description of its training by one process."""
+
+    @cache
+    def trained(name):
+        config, folder = CASES[name], tmp_path_factory.mktemp("trained")
+        manifest = write(folder / "s", config, data(config), 1)
+        return train(SingleProcess(), manifest.path, folder / "m", config), *load_model(str(folder / "m"))
+
+    return trained
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_weights_are_those_of_the_plain_reference(tmp_path, name):
+def test_weights_are_those_of_the_plain_reference(trained, name):
     """Also: rows and sub-networks that a step does not train rest, their momentum too."""
     config, users = CASES[name], data(CASES[name])
     counts = torch.bincount(torch.tensor([x for user in users for s in user for x in s]), minlength=N_ITEMS)
@@ -94,9 +108,7 @@ def test_weights_are_those_of_the_plain_reference(tmp_path, name):
     network = network_of(config)
     initial = to_tensors(network, init_parameters(network, config.seed))
     expected, losses = reference_walk(reference_of(config), initial, users, samples, config, counts)
-    manifest = write(tmp_path / "s", config, users, 1)
-    history = train(SingleProcess(), manifest.path, tmp_path / "m", config)
-    weights, described = load_model(str(tmp_path / "m"))
+    history, weights, described = trained(name)
     assert [h["loss"] for h in history] == pytest.approx(losses, rel=1e-5)
     for key, value in expected.items():
         assert torch.allclose(weights[key], value, atol=2e-5), key
@@ -112,14 +124,11 @@ def test_ranks_do_not_change_the_model(tmp_path, name):
     manifest = write(tmp_path / "s", config, data(config, 30), 6)
     train(SingleProcess(), manifest.path, tmp_path / "m1", config)
     expected, described = load_model(str(tmp_path / "m1"))
-    for ranks in (2, 3):
-        on_threads(ranks, train, manifest.path, tmp_path / f"m{ranks}", config)
-        weights, other = load_model(str(tmp_path / f"m{ranks}"))
-        assert [h["loss"] for h in other["history"]] == pytest.approx(
-            [h["loss"] for h in described["history"]], rel=1e-5
-        )
-        for key, value in expected.items():
-            assert torch.allclose(weights[key], value, atol=1e-4), key
+    on_threads(3, train, manifest.path, tmp_path / "m3", config)
+    weights, other = load_model(str(tmp_path / "m3"))
+    assert [h["loss"] for h in other["history"]] == pytest.approx([h["loss"] for h in described["history"]], rel=1e-5)
+    for key, value in expected.items():
+        assert torch.allclose(weights[key], value, atol=1e-4), key
 
 
 class Epochs(SingleProcess):
@@ -172,12 +181,10 @@ def test_vectors_that_are_not_one_for_each_item_are_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_stored_model_scores_as_the_trained_one(tmp_path, name):
+def test_a_stored_model_scores_as_the_trained_one(trained, name):
     """Item scores of the loaded model are those of the training's forward pass, step by step over users' sessions."""
     config, users = CASES[name], data(CASES[name])
-    manifest = write(tmp_path / "s", config, users, 1)
-    train(SingleProcess(), manifest.path, tmp_path / "m", config)
-    weights, described = load_model(str(tmp_path / "m"))
+    _, weights, described = trained(name)
     network = stored_network(described, weights)
     parameters = from_tensors(network, weights)
     matrix, bias = network.output(parameters)
