@@ -8,5 +8,8 @@ QUICK = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.shuffle.partitions": "2",
     "spark.default.parallelism": "2",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.python.sql.dataFrameDebugging.enabled": "false",  # no line of each column's code for messages of errors
+    "spark.sql.dataFrameQueryContext.enabled": "false",
 }
 LOCAL = {**QUICK, "spark.sql.adaptive.enabled": "false"}  # of one machine, as sparkrec.sizing has it; clusters adapt
