@@ -22,23 +22,31 @@ def judge(lists, truth, ks, n_items):
     return ranking_metrics({"one": Lists(lists, n_items)}, truth, ks)["one"]
 
 
-def test_models_are_judged_side_by_side(spark):
-    truth = {1: {11, 12}, 2: {13}}
-    good, expected = frames(spark, {1: [11, 12], 2: [13, 10]}, truth)
-    bad, _ = frames(spark, {1: [10, 12]}, truth)
-    found = ranking_metrics(
-        {"good": Lists(good, 4), "bad": Lists(bad, 8), "none": Lists(bad.limit(0), 8)}, expected, [2]
-    )
-    values = {model: {v.metric: v.value for v in parts[ALL]} for model, parts in found.items()}
-    assert {m: v["recall"] for m, v in values.items()} == {"good": 1.0, "bad": 0.25, "none": 0.0}
-    assert {m: v["coverage"] for m, v in values.items()} == {"good": 1.0, "bad": 0.25, "none": 0.0}
-    assert {m: v["users_without_list"] for m, v in values.items()} == {"good": 0.0, "bad": 1.0, "none": 2.0}
-
-
-def test_hand_computed_values(spark):
+@pytest.fixture(scope="module")
+def judged(spark):
+    """Three models judged at once, by a truth with parts; of the first one user 3 has no list, and 4 no truth."""
     lists = {1: [10, 11, 12], 2: [13, 10, 14], 4: [10, 11, 12]}
-    truth = {1: {11, 12, 20, 21}, 2: {13}, 3: {10}}
-    values = {(v.metric, v.k): v for v in judge(*frames(spark, lists, truth), [1, 3], 10)[ALL]}
+    truth = [
+        (1, 11, ["frequent_users", "cold_items"]), (1, 20, ["frequent_users", "frequent_items"]), (1, 12, []),
+        (1, 21, []), (2, 13, ["cold_users", "frequent_items"]), (3, 10, ["cold_users", "frequent_items"]),
+    ]  # fmt: skip
+    expected = spark.createDataFrame(truth, "user_idx int, item_idx int, segments array<string>")
+    one, _ = frames(spark, lists, {})
+    bad, _ = frames(spark, {1: [10, 12]}, {})
+    models = {"one": Lists(one, 10), "bad": Lists(bad, 8), "none": Lists(bad.limit(0), 8)}
+    return ranking_metrics(models, expected, [1, 3])
+
+
+def test_models_are_judged_side_by_side(judged):
+    values = {model: {(v.metric, v.k): v.value for v in parts[ALL]} for model, parts in judged.items()}
+    recall = {"one": pytest.approx(5 / 9), "bad": pytest.approx(1 / 9), "none": 0.0}  # bad: one item of user 1
+    assert {m: v["recall", 3] for m, v in values.items()} == recall
+    assert {m: v["coverage", 3] for m, v in values.items()} == {"one": 0.5, "bad": 0.25, "none": 0.0}
+    assert {m: v["users_without_list", None] for m, v in values.items()} == {"one": 1.0, "bad": 2.0, "none": 3.0}
+
+
+def test_hand_computed_values(judged):
+    values = {(v.metric, v.k): v for v in judged["one"][ALL]}
     third = 1 / 3
     log3 = 1 / math.log2(3)
     expected = {
@@ -59,23 +67,19 @@ def test_hand_computed_values(spark):
     assert {v.n for v in values.values()} == {3}
 
 
-def test_parts_of_the_truth_are_judged_by_themselves(spark):
-    lists, _ = frames(spark, {1: [10, 11, 12], 2: [13, 10, 14]}, {1: [1]})
-    rows = [
-        (1, 11, ["frequent_users", "cold_items"]), (1, 20, ["frequent_users", "frequent_items"]),
-        (2, 13, ["cold_users", "frequent_items"]), (3, 10, ["cold_users", "frequent_items"]),
-    ]  # fmt: skip
-    truth = spark.createDataFrame(rows, "user_idx int, item_idx int, segments array<string>")
-    found = judge(lists, truth, [3], 10)
-    recall = {part: next((v.value, v.n) for v in values if v.metric == "recall") for part, values in found.items()}
+def test_parts_of_the_truth_are_judged_by_themselves(judged):
+    recall = {
+        part: next((v.value, v.n) for v in values if (v.metric, v.k) == ("recall", 3))
+        for part, values in judged["one"].items()
+    }
     assert recall == {
-        ALL: (pytest.approx((1 / 2 + 1 + 0) / 3), 3),
+        ALL: (pytest.approx((2 / 3 + 1 + 0) / 3), 3),
         "frequent_users": (pytest.approx(1 / 2), 1),
         "cold_users": (pytest.approx((1 + 0) / 2), 2),
         "cold_items": (pytest.approx(1.0), 1),  # of user 1 alone, who took one
         "frequent_items": (pytest.approx((0 + 1 + 0) / 3), 3),
     }
-    assert {v.metric for v in found["cold_items"]} == {"recall", "ndcg", "map", "mrr", "hit_rate"}
+    assert {v.metric for v in judged["one"]["cold_items"]} == {"recall", "ndcg", "map", "mrr", "hit_rate"}
 
 
 def test_spread_is_that_of_the_definition():

@@ -27,7 +27,7 @@ def test_a_user_that_als_was_trained_on_is_given_its_own_factors(spark, tmp_path
     config = AlsConfig(
         feedback=feedback,
         rank=3,
-        iterations=4,
+        iterations=2,
         reg=0.1,
         alpha=2.0,
         nonnegative=nonnegative,

@@ -153,16 +153,16 @@ def test_what_was_seen_is_left_out_by_the_keys_that_it_has(spark):
 item_sets = st.sets(st.integers(0, 7), max_size=6)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
-    baskets=st.lists(item_sets, min_size=4, max_size=12),
+    baskets=st.lists(item_sets, min_size=20, max_size=30),
     rules=st.dictionaries(
         st.tuples(st.frozensets(st.integers(0, 7), min_size=1, max_size=3), st.integers(0, 7)),
         st.tuples(st.sampled_from([0.25, 0.5, 0.75]), st.sampled_from([1.0, 2.0])),
-        min_size=10,
-        max_size=40,
+        min_size=20,
+        max_size=60,
     ),
-    seen=st.sets(st.tuples(st.integers(0, 11), st.integers(0, 7)), max_size=10),
+    seen=st.sets(st.tuples(st.integers(0, 29), st.integers(0, 7)), min_size=5, max_size=20),
     k=st.integers(1, 5),
 )
 def test_completion_is_what_each_rule_says_of_each_basket(spark, baskets, rules, seen, k):

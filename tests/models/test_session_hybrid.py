@@ -120,15 +120,14 @@ def known(items):
 
 
 @pytest.mark.parametrize("own_items", [1.0, 0.3, 0.0])
-def test_ranks_are_by_the_scores_of_both(sessions, gru, own_items, monkeypatch):
+def test_ranks_are_by_the_scores_of_both(sessions, gru, prefix_states, own_items, monkeypatch):
     monkeypatch.setattr(gru_states, "_SCORES_AT_ONCE", 2 * len(TRAINED))
     blend = hybrid(own_items=own_items)
-    states = {(r["session_id"], n): r for r, n in _prefix_states(sessions, gru)}
     expected = {}
     for user, (name, items) in enumerate(SESSIONS.items()):
         items = known(items)
         for position in range(1, len(items)):
-            scores = blended_after(gru, states[name, position]["vector"], items[:position], blend.config, user)
+            scores = blended_after(gru, prefix_states[name, position], items[:position], blend.config, user)
             rank = sum(score >= scores[items[position]] - 1e-5 for score in scores.values())
             expected[name, position] = (items[position], rank)
     found = gru_states.next_item_ranks(sessions, gru, blend=blend).collect()
@@ -142,13 +141,13 @@ def test_without_a_weight_the_ranks_are_the_grus(sessions, gru):
     assert sorted(map(tuple, both)) == sorted(map(tuple, gru_states.next_item_ranks(sessions, gru).collect()))
 
 
-def _prefix_states(sessions, gru):
-    """The GRU's state after the first n known items of each session, for each n."""
-    spark = sessions.sparkSession
-    for n in range(1, 6):
-        cut = [(name, 0, known(items)[:n]) for name, items in SESSIONS.items() if len(known(items)) >= n]
-        rows = spark.createDataFrame(cut, "session_id string, user_idx int, items array<int>")
-        yield from ((row, n) for row in gru_states.session_states(rows, gru).collect())
+@pytest.fixture(scope="module")
+def prefix_states(spark, gru):
+    """(session, n) → the GRU's state after the first n known items."""
+    cut = [(f"{name} {n}", 0, known(items)[:n]) for name, items in SESSIONS.items() for n in range(1, len(items))]
+    rows = spark.createDataFrame(cut, "session_id string, user_idx int, items array<int>")
+    found = {row["session_id"]: row["vector"] for row in gru_states.session_states(rows, gru).collect()}
+    return {(name, n): found[f"{name} {n}"] for name, items in SESSIONS.items() for n in range(1, len(items))}
 
 
 def test_lists_are_the_best_scores_without_what_is_seen_or_excluded(spark, sessions, gru):

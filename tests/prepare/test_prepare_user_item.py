@@ -71,7 +71,7 @@ def test_columns_and_types(spark):
     assert [(f.name, f.dataType.simpleString()) for f in got.schema] == [(c.name, c.type) for c in USER_ITEM.columns]
 
 
-@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=True,
+@settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=True,
           suppress_health_check=list(HealthCheck))  # fmt: skip
 @given(
     drawn=st.lists(
