@@ -66,4 +66,4 @@ def _check(rows: DataFrame, row_bytes: Column | int, what: str, fix: str, limit:
 def _planned_bytes(rows: DataFrame) -> int:
     """What Spark's planner takes the rows for, from the sizes of the files."""
     plan = rows._jdf.queryExecution().optimizedPlan()
-    return int(plan.stats().sizeInBytes().toString())
+    return int(plan.stats().sizeInBytes())

@@ -149,10 +149,16 @@ def table_id(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
 
     A table that is removed and made again has another id, though its versions begin at the same number.
     """
+    log = commits(spark, warehouse.table_path(table))
+    if not log.versions:
+        return ""
+    told = log.checksum(log.versions[-1]).get("metadata", {}).get("id")
+    return str(told) if told else _detailed_id(spark, warehouse, table)
+
+
+def _detailed_id(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
     from delta.tables import DeltaTable
 
-    if not exists(spark, warehouse, table):
-        return ""
     row = DeltaTable.forPath(spark, warehouse.table_path(table)).detail().select("id").head()
     assert row is not None  # the details of a table are one row
     return str(row["id"])
