@@ -126,4 +126,4 @@ def test_the_command_says_it_in_one_line_with_exit_code_2(place):
     assert len(ours) == 1
     assert "/nowhere/at/all" in ours[0]
     assert "Traceback" not in done.stderr
-    assert place.versions() == before
+    assert unchanged(place, before)
