@@ -285,7 +285,9 @@ def _laid_out(df: DataFrame, table: Table, parts: Sequence[str], rows: int | Non
     import pyspark.sql.functions as F
 
     if parts:
-        return df.hint("rebalance", *(F.col(name) for name in parts))
+        columns = [F.col(name) for name in parts]
+        adaptive = df.sparkSession.conf.get("spark.sql.adaptive.enabled") == "true"  # without it the hint does nothing
+        return df.hint("rebalance", *columns) if adaptive else df.repartition(*columns)
     if not table.order:
         return df
     if rows is None:
