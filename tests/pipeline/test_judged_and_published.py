@@ -20,6 +20,7 @@ from tests.nights import make_place
 
 pytestmark = pytest.mark.slow
 
+LEAST = {"user_neighbours": 200}  # rows; few users of so small a log have neighbours
 MODELS = ("als", "two_tower", "item_neighbours", "user_neighbours", "content")
 SUPPORT = 20  # events of an item; some have fewer
 
@@ -73,7 +74,7 @@ def test_lists_are_those_that_would_be_judged_at_their_time(place, judging, mode
     users = place.table("user_index").select(pl.col("id").alias("user_id"), pl.col("idx").alias("user_idx"))
     published = place.table(f"topk_{model}").filter(pl.col("source") == "model").join(numbers, "item_id")
     both = published.join(users, "user_id").join(judged, on=["user_idx", "rank"], suffix="_judged")
-    assert both.height == published.height == judged.height > 200
+    assert both.height == published.height == judged.height > LEAST.get(model, 300)
     assert both["item_idx"].to_list() == both["item_idx_judged"].to_list()
     assert both["score"].to_list() == pytest.approx(both["score_judged"].to_list(), rel=1e-5)
 
