@@ -120,7 +120,7 @@ def test_a_night_that_lost_its_lock_writes_no_more(spark, place, tmp_path):
     with pytest.raises(UserError, match="lock was lost while me ran"):
         steal(owned)
     frame = spark.createDataFrame([], EVENTS.ddl)
-    for write in (store.append, store.overwrite, store.insert_new, store.upsert):
+    for write in (store.append, store.overwrite, store.upsert):
         with pytest.raises(UserError, match="lock was lost"):
             write(frame, owned.warehouse, EVENTS)
     with pytest.raises(UserError, match="lock was lost"):
