@@ -22,13 +22,12 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 MANIFEST = "manifest.json"
 FILE_NO = "file_no"  # column of each row: the number of the file it is in
 _FORMAT = 1
 _GROUP, _N, _NULLS = "_group", "_n", "_nulls"
-_SEED = 42  # of Spark's hash of the columns that it partitions by
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double")
 
 
@@ -245,7 +244,7 @@ def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: 
     from pyspark.sql import functions as F
 
     files.remove(files.join(path, MANIFEST))  # from here on the old snapshot is incomplete
-    keys = _partition_keys(numbered.sparkSession, n_files)
+    keys = _partition_keys(n_files)
     placed = numbered.withColumn("_key", F.element_at(F.array(*[F.lit(k) for k in keys]), F.col(FILE_NO) + 1))
     sorted_rows = placed.repartition(n_files, "_key").sortWithinPartitions(*order).drop("_key")
     writer = sorted_rows.write.mode("overwrite").option("parquet.block.size", str(2**31 - 1))
@@ -253,15 +252,38 @@ def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: 
     writer.parquet(files.join(path, "data"))
 
 
-def _partition_keys(spark: SparkSession, n_files: int) -> list[int]:
+def _partition_keys(n_files: int) -> list[int]:
     """For each partition number 0 … n_files-1 a key that Spark's hash partitioning sends there."""
-    hashed = spark._jvm.org.apache.spark.unsafe.hash.Murmur3_x86_32.hashInt  # type: ignore[union-attr]
     found: dict[int, int] = {}
     for key in count():
-        found.setdefault(hashed(key, _SEED) % n_files, key)
+        found.setdefault(spark_hash(key) % n_files, key)
         if len(found) == n_files:
             break
     return [found[i] for i in range(n_files)]
+
+
+def spark_hash(key: int, seed: int = 42) -> int:
+    """Spark's ``hash`` of an int column: 32-bit MurmurHash3 of one block (Appleby, smhasher, ``MurmurHash3_x86_32``).
+
+    Written out, as Spark's own has two methods of one name of which the bridge to the JVM sees one or the other.
+
+    Args:
+        key: Not negative, below 2³¹.
+        seed: 42 is that of ``hash`` and of the partitions of a shuffle.
+
+    Returns:
+        A signed number of 32 bits.
+    """
+    mask = 2**32 - 1
+    block = key * 0xCC9E2D51 & mask
+    block = (block << 15 | block >> 17) * 0x1B873593 & mask
+    state = seed ^ block
+    state = ((state << 13 | state >> 19) & mask) * 5 + 0xE6546B64 & mask
+    state ^= 4  # bytes
+    state = (state ^ state >> 16) * 0x85EBCA6B & mask
+    state = (state ^ state >> 13) * 0xC2B2AE35 & mask
+    state ^= state >> 16
+    return state - 2**32 if state >= 2**31 else state
 
 
 def _check_files(path: str, counts: list[tuple[int, int]]) -> list[SnapshotFile]:

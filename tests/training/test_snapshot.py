@@ -11,7 +11,7 @@ from sparkrec import files
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.training.comm import SingleProcess
 from sparkrec.training.feed import check_total, read_files
-from sparkrec.training.snapshot import read_manifest, write_snapshot
+from sparkrec.training.snapshot import read_manifest, spark_hash, write_snapshot
 
 COLUMNS = ["g", "t", "x"]
 
@@ -111,3 +111,9 @@ def test_ranks_must_divide_the_files(spark, tmp_path):
     with pytest.raises(UserError, match="no multiple of the ranks"):
         read_files(manifest, 0, 3, COLUMNS)
     assert files.exists(str(tmp_path / "s"))
+
+
+def test_the_hash_is_sparks(spark):
+    keys = [*range(200), 2**20 + 7, 2**31 - 1]
+    hashes = spark.createDataFrame([(key,) for key in keys], "key int").selectExpr("key", "hash(key) found").collect()
+    assert {row.key: row.found for row in hashes} == {key: spark_hash(key) for key in keys}
