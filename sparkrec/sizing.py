@@ -29,6 +29,7 @@ _SMALL = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.adaptive.enabled": "false",
     "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.sql.ui.explainMode": "simple",  # what each query is described by to listeners
 }
 # The JVM keeps both its compilers: the first alone saves a third of a fresh JVM's CPU time on ingest and index, but
 # what it costs ALS, whose loops are the JVM's own, is not measured.

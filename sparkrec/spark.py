@@ -86,6 +86,7 @@ def build_session(config: SparkConfig, log_mb: float | None = None) -> SparkSess
             builder = builder.config(key, value)
         if not submitted:
             jvm.start(merged)
+        jvm.know_names()
         spark = builder.getOrCreate()
     except UserError:
         raise
