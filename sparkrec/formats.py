@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ READER_KINDS = ("jsonl", "csv", "parquet", "delta")
 FEATURE_KINDS = ("categorical", "multi", "bucket")
 ATTRIBUTE_TYPES = ("string", "double", "int", "array<float>")
 TIME_UNITS = ("s", "ms", "us", "timestamp")
+NORMALIZATIONS = ("none", "trim", "nfc", "integer", "upper", "lower")
+ID_NULLS = ("NULL", "null", r"\N", "nan", "NaN", "NaT", "None")  # of MySQL, pandas, Python
 CHECKED_FIELDS = ("value", "quantity", "price")
 
 
@@ -58,7 +60,9 @@ class Field:
 
     columns: tuple[str, ...]  # names in the log; the first one that a file has
     required: bool = True  # the column must be there, and a row without a value is quarantined
-    normalize: str = "none"  # none | integer: 17850.0 is written for 17850
+    # Ids, any of: trim (blanks at both ends) | nfc (é is one character) | integer (17850.0 and 1.785E4 are written for
+    # 17850) | upper | lower. An attribute file's id that says nothing is taken as the log's.
+    normalize: tuple[str, ...] = ()
     unit: str = ""  # ts: s, ms, us, timestamp, or a date-time pattern of Spark; UTC
     join: str | None = None  # text: join all of the columns with this, instead of taking the first
 
@@ -128,6 +132,7 @@ class LogFormat:
         session_events: Event types that make sessions.
         missing_user: ``keep`` a row without a user as an anonymous event, or ``quarantine`` it.
         nulls: Texts that stand for a missing value.
+        id_nulls: Texts that stand for one besides, where an id is expected.
         recommend_seen: Whether lists may hold items that the user has interacted with.
         item_attributes, user_attributes: Attributes found in the rows of the log; the latest one counts.
         items_file, users_file: Attribute files.
@@ -153,6 +158,7 @@ class LogFormat:
     session_events: tuple[str, ...] = ()
     missing_user: str = "keep"
     nulls: tuple[str, ...] = ("",)
+    id_nulls: tuple[str, ...] = ID_NULLS
     checks: tuple[Check, ...] = ()
     recommend_seen: bool = False
     item_attributes: tuple[Attribute, ...] = ()
@@ -194,9 +200,20 @@ def load_format(name: str) -> LogFormat:
         raise UserError("log format is not valid YAML", where=str(path), fix=str(error)) from error
     if not isinstance(data, dict):
         raise UserError("log format must be a mapping", where=str(path), fix="see conf/formats for examples")
-    fmt = _build(LogFormat, {"name": path.name.rpartition(".")[0], **data}, path.name)
+    fmt = _same_ids(_build(LogFormat, {"name": path.name.rpartition(".")[0], **data}, path.name))
     _validate(fmt, path.name)
     return fmt
+
+
+def _same_ids(fmt: LogFormat) -> LogFormat:
+    """Lets the ids of attribute files be spelt as the log's where they do not say how."""
+
+    def alike(file: AttributeFile | None, own: Field | None) -> AttributeFile | None:
+        if file is None or own is None or file.id.normalize:
+            return file
+        return replace(file, id=replace(file.id, normalize=own.normalize))
+
+    return replace(fmt, items_file=alike(fmt.items_file, fmt.item), users_file=alike(fmt.users_file, fmt.user))
 
 
 def _format_path(name: str) -> Traversable:
@@ -270,6 +287,11 @@ def _validate(fmt: LogFormat, where: str) -> None:
         _require(len(reader.quote) <= 1, "one character or empty", reader.quote, f"{where}: readers.quote")
     _require(bool(fmt.ts.unit), f"one of {', '.join(TIME_UNITS)} or a pattern", fmt.ts.unit, f"{where}: ts.unit")
     one_of(fmt.missing_user, ("keep", "quarantine"), "missing_user")
+    ids = [fmt.user, fmt.item, fmt.session, fmt.basket, *(f.id for f in files)]
+    for steps in (f.normalize for f in ids if f):
+        for step in steps:
+            one_of(step, NORMALIZATIONS, "normalize")
+        _require(not {"upper", "lower"} <= set(steps), "either upper or lower", list(steps), f"{where}: normalize")
     for event in fmt.purchase_events + fmt.session_events + (fmt.event_type.default,):
         one_of(event, fmt.event_weights, "event types must be in event_weights;")
     for rule in fmt.event_type.rules:

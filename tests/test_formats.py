@@ -48,6 +48,10 @@ def test_a_multi_valued_feature_keeps_its_separator():
     assert Attribute("year", ("title",), "int", r"\((\d{4})\)\s*$") in load_format("ratings").items_file.attributes
 
 
+def test_ids_of_attribute_files_are_spelt_as_the_logs():
+    assert load_format("sessions").items_file.id.normalize == load_format("sessions").item.normalize != ()
+
+
 def test_an_unknown_format_names_the_known_ones():
     with pytest.raises(
         UserError, match=r"unknown log format: logs.format=clicks .*invoices, ratings, reviews, sessions"
@@ -71,6 +75,8 @@ def test_a_missing_format_file_is_named(tmp_path):
         ({"event_weights": {"click": "much"}}, "must be float"),
         ({"ts": {"columns": "t"}}, "ts.unit"),
         ({"item": {"unit": "s"}}, "lacks a key: columns"),
+        ({"item": {"columns": "i", "normalize": "trimm"}}, "'trimm' .must be one of none, trim, nfc"),
+        ({"item": {"columns": "i", "normalize": ["upper", "lower"]}}, "either upper or lower"),
         ({"missing_user": "drop"}, "missing_user"),
         ({"purchase_events": "buy"}, "'buy' .must be one of click"),
         ({"checks": [{"field": "price", "above": 0}]}, "checks.field"),

@@ -8,8 +8,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.formats import AttributeFile
-from sparkrec.ingest.parse import REASON, attribute, pick
+from sparkrec.ingest.parse import REASON, attribute
 from sparkrec.ingest.readers import FAULT, RAW, URI
+from sparkrec.ingest.values import pick_id
 from sparkrec.tables import ID, TS, Column, Table
 
 UPDATED_AT, KNOWN = "updated_at", "_known"
@@ -83,9 +84,18 @@ def changes(existing: DataFrame, incoming: DataFrame, columns: Sequence[str], in
     return joined.where(changed).select(ID, *values, F.col(KNOWN).isNotNull().alias(KNOWN))
 
 
-def parse_attribute_file(raw: DataFrame, declared: AttributeFile, nulls: Sequence[str]) -> DataFrame:
-    """Raw rows of an attribute file → ``_uri``, ``id``, attributes, ``reason`` and ``_raw`` (null for a valid row)."""
-    id_ = pick(raw, declared.id, nulls)
+def parse_attribute_file(
+    raw: DataFrame, declared: AttributeFile, nulls: Sequence[str], id_nulls: Sequence[str] = ()
+) -> DataFrame:
+    """Raw rows of an attribute file → ``_uri``, ``id``, attributes, ``reason`` and ``_raw`` (null for a valid row).
+
+    Args:
+        raw: The rows.
+        declared: Its declaration.
+        nulls: Texts that stand for a missing value.
+        id_nulls: Texts that stand for one besides, of an id.
+    """
+    id_ = pick_id(raw, declared.id, (*nulls, *id_nulls))
     reason = F.coalesce(F.col(FAULT), F.when(id_.isNull(), "missing id"))
     values = [attribute(raw, a, nulls).alias(a.name) for a in declared.attributes]
     return raw.select(

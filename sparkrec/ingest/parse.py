@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.formats import Attribute, Check, Field, LogFormat
 from sparkrec.ingest.readers import FAULT, RAW, URI
+from sparkrec.ingest.values import EXPONENT, number, pick, pick_id
 from sparkrec.tables import (
     BASKET_ID,
     EVENT_DATE,
@@ -54,6 +55,16 @@ def log_columns(fmt: LogFormat) -> list[str]:
     return names + list(fmt.event_type.columns) + [rule.column for rule in fmt.event_type.rules]
 
 
+def id_columns(fmt: LogFormat) -> list[str]:
+    """The columns of the log that hold ids."""
+    return [name for f in id_fields(fmt).values() if f for name in f.columns]
+
+
+def id_fields(fmt: LogFormat) -> dict[str, Field | None]:
+    """The ids among the columns of ``events``, with where they come from."""
+    return {USER_ID: fmt.user, ITEM_ID: fmt.item, LOG_SESSION_ID: fmt.session, BASKET_ID: fmt.basket}
+
+
 def required_columns(fmt: LogFormat) -> list[tuple[str, ...]]:
     """For each column that a log must have, the names it may go by."""
     fields = [fmt.user, fmt.item, fmt.ts, fmt.value, fmt.quantity, fmt.price, fmt.text, fmt.session, fmt.basket]
@@ -73,27 +84,6 @@ def parse_rows(raw: DataFrame, fmt: LogFormat, bounds: Bounds) -> DataFrame:
     return _events(typed.withColumn(REASON, _reason(fmt, bounds)))
 
 
-def number(text: Column) -> Column:
-    """A finite double, or null."""
-    value = text.try_cast("double")
-    return F.when(~F.isnan(value) & (F.abs(value) != float("inf")), value)
-
-
-def pick(raw: DataFrame, field: Field | Attribute | None, nulls: Sequence[str]) -> Column:
-    """The text of a field: the first of its columns that has one, texts that stand for nothing made null."""
-    present = [F.col(f"`{name}`").cast("string") for name in (field.columns if field else ()) if name in raw.columns]
-    values = [F.when(~F.trim(F.translate(c, "\t\r\n", "   ")).isin(["", *nulls]), c) for c in present]
-    if not values:
-        return F.lit(None).cast("string")
-    if isinstance(field, Field) and field.join is not None:
-        joined = F.concat_ws(field.join, *values)
-        return F.when(joined != "", joined)
-    value = F.coalesce(*values)
-    if isinstance(field, Field) and field.normalize == "integer":
-        return F.regexp_replace(value, r"^(-?\d+)\.0+$", "$1")
-    return value
-
-
 def attribute(raw: DataFrame, declared: Attribute, nulls: Sequence[str]) -> Column:
     """The value of an attribute, in its type; null where it has none or a malformed one."""
     value = pick(raw, declared, nulls)
@@ -108,20 +98,12 @@ def attribute(raw: DataFrame, declared: Attribute, nulls: Sequence[str]) -> Colu
 
 
 def _texts(raw: DataFrame, fmt: LogFormat) -> list[Column]:
-    fields = {
-        USER_ID: fmt.user,
-        ITEM_ID: fmt.item,
-        VALUE: fmt.value,
-        QUANTITY: fmt.quantity,
-        PRICE: fmt.price,
-        TEXT: fmt.text,
-        LOG_SESSION_ID: fmt.session,
-        BASKET_ID: fmt.basket,
-    }
+    fields = {VALUE: fmt.value, QUANTITY: fmt.quantity, PRICE: fmt.price, TEXT: fmt.text}
     texts = [pick(raw, f, fmt.nulls).alias(name) for name, f in fields.items()]
+    ids = [pick_id(raw, f, (*fmt.nulls, *fmt.id_nulls)).alias(name) for name, f in id_fields(fmt).items()]
     typed = [n for n in fmt.ts.columns if dict(raw.dtypes).get(n, "").startswith("timestamp")]
     ts = F.col(f"`{typed[0]}`").cast("timestamp") if typed else pick(raw, fmt.ts, fmt.nulls)
-    return [*texts, ts.alias("_ts"), _event_type(raw, fmt).alias(EVENT_TYPE)]
+    return [*texts, *ids, ts.alias("_ts"), _event_type(raw, fmt).alias(EVENT_TYPE)]
 
 
 def _attributes(raw: DataFrame, fmt: LogFormat) -> list[Column]:
@@ -173,6 +155,8 @@ def _reason(fmt: LogFormat, bounds: Bounds) -> Column:
     texts = [(LOG_SESSION_ID, fmt.session), (BASKET_ID, fmt.basket), (TEXT, fmt.text)]
     reasons += [(F.col(n).isNull(), f"missing {n}") for n, f in declared + texts if f and f.required]
     reasons += [(F.col(n).isNotNull() & F.col(f"_n_{n}").isNull(), f"bad {n}") for n, f in declared if f]
+    whole = [name for name, f in id_fields(fmt).items() if f and "integer" in f.normalize]
+    reasons += [(F.col(name).rlike(EXPONENT), f"{name} too large for a double") for name in whole]
     reasons.append((F.abs(n_quantity) > bounds.max_quantity, f"{QUANTITY} out of range"))
     reasons += [found for check in fmt.checks for found in _check(check)]
     return F.coalesce(*[F.when(condition, why) for condition, why in reasons])

@@ -24,9 +24,11 @@ from sparkrec.errors import UserError
 from sparkrec.files import literal_path
 from sparkrec.formats import Reader
 from sparkrec.ingest.hadoop import FileStatus, FileSystem, java_message, normal_uri
+from sparkrec.ingest.values import EXACT, inexact, json_number, json_plain, plain
 
 RAW, FAULT, URI = "_raw", "_fault", "_uri"
 NOT_UTF8, MALFORMED_JSON, FIELD_COUNT = "not UTF-8", "malformed JSON", "wrong number of fields"
+INEXACT = "id too large for a"
 UNCLOSED = "wrong number of fields over several lines (unclosed quote?)"
 _CORRUPT, _BYTES, _BOM = "_corrupt", "ISO-8859-1", "\ufeff"
 
@@ -70,6 +72,7 @@ def read_group(
     names: Iterable[str],
     required: Sequence[tuple[str, ...]],
     table_path: str,
+    ids: Iterable[str] = (),
 ) -> DataFrame:
     """The raw rows of a group of files.
 
@@ -79,16 +82,17 @@ def read_group(
         names: Log columns that the format names.
         required: For each required column the names it may have.
         table_path: Delta only: the table whose data files they are.
+        ids: Those of ``names`` that hold ids: a row is faulty whose number is too large for its type to be exact.
 
     Raises:
         UserError: Parquet files whose schemas do not go together, or unreadable ones.
     """
-    names = sorted(set(names))
+    names, ids = sorted(set(names)), sorted(set(ids))
     if group.reader.kind == "jsonl":
-        return _read_jsonl(spark, group, names)
+        return _read_jsonl(spark, group, names, ids)
     if group.reader.kind == "csv":
         return _read_csv(spark, group, names)
-    return _read_columnar(spark, group, names, required, table_path)
+    return _read_columnar(spark, group, names, ids, required, table_path)
 
 
 def _columns(fs: FileSystem, file: FileStatus, reader: Reader) -> tuple[str, ...]:
@@ -130,7 +134,7 @@ def _uri() -> Column:
     return F.regexp_replace(F.col("_metadata.file_path"), "^file:/+", "file:/").alias(URI)
 
 
-def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str]) -> DataFrame:
+def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str], ids: Sequence[str]) -> DataFrame:
     lines = spark.read.option("lineSep", "\n").option("ignoreCorruptFiles", "false").text(_paths(group))
     lines = lines.select("value", _uri()).where(F.trim(F.translate("value", f"\r\t{_BOM}", "")) != "")
     text = F.when(F.startswith("value", F.lit(_BOM)), F.expr("substring(value, 2)")).otherwise(F.col("value"))
@@ -142,8 +146,10 @@ def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str]) -> Data
     row = F.get("json", F.lit(0))
     is_object = F.startswith(F.ltrim(text), F.lit("{")) & (F.size("json") == 1) & row.isNotNull()
     fault = F.when(~F.is_valid_utf8("value"), NOT_UTF8).when(~F.coalesce(is_object, F.lit(False)), MALFORMED_JSON)
+    large = [json_number(row[n], text, n) & inexact(row[n].try_cast("double"), "double") for n in ids]
+    fault = F.coalesce(fault, *[F.when(found, f"{INEXACT} double") for found in large])
     raw = F.when(F.is_valid_utf8("value"), F.col("value")).otherwise(F.decode(F.col("value").cast("binary"), _BYTES))
-    fields = [row.getField(name).alias(name) for name in names]
+    fields = [json_plain(row[name], text, name).alias(name) for name in names]
     return parsed.select(raw.alias(RAW), fault.alias(FAULT), URI, *fields)
 
 
@@ -198,7 +204,12 @@ def _csv_text(places: Sequence[str], reader: Reader) -> Column:
 
 
 def _read_columnar(
-    spark: SparkSession, group: Group, names: Sequence[str], required: Sequence[tuple[str, ...]], table_path: str
+    spark: SparkSession,
+    group: Group,
+    names: Sequence[str],
+    ids: Sequence[str],
+    required: Sequence[tuple[str, ...]],
+    table_path: str,
 ) -> DataFrame:
     try:
         if group.reader.kind == "delta":
@@ -214,7 +225,8 @@ def _read_columnar(
     texts = [F.col(f"`{n}`") for n in names if types.get(n) == "string"]
     valid = F.is_valid_utf8(F.concat_ws("", *texts)) if texts else F.lit(True)
     raw = F.to_json(F.struct(*[F.col(f"`{c}`") for c in rows.columns]))
-    fault = F.when(~valid, NOT_UTF8)
+    large = [(inexact(F.col(f"`{n}`"), types[n]), types[n]) for n in ids if types.get(n) in EXACT]
+    fault = F.coalesce(F.when(~valid, NOT_UTF8), *[F.when(found, f"{INEXACT} {type_}") for found, type_ in large])
     rows = rows.select(F.make_valid_utf8(raw).alias(RAW), fault.alias(FAULT), _uri(), *used)
     if group.reader.kind == "delta":
         rows = rows.where(F.col(URI).isin([normal_uri(f.uri) for f in group.files]))
@@ -225,7 +237,7 @@ def _plain(name: str, type_: str) -> Column:
     column = F.col(f"`{name}`")
     if type_ == "date":
         return column.cast("timestamp").alias(name)
-    return column if type_.startswith("timestamp") else column.cast("string").alias(name)
+    return column if type_.startswith("timestamp") else plain(column, type_).alias(name)
 
 
 def is_read_failure(error: Exception) -> bool:

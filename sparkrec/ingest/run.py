@@ -135,7 +135,7 @@ def stage_logs(context: Context, selected: Sequence[FileReader]) -> tuple[Staged
     def parse_group(raw: DataFrame) -> DataFrame:
         return parse.parse_rows(raw, fmt, bounds)
 
-    staged = _stage(context, "rows", selected, parse.log_columns(fmt), required, parse_group)
+    staged = _stage(context, "rows", selected, parse.log_columns(fmt), parse.id_columns(fmt), required, parse_group)
     verdict = judge(staged, "missing item")
     _check_files(staged, verdict, selected, fmt.item.columns)
     return staged, verdict
@@ -149,9 +149,9 @@ def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]
     names = [*declared.id.columns, *(c for a in declared.attributes for c in a.columns)]
 
     def parse_group(raw: DataFrame) -> DataFrame:
-        return attributes.parse_attribute_file(raw, declared, context.fmt.nulls)
+        return attributes.parse_attribute_file(raw, declared, context.fmt.nulls, context.fmt.id_nulls)
 
-    staged = _stage(context, kind[1:], selected, names, [declared.id.columns], parse_group)
+    staged = _stage(context, kind[1:], selected, names, declared.id.columns, [declared.id.columns], parse_group)
     verdict = judge(staged, "missing id")
     _check_files(staged, verdict, selected, declared.id.columns)
     log_event("attributes", kind=kind[1:], rows_read=staged.read, reasons=verdict.reasons)
@@ -163,13 +163,14 @@ def _stage(
     folder: str,
     selected: Sequence[FileReader],
     names: Sequence[str],
+    ids: Sequence[str],
     required: Sequence[tuple[str, ...]],
     parse_group: Callable[[DataFrame], DataFrame],
 ) -> Staged:
     groups = group_files(context.fs, selected, required)
     counters, parsed = [], []
     for group in groups:
-        raw = read_group(context.spark, group, names, required, context.config.logs.path)
+        raw = read_group(context.spark, group, names, required, context.config.logs.path, ids)
         counters.append(Observation())
         parsed.append(parse_group(raw.observe(counters[-1], F.count(F.lit(1)).alias("rows"))))
     rows = reduce(DataFrame.unionByName, parsed)

@@ -6,14 +6,16 @@ from datetime import date, datetime
 from functools import reduce
 
 import pytest
+from pyspark.sql import functions as F
 
 from sparkrec.errors import UserError
 from sparkrec.formats import Attribute, load_format
 from sparkrec.ingest.attributes import changes, latest, one_per_id, parse_attribute_file
 from sparkrec.ingest.files import reader_for
 from sparkrec.ingest.hadoop import FileSystem
-from sparkrec.ingest.parse import Bounds, log_columns, parse_rows, required_columns
+from sparkrec.ingest.parse import Bounds, id_columns, log_columns, parse_rows, required_columns
 from sparkrec.ingest.readers import group_files, read_group
+from sparkrec.ingest.values import plain
 
 BOUNDS = Bounds(date(1990, 1, 1), datetime(2026, 1, 1), 1000.0)
 
@@ -23,7 +25,7 @@ def parsed(spark, path, fmt):
     fs = FileSystem(spark)
     files = [(f, reader_for(f.name, fmt.readers)) for f in fs.list_files(str(path))]
     groups = group_files(fs, files, required_columns(fmt))
-    raw = [read_group(spark, g, log_columns(fmt), required_columns(fmt), str(path)) for g in groups]
+    raw = [read_group(spark, g, log_columns(fmt), required_columns(fmt), str(path), id_columns(fmt)) for g in groups]
     rows = reduce(lambda a, b: a.unionByName(b), [parse_rows(r, fmt, BOUNDS) for r in raw])
     return [row.asDict() for row in rows.collect()]
 
@@ -70,12 +72,32 @@ def test_json_lines(spark, tmp_path):
     assert all(r["ts"] is None and r["item_id"] is None for r in rows[3:])
 
 
+JSON_IDS = [
+    ('"asin": 12345678.0, "reviewerID": 17850.0', None, "12345678", "17850"),
+    ('"asin": 12345678, "reviewerID": 17850', None, "12345678", "17850"),
+    ('"asin": "12345678", "reviewerID": " 17850\u00a0"', None, "12345678", "17850"),
+    ('"asin": "1.0", "reviewerID": "1.5E7"', None, "1.0", "1.5E7"),  # texts are taken as written
+    ('"asin": 1.5, "reviewerID": 12345678901234567890', None, "1.5", "12345678901234567890"),
+    ('"asin": 12345678901234567.0, "reviewerID": "u"', "id too large for a double", None, None),
+    ('"asin": NaN, "reviewerID": "u"', "missing item", None, None),
+    *((f'"asin": "i", "reviewerID": "{null}"', "missing user", None, None) for null in ("nan", r"\\N", "None", " ")),
+]
+
+
+def test_numbers_as_ids_of_json_lines(spark, tmp_path):
+    lines = [f'{{{ids}, "overall": 5, "unixReviewTime": 1300000000}}' for ids, *_ in JSON_IDS]
+    (tmp_path / "log.json").write_text("\n".join(lines))
+    rows = parsed(spark, tmp_path, load_format("reviews"))
+    found = [(r["reason"], r["item_id"], r["user_id"]) for r in rows]
+    assert found == [tuple(expected) for _, *expected in JSON_IDS]
+
+
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 DAY = "2011-01-01 10:00:00"
 INVOICES = [
     (f"1,A,lamp,2,{DAY},1.5,17850.0,France", None),
     (f'1,"A ""1"",\n😀","lamp, red",2,{DAY},1.5,,France', None),
-    (f"C2,A,lamp,-2,{DAY},1.5,17850.0,France", None),
+    (f"C2,a ,lamp,-2,{DAY},1.5,17850.0,France", None),
     (f"3,A,lamp,-2,{DAY},1.5,17850.0,France", "quantity not above 0"),
     (f"3,A,lamp,99999,{DAY},1.5,17850.0,France", "quantity out of range"),
     (f"C3,A,lamp,-99999,{DAY},1.5,17850.0,France", "quantity out of range"),
@@ -103,7 +125,7 @@ def test_invoices_as_csv(spark, tmp_path):
     assert [r["_raw"] for r in rows if r["reason"]] == [line for line, reason in INVOICES if reason]
     assert [r["user_id"] for r in rows[:3]] == ["17850", None, "17850"]
     assert [r["event_type"] for r in rows[:3]] == ["purchase", "purchase", "cancellation"]
-    assert rows[1]["item_id"] == 'A "1",\n😀'
+    assert [r["item_id"] for r in rows[:3]] == ["A", 'A "1",\n😀', "A"]
     assert (rows[1]["item__title"], rows[1]["item__price"], rows[1]["user__country"]) == ("lamp, red", 1.5, "France")
     assert (rows[2]["quantity"], rows[2]["price"], rows[2]["basket_id"]) == (-2.0, 1.5, "C2")
 
@@ -137,6 +159,41 @@ def test_parquet_with_typed_columns(spark, tmp_path):
     ]
     assert rows[1]["ts"] == datetime(2011, 1, 1, 10, 0, 0, 500000)
     assert json.loads(rows[3]["_raw"])["event"] == "stare"
+
+
+def test_an_id_is_the_same_text_whatever_the_type_that_it_was_stored_as(spark):
+    types = ("int", "bigint", "float", "double", "decimal(20,2)", "decimal(38,0)", "string")
+    columns = ", ".join(f"cast(n as {t}) as c{i}" for i, t in enumerate(types))
+    rows = spark.sql(f"select {columns} from values (12345678), (0), (-17850), (null) as t(n)")
+    texts = rows.select(*[plain(F.col(name), type_) for name, type_ in rows.dtypes])
+    assert [set(r) for r in texts.collect()] == [{"12345678"}, {"0"}, {"-17850"}, {None}]
+
+
+def test_ids_of_columns_of_doubles_and_their_spellings_in_text(spark, tmp_path):
+    double = "(12345678D, 17850D, 1300000000D), (double('NaN'), 2D, 1300000000D), (1D, 1e17D, 1300000000D)"
+    table = spark.sql(f"select *, double('NaN') as value from values {double} as t(user_id, item_id, ts)")
+    table.coalesce(1).write.parquet(str(tmp_path / "a"))
+    spelt = ["12345678.0", "1.2345678E7", " 12345678\u00a0", "nan", "NULL", "1e+16", "7E15", "1.5"]
+    lines = ["user_id,item_id,ts", *(f"{user},1,1300000000" for user in spelt)]
+    (tmp_path / "b.csv").write_text("\n".join(lines))
+    fmt = load_format("sessions")
+    rows = parsed(spark, tmp_path, fmt)
+    found = [(r["user_id"], r["item_id"], r["reason"]) for r in rows]
+    assert found[:3] == [("12345678", "17850", None), (None, "2", None), (None, None, "id too large for a double")]
+    assert [user for user, *_ in found[3:]] == ["12345678"] * 3 + [None] * 3 + ["7E15", "1.5"]
+    assert [reason for *_, reason in found[3:]] == [None] * 5 + ["user_id too large for a double"] + [None] * 2
+
+
+def test_ids_are_spelt_as_the_format_says(spark, tmp_path):
+    spelt = ["Caf\u00e9", "cafe\u0301 ", "\u00a0CAF\u00c9", "\\N", "nul"]
+    (tmp_path / "a.csv").write_text("\n".join(["item_id,ts", *(f"{item},1300000000" for item in spelt)]))
+    fmt = load_format("sessions")
+    fmt = dataclasses.replace(fmt, item=dataclasses.replace(fmt.item, normalize=("nfc", "lower", "trim")))
+    assert [r["item_id"] for r in parsed(spark, tmp_path, fmt)] == [*["caf\u00e9"] * 3, None, "nul"]
+    assert [r["item_id"] for r in parsed(spark, tmp_path, dataclasses.replace(fmt, id_nulls=("nul",)))][3:] == [
+        "\\n",
+        None,
+    ]
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 1000), ("us", 1_000_000)])
