@@ -3,13 +3,14 @@
 import os
 import shutil
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import count
 
 import pytest
 
 from sparkrec import store
 from sparkrec.ingest import IngestResult
+from sparkrec.report.data import quarantine as reported
 from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
 from tests.ingest.test_ingest import DAY1, DAY2, FIRST, SECOND, rows, take_in, write
 
@@ -88,16 +89,27 @@ def test_a_rerun_after_kills_at_every_write_has_every_row(spark, two_nights, tmp
 
 
 def test_times_do_not_depend_on_the_zone_of_the_machine(spark, tmp_path, monkeypatch):
-    write(tmp_path / "logs", "2011-01-01.csv", FIRST)
+    """Nor on its summer time: New York has no 02:30 of the first of these days, and 01:30 of the second twice."""
+    times = [f"2011-{day}:30:00" for day in ("03-13 02", "11-06 01", "11-06 05", "11-06 06")]
+    spring, autumn = date(2011, 3, 13), date(2011, 11, 6)
+    write(tmp_path / "logs", "all.csv", [FIRST[4], *(FIRST[0].replace("2011-01-01 10:00:00", at) for at in times)])
+    java_zone = spark._jvm.java.util.TimeZone
+    own = java_zone.getDefault()
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
+    java_zone.setDefault(java_zone.getTimeZone("America/New_York"))
     try:
-        before = datetime.now(UTC).timestamp()
-        take_in(spark, tmp_path / "logs", tmp_path / "warehouse", DAY1)
-        after = datetime.now(UTC).timestamp()
+        begun = datetime.now(UTC)
+        take_in(spark, tmp_path / "logs", tmp_path / "warehouse", autumn)
+        span = (begun, datetime.now(UTC))
         for table in (QUARANTINE, FILES):
-            at = rows(tmp_path / "warehouse", table, "ingested_at")[0][0].replace(tzinfo=UTC).timestamp()
-            assert before <= at <= after
+            assert span[0] <= rows(tmp_path / "warehouse", table, "ingested_at")[0][0].replace(tzinfo=UTC) <= span[1]
+        (refused,) = reported(store.Warehouse(str(tmp_path / "warehouse")), [span])
+        assert (refused.reason, refused.rows) == ("quantity not above 0", 1)
+        found = rows(tmp_path / "warehouse", EVENTS, "ts", "event_date")
+        days = (spring, autumn, autumn, autumn)
+        assert sorted(found) == [(datetime.fromisoformat(at), day) for at, day in zip(times, days, strict=True)]
     finally:
+        java_zone.setDefault(own)
         monkeypatch.undo()
         time.tzset()
