@@ -37,7 +37,7 @@ app.add_typer(query_app, name="query")
 Conf = Annotated[Optional[str], typer.Option("--conf", help="the environment's YAML file, e.g. conf/local.yaml")]  # noqa: UP045
 RunDate = Annotated[
     str,
-    typer.Option("--run-date", help="the night, YYYY-MM-DD or yesterday (UTC): the last day whose events it uses"),
+    typer.Option("--run-date", help="the night, YYYY-MM-DD or yesterday: the last day whose events it uses"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="run though nothing has changed")]
 Settings = Annotated[

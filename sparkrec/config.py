@@ -45,6 +45,7 @@ class LogsConfig:
     format: str = ""  # a name in conf/formats, or the path of a YAML file
     items_path: Optional[str] = None  # attribute file of items, as the format declares it
     users_path: Optional[str] = None  # attribute file of users
+    timezone: Optional[str] = None  # whose days the nights are, e.g. Europe/London; None: UTC
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sparkrec.config_bounds import BOUNDS, check_bounds
 from sparkrec.errors import UserError
 from sparkrec.model_kinds import KINDS, MODELS, Lists, models_for
+from sparkrec.zones import zone_of
 
 if TYPE_CHECKING:
     from sparkrec.config import Config, GruConfig, TopKConfig
@@ -67,6 +68,7 @@ def check(config: Config) -> None:
     for dotted in BOUNDS:
         check_bounds(dotted, _value(config, dotted))
     _check_pairs(config)
+    zone_of(config.logs.timezone)
     excluded_attributes(config.topk)
     if config.als.debias and config.als.feedback == "explicit":
         where = f"als.debias={config.als.debias}, als.feedback=explicit"

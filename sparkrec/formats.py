@@ -7,6 +7,7 @@ error. Where a tuple of names is expected a single name will do.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 
 from sparkrec.config import conf_dir
 from sparkrec.errors import UserError
+from sparkrec.zones import zone_of
 
 READER_KINDS = ("jsonl", "csv", "parquet", "delta")
 FEATURE_KINDS = ("categorical", "multi", "bucket")
@@ -63,7 +65,7 @@ class Field:
     # Ids, any of: trim (blanks at both ends) | nfc (é is one character) | integer (17850.0 and 1.785E4 are written for
     # 17850) | upper | lower. An attribute file's id that says nothing is taken as the log's.
     normalize: tuple[str, ...] = ()
-    unit: str = ""  # ts: s, ms, us, timestamp, or a date-time pattern of Spark; UTC
+    unit: str = ""  # ts: s, ms, us, timestamp, or a date-time pattern of Spark; see LogFormat.timezone
     join: str | None = None  # text: join all of the columns with this, instead of taking the first
 
 
@@ -125,11 +127,15 @@ class LogFormat:
         name: Its name.
         readers: How its files are read.
         item: Item id. With ``ts`` the only column that every row must have.
-        ts: Time of the event, UTC.
+        ts: Time of the event.
         event_type: How a row gets its event type.
         event_weights: Weight of an interaction by event type; 0 or absent: not an interaction.
         purchase_events: Event types that make baskets.
         session_events: Event types that make sessions.
+        timezone: The zone of times that do not name one: texts without an offset, dates, and Parquet's timestamps
+            that are not adjusted to UTC; numbers count from 1970 in UTC. A time that a zone has twice, in the hour
+            after the clocks are set back, is taken as the first; one that it leaves out is moved by the gap: with
+            Europe/London 01:30 of a March night is 02:30 of summer time.
         missing_user: ``keep`` a row without a user as an anonymous event, or ``quarantine`` it.
         nulls: Texts that stand for a missing value.
         id_nulls: Texts that stand for one besides, where an id is expected.
@@ -156,6 +162,7 @@ class LogFormat:
     basket: Field | None = None
     purchase_events: tuple[str, ...] = ()
     session_events: tuple[str, ...] = ()
+    timezone: str = "UTC"
     missing_user: str = "keep"
     nulls: tuple[str, ...] = ("",)
     id_nulls: tuple[str, ...] = ID_NULLS
@@ -177,6 +184,11 @@ class LogFormat:
     def user_columns(self) -> dict[str, str]:
         """Attribute columns of ``users``, name to Spark type, those of the log first."""
         return _attribute_columns(self.user_attributes, self.users_file)
+
+
+def has_offset(unit: str) -> bool:
+    """Whether a date-time pattern holds the time zone or the offset."""
+    return unit not in TIME_UNITS and bool(re.search("[VzOXxZ]", re.sub("'[^']*'", "", unit)))
 
 
 def format_names() -> list[str]:
@@ -286,6 +298,9 @@ def _validate(fmt: LogFormat, where: str) -> None:
         _require(headed, "given for a CSV without a header", reader.columns, f"{where}: readers.columns")
         _require(len(reader.quote) <= 1, "one character or empty", reader.quote, f"{where}: readers.quote")
     _require(bool(fmt.ts.unit), f"one of {', '.join(TIME_UNITS)} or a pattern", fmt.ts.unit, f"{where}: ts.unit")
+    zone_of(fmt.timezone)
+    optional = has_offset(fmt.ts.unit) and "[" in fmt.ts.unit and fmt.timezone != "UTC"
+    _require(not optional, "either with an offset or without, under a timezone", fmt.ts.unit, f"{where}: ts.unit")
     one_of(fmt.missing_user, ("keep", "quarantine"), "missing_user")
     ids = [fmt.user, fmt.item, fmt.session, fmt.basket, *(f.id for f in files)]
     for steps in (f.normalize for f in ids if f):

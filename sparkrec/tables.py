@@ -190,7 +190,7 @@ SESSIONS = Table(
         Column(END_TS, "timestamp", "last event, UTC", check="end_ts >= start_ts"),
         Column(ITEMS, "array<int>", "item_idx in order of time", check="size(items) >= 1"),
         Column(EVENT_TS, "array<timestamp>", "time of each event, UTC", check="size(event_ts) = size(items)"),
-        Column(START_DATE, "date", "UTC date of start_ts"),
+        Column(START_DATE, "date", "date of start_ts, in UTC or logs.timezone"),
     ),
     key=(SESSION_ID,),
 )

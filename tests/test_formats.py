@@ -77,6 +77,8 @@ def test_a_missing_format_file_is_named(tmp_path):
         ({"item": {"unit": "s"}}, "lacks a key: columns"),
         ({"item": {"columns": "i", "normalize": "trimm"}}, "'trimm' .must be one of none, trim, nfc"),
         ({"item": {"columns": "i", "normalize": ["upper", "lower"]}}, "either upper or lower"),
+        ({"timezone": "Europe/Londinium"}, "unknown time zone: Europe/Londinium"),
+        ({"timezone": "Europe/London", "ts": {"columns": "t", "unit": "HH:mm[XXX]"}}, "with an offset or without"),
         ({"missing_user": "drop"}, "missing_user"),
         ({"purchase_events": "buy"}, "'buy' .must be one of click"),
         ({"checks": [{"field": "price", "above": 0}]}, "checks.field"),

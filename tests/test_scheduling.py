@@ -45,6 +45,11 @@ def today():
 def test_yesterday_is_the_last_day_that_is_over():
     before, told, after = today(), parse_run_date("yesterday"), today()
     assert told in (before - timedelta(days=1), after - timedelta(days=1))
+    # A day apart, whatever the hour: 14 hours ahead of UTC and 11 behind.
+    assert parse_run_date("yesterday", "Pacific/Kiritimati") - parse_run_date("yesterday", "Pacific/Niue") in (
+        timedelta(days=1),
+        timedelta(days=2),  # in an hour of each day
+    )
     with pytest.raises(UserError, match="or yesterday"):
         parse_run_date("tomorrow")
 

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.formats import Attribute, Check, Field, LogFormat
+from sparkrec.formats import Attribute, Check, Field, LogFormat, has_offset
 from sparkrec.ingest.readers import FAULT, RAW, URI
 from sparkrec.ingest.values import EXPONENT, number, pick, pick_id
 from sparkrec.tables import (
@@ -80,7 +80,7 @@ def parse_rows(raw: DataFrame, fmt: LogFormat, bounds: Bounds) -> DataFrame:
     """
     texts = raw.select(RAW, FAULT, URI, *_texts(raw, fmt), *_attributes(raw, fmt))
     numbers = {f"_n_{name}": number(F.col(name)) for name in NUMBERS}
-    typed = texts.withColumns({"_micros": _micros(texts, fmt.ts.unit), **numbers})
+    typed = texts.withColumns({"_micros": _micros(texts, fmt), **numbers})
     return _events(typed.withColumn(REASON, _reason(fmt, bounds)))
 
 
@@ -102,7 +102,7 @@ def _texts(raw: DataFrame, fmt: LogFormat) -> list[Column]:
     texts = [pick(raw, f, fmt.nulls).alias(name) for name, f in fields.items()]
     ids = [pick_id(raw, f, (*fmt.nulls, *fmt.id_nulls)).alias(name) for name, f in id_fields(fmt).items()]
     typed = [n for n in fmt.ts.columns if dict(raw.dtypes).get(n, "").startswith("timestamp")]
-    ts = F.col(f"`{typed[0]}`").cast("timestamp") if typed else pick(raw, fmt.ts, fmt.nulls)
+    ts = F.col(f"`{typed[0]}`") if typed else pick(raw, fmt.ts, fmt.nulls)
     return [*texts, *ids, ts.alias("_ts"), _event_type(raw, fmt).alias(EVENT_TYPE)]
 
 
@@ -125,14 +125,19 @@ def _event_type(raw: DataFrame, fmt: LogFormat) -> Column:
     return otherwise if result is None else result.otherwise(otherwise)
 
 
-def _micros(texts: DataFrame, unit: str) -> Column:
+def _micros(texts: DataFrame, fmt: LogFormat) -> Column:
     """Microseconds since 1970, UTC, as a double: exact until 2255, and wide enough for a wrong unit."""
-    if dict(texts.dtypes)["_ts"] == "timestamp":
-        return F.unix_micros("_ts").cast("double")
-    if unit in MICROS_PER_UNIT:
-        return F.round(number(F.col("_ts")) * MICROS_PER_UNIT[unit])
-    pattern = "yyyy-MM-dd HH:mm:ss" if unit == "timestamp" else unit
-    return F.unix_micros(F.try_to_timestamp(F.col("_ts"), F.lit(pattern))).cast("double")
+    ts, type_, unit = F.col("_ts"), dict(texts.dtypes)["_ts"], fmt.ts.unit
+    if type_ == "string" and unit in MICROS_PER_UNIT:
+        return F.round(number(ts) * MICROS_PER_UNIT[unit])
+    if type_ == "string":
+        pattern = "yyyy-MM-dd HH:mm:ss" if unit == "timestamp" else unit
+        time, local = F.try_to_timestamp(ts, F.lit(pattern)), not has_offset(unit)
+    else:  # the session's zone is UTC, so that a time without a zone keeps its figures
+        time, local = ts.cast("timestamp"), type_ == "timestamp_ntz"
+    return F.unix_micros(F.to_utc_timestamp(time, fmt.timezone) if local and fmt.timezone != "UTC" else time).cast(
+        "double"
+    )
 
 
 def _reason(fmt: LogFormat, bounds: Bounds) -> Column:

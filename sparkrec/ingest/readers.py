@@ -236,7 +236,7 @@ def _read_columnar(
 def _plain(name: str, type_: str) -> Column:
     column = F.col(f"`{name}`")
     if type_ == "date":
-        return column.cast("timestamp").alias(name)
+        return column.cast("timestamp_ntz").alias(name)
     return column if type_.startswith("timestamp") else plain(column, type_).alias(name)
 
 

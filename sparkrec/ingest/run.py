@@ -32,7 +32,8 @@ from sparkrec.ingest.selection import (
 )
 from sparkrec.ingest.write import note_again, undo, write_files, write_tables
 from sparkrec.log import log_event
-from sparkrec.tables import EVENT_DATE, EVENTS, SOURCE
+from sparkrec.prepare.cut import as_of, utc
+from sparkrec.tables import EVENT_DATE, EVENTS, SOURCE, TS
 
 MANY_DAYS = 400  # beyond it a range of days leaves out files well enough, and is no longer to plan
 
@@ -103,7 +104,7 @@ def take_in(
     extra = {name: stage_attributes(context, name, s.to_read) for name, s in beside.items() if s.to_read}
     if batch:
         check_share(batch, verdict, context.config.ingest.max_quarantine_share)
-    check_day(context, verdict.valid, stale)
+    check_day(context, verdict.valid, stale, batch)
     read_files = [*logs.to_read, *(f for name in extra for f in beside[name].to_read)]
     again = [file.name for file, _ in read_files if file.name in noted]
     check_unchanged(context, read_files)
@@ -253,12 +254,19 @@ def check_share(batch: Staged, verdict: Verdict, most: float) -> None:
         )
 
 
-def check_day(context: Context, valid: dict[date, int], stale: Sequence[str]) -> None:
+def check_day(context: Context, valid: dict[date, int], stale: Sequence[str], batch: Staged | None = None) -> None:
     """Raises UserError where the night's day has no event, neither in the batch nor in the table."""
-    if context.config.ingest.allow_empty_day or context.run_date in valid:
+    zone = context.config.logs.timezone
+    if context.config.ingest.allow_empty_day or (zone is None and context.run_date in valid):
         return
-    existing = _existing(context, [context.run_date], stale)
-    if existing is None or existing.isEmpty():
+    end = as_of(context.run_date, zone)
+    begin = as_of(context.run_date - timedelta(days=1), zone)
+    days = sorted({begin.date(), (end - timedelta(microseconds=1)).date()})  # in UTC
+    within = (F.col(TS) >= utc(begin)) & (F.col(TS) < utc(end))
+    if batch and set(days) & valid.keys() and not batch.rows.where(within).isEmpty():
+        return
+    existing = _existing(context, days, stale)
+    if existing is None or existing.where(within).isEmpty():
         span = f"the new files hold {min(valid)} to {max(valid)}; " if valid else ""
         fix = f"{span}choose another --run-date, or set ingest.allow_empty_day=true"
         raise UserError("a day without events", where=context.run_date.isoformat(), fix=fix)

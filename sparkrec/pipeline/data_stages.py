@@ -75,7 +75,7 @@ def plan_ingest(night: Night) -> tuple[bool, str]:
 
 def run_index(night: Night, inputs: Inputs) -> StageResult:
     """New users, items and feature values get the next free numbers; no number ever moves."""
-    events = until(inputs.read(EVENTS), night.run_date)
+    events = until(inputs.read(EVENTS), night.run_date, night.config.logs.timezone)
     outputs: Versions = {}
     added = 0
     for table, column in ((USER_INDEX, USER_ID), (ITEM_INDEX, ITEM_ID)):
@@ -96,16 +96,16 @@ def run_index(night: Night, inputs: Inputs) -> StageResult:
 
 def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     """Events → ``interactions`` → ``sessions``, ``copurchase``, ``user_item``; attributes → features and vectors."""
-    config, fmt = night.config.prepare, night.fmt
+    config, fmt, zone = night.config.prepare, night.fmt, night.config.logs.timezone
     outputs: Versions = {}
-    events = until(inputs.read(EVENTS), night.run_date)
+    events = until(inputs.read(EVENTS), night.run_date, zone)
     indexed = interactions(events, inputs.read(USER_INDEX), inputs.read(ITEM_INDEX))
     outputs[INTERACTIONS.name] = store.overwrite(indexed, night.warehouse, INTERACTIONS)
     stored = store.read(night.spark, night.warehouse, INTERACTIONS)
     supported, report = filter_support(stored, config.support)
     counts = {table.name: Counts() for table in (SESSIONS, COPURCHASE, USER_ITEM)}
     frames: list[tuple[Table, DataFrame]] = [
-        (SESSIONS, sessions(supported, config.sessions, fmt.session_events, counts[SESSIONS.name])),
+        (SESSIONS, sessions(supported, config.sessions, fmt.session_events, counts[SESSIONS.name], zone)),
         (COPURCHASE, copurchase(supported, config.baskets, fmt.purchase_events, counts[COPURCHASE.name])),
         (USER_ITEM, user_item(supported, config.user_item, fmt.event_weights, night.as_of, counts[USER_ITEM.name])),
         (ITEM_FEATURES, _features(night, inputs, "item", ITEMS_TABLE, ITEM_INDEX, fmt.item_features, ITEM_IDX)),

@@ -22,7 +22,7 @@ def run_job(stages: Sequence[str], description: str | None, argv: Sequence[str] 
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conf", help="the environment's YAML file, e.g. conf/cluster.yaml")
-    parser.add_argument("--run-date", required=True, help="the night, YYYY-MM-DD or yesterday (UTC)")
+    parser.add_argument("--run-date", required=True, help="the night, YYYY-MM-DD or yesterday")
     parser.add_argument("--force", action="store_true", help="run though nothing has changed")
     if not stages:
         parser.add_argument("--from", dest="first", default="", metavar="STAGE", help="leave out the stages before it")

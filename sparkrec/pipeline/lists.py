@@ -20,6 +20,7 @@ from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import index_size
 from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, NeighbourScorer, Wanted
 from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
+from sparkrec.prepare.cut import day_of
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.block_search import IntArray, ItemMatrix
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
@@ -256,7 +257,9 @@ def current_baskets(night: Night, baskets: DataFrame) -> DataFrame:
     """Every known user's last basket, and the anonymous baskets of the night's day."""
     newest = Window.partitionBy(USER_IDX).orderBy(F.col(TS).desc(), F.col(BASKET_ID).desc())
     known = baskets.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
-    anonymous = baskets.where(F.col(USER_IDX).isNull() & (F.to_date(TS) == F.lit(night.run_date)))
+    anonymous = baskets.where(
+        F.col(USER_IDX).isNull() & (day_of(TS, night.config.logs.timezone) == F.lit(night.run_date))
+    )
     return known.where("n = 1").drop("n").unionByName(anonymous)
 
 

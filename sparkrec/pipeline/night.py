@@ -80,8 +80,8 @@ class Night:
 
     @property
     def as_of(self) -> datetime:
-        """00:00 UTC of the day after ``run_date``: the night knows what happened before it."""
-        return as_of(self.run_date)
+        """00:00 of the day after ``run_date``, in UTC or ``logs.timezone``: the night knows what happened before it."""
+        return as_of(self.run_date, self.config.logs.timezone)
 
 
 # When what a row of a prepared table says was known.

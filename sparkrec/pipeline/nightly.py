@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from sparkrec import sizing, store
@@ -29,6 +29,7 @@ from sparkrec.report import write_report
 from sparkrec.spark import build_session, jobs_started, named_jobs
 from sparkrec.store import Warehouse
 from sparkrec.tables import EVENTS, PREPARED
+from sparkrec.zones import yesterday
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -92,10 +93,10 @@ def run_nightly(
         UserError: Bad input, configuration or environment, or another night is running on the warehouse; every table
             is as it was.
     """
-    day, choice = parse_run_date(run_date), choice or Choice()
+    day, choice = parse_run_date(run_date, config.logs.timezone), choice or Choice()
     names = choice.stages(config)
     with session_for(config, spark) as session:
-        preflight(session, config, names, as_of(day))
+        preflight(session, config, names, as_of(day, config.logs.timezone))
         night = night_of(session, config, day)
         with locked(night.warehouse.path, night.run_id, config.warehouse.lock_expiry_s) as lock:
             return _run(replace(night, lock=lock), names, choice.force)
@@ -112,7 +113,7 @@ def plan_nightly(
     Raises:
         UserError: Bad configuration.
     """
-    day, choice = parse_run_date(run_date), choice or Choice()
+    day, choice = parse_run_date(run_date, config.logs.timezone), choice or Choice()
     names = choice.stages(config)
     with session_for(config, spark) as session:
         night, planned, changed = night_of(session, config, day), [], ""
@@ -163,14 +164,18 @@ def night_of(spark: SparkSession, config: Config, run_date: date) -> Night:
     )
 
 
-def parse_run_date(text: str) -> date:
-    """``YYYY-MM-DD`` as a date; ``yesterday`` is the last day that is over (UTC), for schedulers that know no dates.
+def parse_run_date(text: str, zone: str | None = None) -> date:
+    """``YYYY-MM-DD`` as a date; ``yesterday`` is the last day that is over, for schedulers that know no dates.
+
+    Args:
+        text: The date.
+        zone: The time zone of yesterday (``logs.timezone``); None: UTC.
 
     Raises:
         UserError: It is neither.
     """
     if text == "yesterday":
-        return _now().date() - timedelta(days=1)
+        return yesterday(zone)
     try:
         return date.fromisoformat(text)
     except ValueError as error:

@@ -90,7 +90,8 @@ class Begin:
     def of(cls, night: Night, inputs: Inputs, model: str, cutoff: datetime) -> Begin:
         """What the parts begin with: a hold-out part with a model that has not seen what it is judged on."""
         found = beginning(night, model)
-        earlier = {part.name: begin_with(found.models, part.before) for part in parts(night, model, cutoff)}
+        zone = night.config.logs.timezone
+        earlier = {part.name: begin_with(found.models, part.before, zone) for part in parts(night, model, cutoff)}
         begun: Versions = {f"models/{model}/{name}": e.version for name, e in earlier.items() if e is not None}
         return cls(found, earlier, replace(inputs, versions=inputs.versions | begun))
 

@@ -36,6 +36,7 @@ from sparkrec.pipeline.preflight import preflight
 from sparkrec.pipeline.stages import STAGES
 from sparkrec.prepare.cut import as_of, utc
 from sparkrec.tables import INTERACTIONS, SEARCHES, TS, Table
+from sparkrec.zones import zone_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -117,12 +118,13 @@ def run_search(
     alone = [name for name, kind in KINDS.items() if not kind.needs and name != "hybrid"]
     if model not in alone:
         raise UserError("no model that is trained by itself", where=model, fix=f"choose among {', '.join(alone)}")
-    day, config, points = parse_run_date(run_date), configure([]), parse_grid(grid, model)
+    config, points = configure([]), parse_grid(grid, model)
+    day = parse_run_date(run_date, config.logs.timezone)
     for point in points:  # a wrong setting is told at once
         configure(_overrides(point))
     stage = STAGES[f"train_{model}"]
     with session_for(config, spark) as session:
-        preflight(session, config, [stage.name], as_of(day))
+        preflight(session, config, [stage.name], as_of(day, config.logs.timezone))
         night = night_of(session, config, day)
         with locked(night.warehouse.path, night.run_id, config.warehouse.lock_expiry_s) as lock:
             return search(replace(night, lock=lock), model, points, configure, stage)
@@ -195,8 +197,9 @@ def shown(tried: Sequence[Tried], gate: GateConfig) -> pl.DataFrame:
 def validation_night(night: Night, inputs: Inputs, model: str) -> tuple[date, datetime]:
     """The last night that ends before the night's hold-out begins, and where its own hold-out begins."""
     cutoff = model_cutoff(night, inputs, model)
-    last_day = (cutoff - timedelta(days=1)).date()
-    return last_day, as_of(last_day) - (night.as_of - cutoff)
+    zone = night.config.logs.timezone
+    last_day = (cutoff - timedelta(days=1)).astimezone(zone_of(zone)).date()
+    return last_day, as_of(last_day, zone) - (night.as_of - cutoff)
 
 
 @dataclass(frozen=True)

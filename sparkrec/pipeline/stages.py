@@ -76,14 +76,14 @@ _STAGES = (
     Stage(
         "index",
         (EVENTS,),
-        lambda n: (n.fmt.item_features, n.fmt.user_features),
+        lambda n: (n.fmt.item_features, n.fmt.user_features, n.config.logs.timezone),
         run_index,
         optional=(ITEMS_TABLE, USERS_TABLE),
     ),
     Stage(
         "prepare",
         (EVENTS, USER_INDEX, ITEM_INDEX, FEATURE_INDEX),
-        lambda n: (n.fmt, n.config.prepare),
+        lambda n: (n.fmt, n.config.prepare, n.config.logs.timezone),
         run_prepare,
         optional=(ITEMS_TABLE, USERS_TABLE),
     ),

@@ -59,10 +59,10 @@ class Beginning:
         Where the cutoff is a quantile of the data, it is not known yet which model the hold-out will begin with: then
         all of them count.
         """
-        cutoff = declared_cutoff(night.config.evaluation, night.as_of)
+        cutoff, zone = declared_cutoff(night.config.evaluation, night.as_of), night.config.logs.timezone
         if cutoff is None:
             return self.full_retrain, [model.weights for model in self.models]
-        first, held_out = begin_with(self.models, night.as_of), begin_with(self.models, cutoff)
+        first, held_out = (begin_with(self.models, before, zone) for before in (night.as_of, cutoff))
         return self.full_retrain, [model.weights for model in (first, held_out) if model is not None]
 
 
@@ -110,9 +110,12 @@ def _table_id(night: Night, table: Table) -> str:
     return night.found.once(at, lambda: store.table_id(night.spark, night.warehouse, table))
 
 
-def begin_with(models: Sequence[Earlier], before: datetime) -> Earlier | None:
-    """The latest model that saw no event from a time on: a hold-out model must not know what it is judged on."""
-    return next((model for model in models if as_of(model.run_date) <= before), None)
+def begin_with(models: Sequence[Earlier], before: datetime, zone: str | None = None) -> Earlier | None:
+    """The latest model that saw no event from a time on: a hold-out model must not know what it is judged on.
+
+    ``zone`` is the one whose days the nights are (``logs.timezone``).
+    """
+    return next((model for model in models if as_of(model.run_date, zone) <= before), None)
 
 
 def _model_of(night: Night, name: str, run_date: date, version: str, index_id: str) -> Earlier | None:

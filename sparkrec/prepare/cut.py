@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from sparkrec.tables import EVENT_DATE
+from sparkrec.tables import EVENT_DATE, TS
+from sparkrec.zones import end_of
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -15,14 +16,22 @@ if TYPE_CHECKING:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def as_of(run_date: date) -> datetime:
-    """00:00 UTC of the day after ``run_date``: the night knows what happened before it."""
-    return datetime.combine(run_date + timedelta(days=1), datetime.min.time(), UTC)
+def as_of(run_date: date, zone: str | None = None) -> datetime:
+    """00:00 of the day after ``run_date`` in a zone (None: UTC), as UTC: the night knows what happened before it."""
+    return end_of(run_date, zone)
 
 
-def until(events: DataFrame, run_date: date) -> DataFrame:
-    """The events up to the end of ``run_date`` in UTC; files that begin later are not read."""
-    return events.where(F.col(EVENT_DATE) <= F.lit(run_date))
+def until(events: DataFrame, run_date: date, zone: str | None = None) -> DataFrame:
+    """The events up to the end of ``run_date`` in a zone; files that begin later are not read."""
+    if zone is None:
+        return events.where(F.col(EVENT_DATE) <= F.lit(run_date))
+    end = as_of(run_date, zone)
+    return events.where((F.col(EVENT_DATE) <= F.lit(end.date())) & (F.col(TS) < utc(end)))
+
+
+def day_of(ts: Column | str, zone: str | None = None) -> Column:
+    """The date of a timestamp in a zone; None: UTC."""
+    return F.to_date(ts if zone is None else F.from_utc_timestamp(ts, zone))
 
 
 def micros(moment: datetime) -> int:

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import SessionsConfig
 from sparkrec.prepare.counts import Counts, observed
+from sparkrec.prepare.cut import day_of
 from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, in_order, keys, so_far, with_owner
 from sparkrec.tables import (
     END_TS,
@@ -38,6 +39,7 @@ def sessions(
     config: SessionsConfig,
     event_types: Sequence[str],
     counts: Counts | None = None,
+    zone: str | None = None,
 ) -> DataFrame:
     """Builds the sessions of the events of the given types.
 
@@ -55,6 +57,7 @@ def sessions(
         event_types: Types that make sessions; others do not interrupt them.
         counts: Counts ``events`` = ``anonymous`` + ``repeats`` + ``short_events`` + ``session_events``, and
             ``sessions`` and ``short_sessions``.
+        zone: The time zone of their ``start_date``; None: UTC.
 
     Returns:
         The columns of ``tables.SESSIONS``; arrays are of equal length and in order of time.
@@ -63,7 +66,7 @@ def sessions(
     events = interactions.where(F.col(EVENT_TYPE).isin(*event_types)).select(USER_IDX, ITEM_IDX, TS, LOG_SESSION_ID)
     nobodys = F.col(USER_IDX).isNull() & (F.lit(True) if log_id is None else F.col(LOG_SESSION_ID).isNull())
     events = observed(events, counts, events=F.count(F.lit(1)), anonymous=F.count_if(nobodys))
-    pieces = _collect(_cut(with_owner(events, log_id), config, log_id), log_id)
+    pieces = _collect(_cut(with_owner(events, log_id), config, log_id), log_id, zone)
     long_enough = F.size(ITEMS) >= config.min_length
     pieces = observed(
         pieces,
@@ -99,7 +102,7 @@ def _cut(events: DataFrame, config: SessionsConfig, log_id: str | None) -> DataF
     return marked.withColumn(PIECE, F.floor((F.col(KEPT) - first) / F.lit(config.max_length)).cast("int"))
 
 
-def _collect(events: DataFrame, log_id: str | None) -> DataFrame:
+def _collect(events: DataFrame, log_id: str | None, zone: str | None) -> DataFrame:
     """One row for each piece of a session, with its repeats counted."""
     event = F.struct(*(column.alias(name) for name, column in zip((TS, "drawn", ITEM_IDX), in_order(), strict=True)))
     visits = F.sort_array(F.collect_list(F.when(~F.col(REPEAT), event)))
@@ -115,6 +118,6 @@ def _collect(events: DataFrame, log_id: str | None) -> DataFrame:
         end.alias(END_TS),
         ITEMS,
         EVENT_TS,
-        F.to_date(start).alias(START_DATE),
+        day_of(start, zone).alias(START_DATE),
         REPEATS,
     )

@@ -40,9 +40,9 @@ def write(folder, name, lines, header=HEADER):
     (folder / name).write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
 
 
-def take_in(spark, logs, warehouse, run_date, fmt="invoices", items_path=None, **settings):
+def take_in(spark, logs, warehouse, run_date, fmt="invoices", items_path=None, timezone=None, **settings):
     config = Config(
-        logs=LogsConfig(path=str(logs), format=fmt, items_path=items_path and str(items_path)),
+        logs=LogsConfig(str(logs), fmt, items_path and str(items_path), timezone=timezone),
         warehouse=WarehouseConfig(path=str(warehouse)),
         ingest=IngestConfig(**settings),
     )
@@ -187,6 +187,15 @@ def test_a_night_without_events_may_be_allowed(spark, first_night):
     base, _ = first_night
     none = take_in(spark, base / "logs" / "2011-01-01.csv", base / "warehouse", DAY3, allow_empty_day=True)
     assert none.files_new == 0
+
+
+def test_the_day_of_a_night_is_of_the_logs_time_zone(spark, first_night, tmp_path):
+    """In Kiritimati the first of January ends at 10:00 UTC, when the first of these events happens."""
+    log, there = first_night[0] / "logs" / "2011-01-01.csv", {"timezone": "Pacific/Kiritimati"}
+    for warehouse in (tmp_path / "none", first_night[0] / "warehouse"):  # not taken in yet, and taken in
+        with pytest.raises(UserError, match="a day without events: 2011-01-01"):
+            take_in(spark, log, warehouse, DAY1, **there)
+    assert take_in(spark, log, first_night[0] / "warehouse", DAY2, **there) == IngestResult()
 
 
 def test_a_touched_file_is_not_read_again_and_a_changed_one_is_refused_or_replaced(spark, copy):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import reduce
 
 import pytest
@@ -14,7 +14,7 @@ from sparkrec.ingest.attributes import changes, latest, one_per_id, parse_attrib
 from sparkrec.ingest.files import reader_for
 from sparkrec.ingest.hadoop import FileSystem
 from sparkrec.ingest.parse import Bounds, id_columns, log_columns, parse_rows, required_columns
-from sparkrec.ingest.readers import group_files, read_group
+from sparkrec.ingest.readers import _plain, group_files, read_group
 from sparkrec.ingest.values import plain
 
 BOUNDS = Bounds(date(1990, 1, 1), datetime(2026, 1, 1), 1000.0)
@@ -204,6 +204,49 @@ def test_time_units(spark, tmp_path, unit, factor):
     fmt = replace(fmt, ts=replace(fmt.ts, unit=unit))
     (tmp_path / "ratings.dat").write_text(f"1::2::3::{1300000000 * factor}\n")
     assert parsed(spark, tmp_path, fmt)[0]["ts"] == datetime(2011, 3, 13, 7, 6, 40)
+
+
+LONDON = [
+    ("2011-01-15 12:30", "2011-01-15 12:30"),
+    ("2011-07-15 12:30", "2011-07-15 11:30"),
+    ("2011-03-27 00:30", "2011-03-27 00:30"),
+    ("2011-03-27 01:30", "2011-03-27 01:30"),  # left out: moved to 02:30 of summer time
+    ("2011-03-27 02:30", "2011-03-27 01:30"),
+    ("2011-10-30 00:30", "2011-10-29 23:30"),
+    ("2011-10-30 01:30", "2011-10-30 00:30"),  # there twice: the first
+    ("2011-10-30 02:30", "2011-10-30 02:30"),
+]
+
+
+def test_local_times_are_read_in_the_time_zone_of_the_format(spark):
+    """As text, or of a type without a zone; one that names its offset, or its instant, is what it says."""
+    fmt = dataclasses.replace(load_format("sessions"), timezone="Europe/London")
+    pattern = dataclasses.replace(fmt, ts=dataclasses.replace(fmt.ts, unit="yyyy-MM-dd HH:mm[ 'CET']"))
+    offset = dataclasses.replace(fmt, ts=dataclasses.replace(fmt.ts, unit="yyyy-MM-dd HH:mmXXX"))
+    given = [(f"{n}", local) for n, (local, _) in enumerate(LONDON)]
+    rows = spark.createDataFrame(given, "_raw string, ts string").withColumns(
+        {"_fault": F.lit(None).cast("string"), "_uri": F.lit(""), "item_id": F.lit("i")}
+    )
+    forms = {
+        "text": (pattern, F.col("ts")),
+        "without": (fmt, F.col("ts").cast("timestamp_ntz")),
+        "instant": (fmt, F.col("ts").cast("timestamp")),
+        "offset": (offset, F.concat("ts", F.lit("+02:00"))),
+        "day": (fmt, _plain("day", "date")),
+    }
+    rows = rows.withColumn("day", F.to_date("ts"))
+    parts = [
+        parse_rows(rows.withColumn("ts", ts), of, BOUNDS).select(F.lit(name).alias("form"), "ts", F.lit(0).alias("n"))
+        for name, (of, ts) in forms.items()
+    ]
+    found = {name: [] for name in forms}
+    for form, ts, _ in reduce(lambda a, b: a.unionByName(b), parts).collect():
+        found[form].append(ts.strftime("%Y-%m-%d %H:%M"))
+    assert found["text"] == found["without"] == [utc for _, utc in LONDON]
+    assert found["instant"] == [local for local, _ in LONDON]
+    moved = [datetime.fromisoformat(local) - timedelta(hours=2) for local, _ in LONDON]
+    assert found["offset"] == [f"{time:%Y-%m-%d %H:%M}" for time in moved]
+    assert found["day"][:2] == ["2011-01-15 00:00", "2011-07-14 23:00"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from sparkrec.errors import InvariantError
-from sparkrec.prepare.cut import as_of, micros, until, utc
+from sparkrec.prepare.cut import as_of, day_of, micros, until, utc
 from sparkrec.prepare.interactions import assert_indexed, interactions
 from sparkrec.tables import EVENTS, INTERACTIONS
 
@@ -71,3 +71,20 @@ def test_the_night_ends_at_midnight_utc(spark):
     assert moment[0] == 1_323_475_200_000_000
     days = spark.createDataFrame([(date(2011, 12, d),) for d in (8, 9, 10)], "event_date date")
     assert {r[0].day for r in until(days, date(2011, 12, 9)).collect()} == {8, 9}
+
+
+def test_the_night_ends_at_midnight_of_the_logs_time_zone(spark):
+    """In New York a day of 23 hours, and in each zone the days of its own clocks."""
+    ends = [as_of(date(2011, 3, day), "America/New_York") for day in (12, 13)]
+    assert ends == [datetime(2011, 3, 13, 5, tzinfo=UTC), datetime(2011, 3, 14, 4, tzinfo=UTC)]
+    times = ["2011-03-13 04:59:59", "2011-03-13 05:00:00", "2011-03-14 03:59:59", "2011-03-14 04:00:00"]
+    given = spark.createDataFrame([(time,) for time in times], "at string")
+    events = given.select(F.to_timestamp("at").alias("ts"), F.to_date("at").alias("event_date"))
+    days = day_of("ts", "America/New_York").alias("local")
+    night = F.col("ts") < utc(ends[0])
+    found = until(events, date(2011, 3, 13), "America/New_York").select(days, night.alias("first"))
+    assert sorted(tuple(r) for r in found.collect()) == [
+        (date(2011, 3, 12), True),
+        (date(2011, 3, 13), False),
+        (date(2011, 3, 13), False),
+    ]
