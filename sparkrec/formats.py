@@ -53,6 +53,7 @@ class Reader:
     columns: tuple[str, ...] = ()  # csv without a header: the columns in order
     quote: str = '"'  # csv: empty for none; a quote inside a quoted field is doubled
     multi_line: bool = False  # csv: quoted fields may hold line ends; such a file is read by one task
+    max_record_lines: int = 5  # csv with multi_line: a record of more is quarantined, as a stray quote makes them
     max_field_chars: int = 1_000_000  # csv: a longer field means an unclosed quote
 
 
@@ -60,7 +61,8 @@ class Reader:
 class Field:
     """Where a column of ``events`` comes from."""
 
-    columns: tuple[str, ...]  # names in the log; the first one that a file has
+    # Names in the log; the first one that a file has. Folders as dt=2024-01-01/event=click/ are columns of their files.
+    columns: tuple[str, ...]
     required: bool = True  # the column must be there, and a row without a value is quarantined
     # Ids, any of: trim (blanks at both ends) | nfc (é is one character) | integer (17850.0 and 1.785E4 are written for
     # 17850) | upper | lower. An attribute file's id that says nothing is taken as the log's.
@@ -296,6 +298,7 @@ def _validate(fmt: LogFormat, where: str) -> None:
         one_of(reader.kind, READER_KINDS, "readers.kind")
         headed = reader.kind != "csv" or reader.header or bool(reader.columns)
         _require(headed, "given for a CSV without a header", reader.columns, f"{where}: readers.columns")
+        _require(reader.max_record_lines >= 1, "1 or more", reader.max_record_lines, f"{where}: max_record_lines")
         _require(len(reader.quote) <= 1, "one character or empty", reader.quote, f"{where}: readers.quote")
     _require(bool(fmt.ts.unit), f"one of {', '.join(TIME_UNITS)} or a pattern", fmt.ts.unit, f"{where}: ts.unit")
     zone_of(fmt.timezone)

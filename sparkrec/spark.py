@@ -26,6 +26,7 @@ REQUIRED_CONF = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",  # else logs with such times, pandas' own, cannot be read at all
 }
 DEFAULT_CONF = {
     "spark.ui.enabled": "false",

@@ -20,6 +20,7 @@ class IngestResult:
 
     Attributes:
         files_new: Log files read, changed ones included.
+        files_empty: Those of them without a row.
         rows_read: Rows of these files, counted as they were read.
         rows_kept: Rows that became events.
         rows_quarantined: Invalid rows.
@@ -29,6 +30,7 @@ class IngestResult:
     """
 
     files_new: int = 0
+    files_empty: int = 0
     rows_read: int = 0
     rows_kept: int = 0
     rows_quarantined: int = 0

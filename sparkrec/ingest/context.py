@@ -52,7 +52,10 @@ class Staged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Counts of staged rows: valid ones by day, invalid ones by reason, (rows, rows without an id) by file."""
+    """Counts of staged rows: valid ones by day, invalid ones by reason, (rows, rows without an id) by file.
+
+    Files without rows are not in it.
+    """
 
     valid: dict[date, int]
     reasons: dict[str, int]

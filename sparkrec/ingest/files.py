@@ -94,7 +94,7 @@ def select_files(
             new.append((file, reader))
         elif is_unchanged(file, known[file.name], hash_of):
             unchanged += 1
-        elif on_changed == "replace":
+        elif on_changed == "replace" or known[file.name].size == 0:  # nothing was in it that could have changed
             replaced.append((file, reader))
         else:
             fix = "restore it, or set ingest.on_changed_file=replace"

@@ -78,6 +78,17 @@ class FileSystem:
         finally:
             stream.close()
 
+    def parquet_schema(self, file: FileStatus) -> str:
+        """The columns of a Parquet file as its footer declares them, a line each."""
+        path = self._jvm.org.apache.hadoop.fs.Path(self._jvm.java.net.URI(file.uri))
+        hadoop = self._jvm.org.apache.parquet.hadoop
+        reader = hadoop.ParquetFileReader.open(hadoop.util.HadoopInputFile.fromPath(path, self._conf))
+        try:
+            schema = str(reader.getFileMetaData().getSchema().toString())
+        finally:
+            reader.close()
+        return schema.partition("\n")[2]  # the first line is the writer's name for it
+
     def sha256(self, file: FileStatus) -> str:
         """Hash of the file's bytes, streamed in the JVM."""
         stream = self._stream(file)

@@ -1,8 +1,8 @@
 """Raw log files → rows of text: one DataFrame for each group of files that look alike.
 
-A raw DataFrame has a column for each log column that the format names and the files have (text; Parquet's
-timestamps stay timestamps), and ``_raw`` (the row as written), ``_fault`` (why it cannot be taken apart, or null)
-and ``_uri`` (its file).
+A raw DataFrame has a column for each log column that the format names and the files have, or the folders of their
+path (``event=click/``), as text (Parquet's timestamps stay timestamps), and ``_raw`` (the row as written), ``_fault``
+(why it cannot be taken apart, or null) and ``_uri`` (its file).
 
 Bytes that are not UTF-8 must not become U+FFFD without a word. So CSV is read as ISO-8859-1, where each character
 is a byte, and turned back into bytes; a faulty row's ``_raw`` stays ISO-8859-1, which loses nothing.
@@ -11,10 +11,12 @@ is a byte, and turned back into bytes; a faulty row's ``_raw`` stays ISO-8859-1,
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, unquote
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -30,40 +32,55 @@ RAW, FAULT, URI = "_raw", "_fault", "_uri"
 NOT_UTF8, MALFORMED_JSON, FIELD_COUNT = "not UTF-8", "malformed JSON", "wrong number of fields"
 INEXACT = "id too large for a"
 UNCLOSED = "wrong number of fields over several lines (unclosed quote?)"
+TOO_MANY_LINES = "a record of more than {} lines (stray quote?)"
+DAMAGED = "it is damaged or cut short: write it again, or remove it; "
 _CORRUPT, _BYTES, _BOM = "_corrupt", "ISO-8859-1", "\ufeff"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Files that are read by one scan: same reader, same header."""
+    """Files that are read by one scan: same reader, same header or schema, same columns of the path."""
 
     reader: Reader
-    columns: tuple[str, ...]  # csv: the columns in order
+    columns: tuple[str, ...]  # csv: the columns in order; parquet: the schema, as one text
+    path_columns: tuple[str, ...]
     files: tuple[FileStatus, ...]
 
 
 def group_files(
-    fs: FileSystem, files: Iterable[tuple[FileStatus, Reader]], required: Sequence[tuple[str, ...]]
+    fs: FileSystem,
+    files: Iterable[tuple[FileStatus, Reader]],
+    required: Sequence[tuple[str, ...]],
+    names: Iterable[str] = (),
 ) -> list[Group]:
-    """Looks at the beginning of each file and groups those that can be read together.
+    """Looks at the beginning of each file and groups those that can be read together; files of nothing are in none.
 
     Args:
         fs: File system.
         files: Files with their readers.
         required: For each required column the names it may have.
+        names: Log columns that the format names; folders ``name=value`` stand for those that a file lacks.
 
     Raises:
-        UserError: A file is empty or unreadable, or lacks a required column.
+        UserError: A file is unreadable, or lacks a required column.
     """
-    files = list(files)
+    files, named = list(files), set(names)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda pair: _columns(fs, *pair), files))
-    groups: dict[tuple[Reader, tuple[str, ...]], list[FileStatus]] = {}
+    groups: dict[tuple[Reader, tuple[str, ...], tuple[str, ...]], list[FileStatus]] = {}
     for (file, reader), columns in zip(files, found, strict=True):
+        if columns is None:
+            continue
+        folders = tuple(sorted(path_columns(file.name) & named)) if reader.kind != "delta" else ()
         if reader.kind == "csv":
-            _require_columns(file, columns, required)
-        groups.setdefault((reader, columns), []).append(file)
-    return [Group(reader, columns, tuple(members)) for (reader, columns), members in groups.items()]
+            _require_columns(file, (*columns, *folders), required)
+        groups.setdefault((reader, columns, folders), []).append(file)
+    return [Group(*alike, tuple(members)) for alike, members in groups.items()]
+
+
+def path_columns(name: str) -> set[str]:
+    """The columns that folders of a file's path give it, as Hive writes them: ``dt=2024-01-01/event=click/x.csv``."""
+    return {unquote(folder.partition("=")[0]) for folder in name.split("/")[:-1] if "=" in folder}
 
 
 def read_group(
@@ -95,17 +112,21 @@ def read_group(
     return _read_columnar(spark, group, names, ids, required, table_path)
 
 
-def _columns(fs: FileSystem, file: FileStatus, reader: Reader) -> tuple[str, ...]:
+def _columns(fs: FileSystem, file: FileStatus, reader: Reader) -> tuple[str, ...] | None:
+    """What tells files apart that cannot be read together; None of a file of nothing."""
     if file.size == 0:
-        raise UserError("log file is empty", where=file.path, fix="remove it, or write it again")
-    if reader.kind in ("parquet", "delta"):
+        return None
+    if reader.kind == "delta":
         return ()
     try:
+        if reader.kind == "parquet":
+            return (fs.parquet_schema(file),)
         head = fs.head(file)
     except Exception as error:  # a Java exception of the file system or the codec
-        raise UserError("log file cannot be read", where=file.path, fix=java_message(error)) from error
-    if not head.strip():
-        raise UserError("log file is empty", where=file.path, fix="remove it, or write it again")
+        fix = f"{DAMAGED if reader.kind == 'parquet' else ''}{java_message(error)}"
+        raise UserError("log file cannot be read", where=file.path, fix=fix) from error
+    if not head.removeprefix(_BOM.encode()).strip():
+        return None
     if reader.kind == "jsonl":
         return ()
     return _header(head, reader) if reader.header else reader.columns
@@ -134,9 +155,19 @@ def _uri() -> Column:
     return F.regexp_replace(F.col("_metadata.file_path"), "^file:/+", "file:/").alias(URI)
 
 
+def _from_path(name: str) -> Column:
+    """The value of the innermost folder ``name=value`` of a file, without the escapes of Hive and of a URI."""
+    value = F.regexp_extract(F.col("_metadata.file_path"), f"^.*/{re.escape(quote(name))}=([^/]*)/", 1)
+    for _ in range(2):
+        value = F.coalesce(F.try_url_decode(F.replace(value, F.lit("+"), F.lit("%2B"))), value)
+    return F.when(~value.isin("", "__HIVE_DEFAULT_PARTITION__"), value)
+
+
 def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str], ids: Sequence[str]) -> DataFrame:
     lines = spark.read.option("lineSep", "\n").option("ignoreCorruptFiles", "false").text(_paths(group))
-    lines = lines.select("value", _uri()).where(F.trim(F.translate("value", f"\r\t{_BOM}", "")) != "")
+    folders = {name: f"_path_{name}" for name in group.path_columns}
+    from_path = [_from_path(name).alias(column) for name, column in folders.items()]
+    lines = lines.select("value", _uri(), *from_path).where(F.trim(F.translate("value", f"\r\t{_BOM}", "")) != "")
     text = F.when(F.startswith("value", F.lit(_BOM)), F.expr("substring(value, 2)")).otherwise(F.col("value"))
     # from_json stops at the end of the first value; as the only element of an array nothing may follow it.
     schema = ArrayType(StructType([StructField(name, StringType()) for name in names]))
@@ -149,7 +180,8 @@ def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str], ids: Se
     large = [json_number(row[n], text, n) & inexact(row[n].try_cast("double"), "double") for n in ids]
     fault = F.coalesce(fault, *[F.when(found, f"{INEXACT} double") for found in large])
     raw = F.when(F.is_valid_utf8("value"), F.col("value")).otherwise(F.decode(F.col("value").cast("binary"), _BYTES))
-    fields = [json_plain(row[name], text, name).alias(name) for name in names]
+    values = {name: json_plain(row[name], text, name) for name in names}
+    fields = [(F.coalesce(v, folders[name]) if name in folders else v).alias(name) for name, v in values.items()]
     return parsed.select(raw.alias(RAW), fault.alias(FAULT), URI, *fields)
 
 
@@ -174,7 +206,12 @@ def _read_csv(spark: SparkSession, group: Group, names: Sequence[str]) -> DataFr
     fault = fault.when(F.col(_CORRUPT).isNotNull(), FIELD_COUNT)
     written = F.coalesce(F.col(_CORRUPT), _csv_text(places, reader))
     raw = F.when(valid, _utf8(written)).otherwise(written)
+    if reader.multi_line:
+        text = F.concat_ws("", *places)
+        n_breaks = F.length(text) - F.length(F.replace(text, F.lit("\n"), F.lit("")))
+        fault = fault.when(n_breaks >= reader.max_record_lines, TOO_MANY_LINES.format(reader.max_record_lines))
     fields = [_csv_field(group.columns.index(name), reader).alias(name) for name in names if name in group.columns]
+    fields += [_from_path(name).alias(name) for name in group.path_columns if name not in group.columns]
     return rows.select(raw.alias(RAW), fault.alias(FAULT), _uri(), *fields)
 
 
@@ -215,13 +252,15 @@ def _read_columnar(
         if group.reader.kind == "delta":
             rows = spark.read.format("delta").load(table_path)
         else:
-            options = {"mergeSchema": "true", "ignoreCorruptFiles": "false"}
+            options = {"mergeSchema": "false", "ignoreCorruptFiles": "false"}  # they have one schema
             rows = spark.read.options(**options).parquet(*_paths(group))
     except Exception as error:  # footers are read here: Py4JJavaError of many kinds
-        raise unreadable(error, group.files) from error
-    _require_columns(group.files[0], rows.columns, required)
-    types: Mapping[str, str] = dict(rows.dtypes)
+        raise unreadable(error, group.files, _illegal(str(error), group)) from error
+    folders = [name for name in group.path_columns if name not in rows.columns]
+    _require_columns(group.files[0], (*rows.columns, *folders), required)
+    types = {name: _nanos(group, name) or type_ for name, type_ in rows.dtypes}
     used = [_plain(name, types[name]) for name in names if name in types]
+    used += [_from_path(name).alias(name) for name in folders]
     texts = [F.col(f"`{n}`") for n in names if types.get(n) == "string"]
     valid = F.is_valid_utf8(F.concat_ws("", *texts)) if texts else F.lit(True)
     raw = F.to_json(F.struct(*[F.col(f"`{c}`") for c in rows.columns]))
@@ -233,8 +272,27 @@ def _read_columnar(
     return rows
 
 
+def _illegal(text: str, group: Group) -> str:
+    """Which columns have the type that Spark says it cannot read; empty where it says nothing of the kind."""
+    found = re.search(r"type: \w+ (\(.*\))", text)
+    lines = (
+        [line.split() for line in group.columns[0].splitlines() if found and found[1] in line] if group.columns else []
+    )
+    return ", ".join(f"column {words[2]}" for words in lines)
+
+
+def _nanos(group: Group, name: str) -> str:
+    """The type of a column of nanoseconds, which Spark reads as numbers; empty where it is of another type."""
+    schema = group.columns[0] if group.columns else ""
+    found = re.search(rf"int64 {re.escape(name)} \(TIMESTAMP\(NANOS,(true|false)\)\)", schema)
+    return f"nanoseconds {found[1]}" if found else ""
+
+
 def _plain(name: str, type_: str) -> Column:
     column = F.col(f"`{name}`")
+    if type_.startswith("nanoseconds"):
+        micros = F.timestamp_micros(F.expr(f"`{name}` div 1000"))
+        return (micros if type_.endswith("true") else micros.cast("timestamp_ntz")).alias(name)
     if type_ == "date":
         return column.cast("timestamp_ntz").alias(name)
     return column if type_.startswith("timestamp") else plain(column, type_).alias(name)
@@ -246,10 +304,12 @@ def is_read_failure(error: Exception) -> bool:
     return any(sign in str(error) for sign in signs)
 
 
-def unreadable(error: Exception, files: Iterable[FileStatus]) -> UserError:
+def unreadable(error: Exception, files: Iterable[FileStatus], column: str = "") -> UserError:
     """The user's error for a file that Spark could not read, named where the message names it."""
     text = str(error)
+    files = list(files)
     named = [f.path for f in files if any(u in text for u in (f.uri, normal_uri(f.uri), f.path))]
+    named = named or [f.path for f in files if len(files) == 1]
     reason = next((line for line in text.splitlines() if "Caused by:" in line or "Exception:" in line), "")
-    fix = f"it is damaged or cut short: write it again, or remove it; {reason.strip()[:200]}".rstrip("; ")
+    fix = f"{f'{column}: ' if column else DAMAGED}{reason.strip()[:200]}".rstrip("; ")
     return UserError("log file cannot be read", where=", ".join(named[:3]) or "one of the new files", fix=fix)

@@ -100,31 +100,34 @@ def take_in(
     The first write says which of the noted files are read again, the last that they have been: between the two their
     rows are not whole, and an attempt that breaks off there reads them once more.
     """
-    batch, verdict = stage_logs(context, logs.to_read) if logs.to_read else (None, Verdict({}, {}, {}))
-    extra = {name: stage_attributes(context, name, s.to_read) for name, s in beside.items() if s.to_read}
+    batch, verdict = stage_logs(context, logs.to_read)
+    staged = {name: stage_attributes(context, name, s.to_read) for name, s in beside.items()}
+    extra = {name: rows for name, rows in staged.items() if rows}
     if batch:
         check_share(batch, verdict, context.config.ingest.max_quarantine_share)
     check_day(context, verdict.valid, stale, batch)
-    read_files = [*logs.to_read, *(f for name in extra for f in beside[name].to_read)]
+    read_files = [*logs.to_read, *(f for selection in beside.values() for f in selection.to_read)]
     again = [file.name for file, _ in read_files if file.name in noted]
     check_unchanged(context, read_files)
     hashes = hash_files(context, [file for file, _ in read_files])
     kept = stage_new_events(context, batch, verdict, stale) if batch else None
     result = account(batch, verdict, kept, len(logs.to_read))
+    result = replace(result, files_empty=len(logs.to_read) - len(verdict.files))
     note_again(context, again)
     outputs = undo(context, stale)
     outputs |= write_tables(context, batch, extra, verdict, kept)
     outputs |= write_files(context, [file for file, _ in read_files], hashes, bool(again))
     log_event(
-        "ingest", files_new=result.files_new, files_unchanged=logs.unchanged, files_later=logs.later,
+        "ingest", files_new=result.files_new, files_empty=result.files_empty,
+        files_unchanged=logs.unchanged, files_later=logs.later,
         files_ignored=logs.ignored, rows_read=result.rows_read, rows_kept=result.rows_kept,
         rows_quarantined=result.rows_quarantined, rows_duplicate=result.rows_duplicate, reasons=result.reasons,
     )  # fmt: skip
     return replace(result, outputs=outputs)
 
 
-def stage_logs(context: Context, selected: Sequence[FileReader]) -> tuple[Staged, Verdict]:
-    """Reads and parses the new log files into staging, and counts what came of them."""
+def stage_logs(context: Context, selected: Sequence[FileReader]) -> tuple[Staged | None, Verdict]:
+    """Reads and parses the new log files into staging, and counts what came of them; None where nothing is in them."""
     ingest, fmt = context.config.ingest, context.fmt
     try:
         min_ts = date.fromisoformat(ingest.min_ts)
@@ -137,13 +140,15 @@ def stage_logs(context: Context, selected: Sequence[FileReader]) -> tuple[Staged
         return parse.parse_rows(raw, fmt, bounds)
 
     staged = _stage(context, "rows", selected, parse.log_columns(fmt), parse.id_columns(fmt), required, parse_group)
+    if staged is None:
+        return None, Verdict({}, {}, {})
     verdict = judge(staged, "missing item")
-    _check_files(staged, verdict, selected, fmt.item.columns)
+    _check_files(verdict, selected, fmt.item.columns)
     return staged, verdict
 
 
-def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]) -> Staged:
-    """Reads and parses attribute files into staging."""
+def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]) -> Staged | None:
+    """Reads and parses attribute files into staging; None where nothing is in them."""
     declared = context.fmt.items_file if kind == ITEMS_FILE else context.fmt.users_file
     if declared is None:
         raise InvariantError(f"no declaration of {kind}")
@@ -153,8 +158,10 @@ def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]
         return attributes.parse_attribute_file(raw, declared, context.fmt.nulls, context.fmt.id_nulls)
 
     staged = _stage(context, kind[1:], selected, names, declared.id.columns, [declared.id.columns], parse_group)
+    if staged is None:
+        return None
     verdict = judge(staged, "missing id")
-    _check_files(staged, verdict, selected, declared.id.columns)
+    _check_files(verdict, selected, declared.id.columns)
     log_event("attributes", kind=kind[1:], rows_read=staged.read, reasons=verdict.reasons)
     return staged
 
@@ -167,8 +174,10 @@ def _stage(
     ids: Sequence[str],
     required: Sequence[tuple[str, ...]],
     parse_group: Callable[[DataFrame], DataFrame],
-) -> Staged:
-    groups = group_files(context.fs, selected, required)
+) -> Staged | None:
+    groups = group_files(context.fs, selected, required, names)
+    if not groups:
+        return None
     counters, parsed = [], []
     for group in groups:
         raw = read_group(context.spark, group, names, required, context.config.logs.path, ids)
@@ -189,13 +198,11 @@ def _stage(
                   tuple(file.name for file, _ in selected), read)  # fmt: skip
 
 
-def _check_files(staged: Staged, verdict: Verdict, selected: Sequence[FileReader], columns: Sequence[str]) -> None:
-    """Every file has a row, and every file has the column that matters in some row."""
+def _check_files(verdict: Verdict, selected: Sequence[FileReader], columns: Sequence[str]) -> None:
+    """Every file that has rows has the column that matters in some of them."""
     for number, (file, _) in enumerate(selected):
         rows, missing = verdict.files.get(number, (0, 0))
-        if rows == 0:
-            raise UserError("log file has no rows", where=file.path, fix="remove it, or write it again")
-        if missing == rows:
+        if rows and missing == rows:
             fix = "check logs.format and the file"
             raise UserError(f"no row of the log file has {' or '.join(columns)}", where=file.path, fix=fix)
 
@@ -292,9 +299,9 @@ def account(batch: Staged | None, verdict: Verdict, kept: Kept | None, n_files: 
         InvariantError: Rows read are not rows kept, quarantined and duplicate together.
     """
     if batch is None or kept is None:
-        return IngestResult()
+        return IngestResult(n_files)
     quarantined = sum(verdict.reasons.values())
     if batch.read != kept.kept + quarantined + kept.duplicates:
         parts = f"{kept.kept} kept + {quarantined} quarantined + {kept.duplicates} duplicates"
         raise InvariantError(f"ingest: {batch.read} rows read, but {parts}")
-    return IngestResult(n_files, batch.read, kept.kept, quarantined, kept.duplicates, verdict.reasons)
+    return IngestResult(n_files, 0, batch.read, kept.kept, quarantined, kept.duplicates, verdict.reasons)

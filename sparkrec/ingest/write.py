@@ -54,6 +54,9 @@ def write_tables(
     if batch and kept:
         events = kept.rows.join(F.broadcast(_sources(context, batch)), FILE_NO, how="inner")
         outputs[EVENTS.name] = store.append(events, context.warehouse, EVENTS, kept.kept)
+    elif batch is None:  # of files without rows alone the tables are made too: a missing one would count as lost
+        for table in (EVENTS, *(full for _, full, *_ in _attribute_tables(context))):
+            store.create(context.spark, context.warehouse, table)
     return outputs
 
 
@@ -74,12 +77,8 @@ def _sources(context: Context, staged: Staged) -> DataFrame:
 
 def write_attributes(context: Context, batch: Staged | None, extra: dict[str, Staged]) -> dict[str, int]:
     """Updates ``items`` and ``users`` from the log's rows, then from the attribute files."""
-    fmt, outputs = context.fmt, {}
-    for table, id_column, prefix, columns, kind in (
-        (ITEMS_TABLE, ITEM_ID, parse.ITEM_PREFIX, fmt.item_columns(), ITEMS_FILE),
-        (USERS_TABLE, USER_ID, parse.USER_PREFIX, fmt.user_columns(), USERS_FILE),
-    ):
-        full = attributes.attribute_table(table, columns)
+    outputs = {}
+    for kind, full, id_column, prefix, columns in _attribute_tables(context):
         incoming = []
         if batch:
             valid = batch.rows.where(F.col(REASON).isNull())
@@ -90,11 +89,22 @@ def write_attributes(context: Context, batch: Staged | None, extra: dict[str, St
         for rows, wins in incoming:
             existing = store.find(context.spark, context.warehouse, full)
             if existing is None:
-                outputs[table.name] = store.append(rows, context.warehouse, full)
+                outputs[full.name] = store.append(rows, context.warehouse, full)
                 continue
             changed = attributes.changes(existing, rows, list(columns), incoming_wins=wins)
-            outputs[table.name] = _write_changes(context, changed, full)
+            outputs[full.name] = _write_changes(context, changed, full)
     return outputs
+
+
+def _attribute_tables(context: Context) -> list[tuple[str, Table, str, str, dict[str, str]]]:
+    """For ``items`` and ``users``: kind of file, table, column of ``events``, prefix in parsed rows, attributes."""
+    fmt = context.fmt
+    found = [
+        (ITEMS_FILE, ITEMS_TABLE, ITEM_ID, parse.ITEM_PREFIX, fmt.item_columns()),
+        (USERS_FILE, USERS_TABLE, USER_ID, parse.USER_PREFIX, fmt.user_columns()),
+    ]
+    return [(kind, attributes.attribute_table(table, columns), own, prefix, columns)
+            for kind, table, own, prefix, columns in found]  # fmt: skip
 
 
 def _write_changes(context: Context, changed: DataFrame, table: Table) -> int:

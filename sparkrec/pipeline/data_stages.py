@@ -12,7 +12,7 @@ from pyspark import inheritable_thread_target
 
 from sparkrec import store
 from sparkrec.formats import Feature
-from sparkrec.ingest import files_to_read
+from sparkrec.ingest import IngestResult, files_to_read
 from sparkrec.ingest import ingest as ingest_files
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.night import Inputs, Night
@@ -62,9 +62,15 @@ def run_ingest(night: Night, _: Inputs) -> StageResult:
         rows_out=done.rows_kept,
         rows_quarantined=done.rows_quarantined,
         rows_duplicate=done.rows_duplicate,
-        message=f"{done.files_new} new files" + (f", quarantined: {done.reasons}" if done.reasons else ""),
+        message=_said(done),
         skipped=not done.outputs,
     )
+
+
+def _said(done: IngestResult) -> str:
+    """What an ingest did, in words."""
+    empty = f", {done.files_empty} of them without rows" if done.files_empty else ""
+    return f"{done.files_new} new files{empty}" + (f", quarantined: {done.reasons}" if done.reasons else "")
 
 
 def plan_ingest(night: Night) -> tuple[bool, str]:

@@ -138,8 +138,6 @@ def _no_item(folder):
 REFUSALS = {
     "missing path": ("invoices", lambda f: f.rmdir(), DAY1, r"no such log path: .*bad"),
     "no file": ("invoices", lambda f: (f / "LICENSE").write_text("x"), DAY1, None),
-    "empty file": ("invoices", lambda f: write(f, "e.csv", [], header="").__class__, DAY1, r"is empty: .*e\.csv"),
-    "header only": ("invoices", lambda f: write(f, "h.csv", []), DAY1, r"has no rows: .*h\.csv"),
     "missing column": (
         "invoices",
         lambda f: write(f, "m.csv", ["1,2"], header="InvoiceNo,Quantity"),
@@ -187,6 +185,23 @@ def test_a_night_without_events_may_be_allowed(spark, first_night):
     base, _ = first_night
     none = take_in(spark, base / "logs" / "2011-01-01.csv", base / "warehouse", DAY3, allow_empty_day=True)
     assert none.files_new == 0
+
+
+def test_files_without_rows_are_files_all_the_same(spark, tmp_path):
+    logs, warehouse = tmp_path / "logs", tmp_path / "warehouse"
+    write(logs, "empty.csv", [], header="")
+    write(logs, "header.csv", [])
+    (logs / "packed.csv.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(UserError, match="a day without events: 2011-01-01"):
+        take_in(spark, logs, warehouse, DAY1)
+    result = take_in(spark, logs, warehouse, DAY1, allow_empty_day=True)
+    assert (result.files_new, result.files_empty, result.rows_read) == (3, 3, 0)
+    assert [rows(warehouse, table, "*") for table in (EVENTS, QUARANTINE, ITEMS_TABLE, USERS_TABLE)] == [[]] * 4
+    (logs / "packed.csv.gz").unlink()
+    (logs / "empty.csv").write_text("")
+    assert len(rows(warehouse, FILES, "source")) == 3
+    write(logs, "2011-01-02.csv", SECOND)
+    assert take_in(spark, logs, warehouse, DAY2, on_changed_file="replace").rows_kept == 2
 
 
 def test_the_day_of_a_night_is_of_the_logs_time_zone(spark, first_night, tmp_path):

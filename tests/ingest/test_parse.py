@@ -5,6 +5,8 @@ import json
 from datetime import date, datetime, timedelta
 from functools import reduce
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
@@ -24,7 +26,7 @@ def parsed(spark, path, fmt):
     """Rows of the file or folder as dictionaries, in the order of reading."""
     fs = FileSystem(spark)
     files = [(f, reader_for(f.name, fmt.readers)) for f in fs.list_files(str(path))]
-    groups = group_files(fs, files, required_columns(fmt))
+    groups = group_files(fs, files, required_columns(fmt), log_columns(fmt))
     raw = [read_group(spark, g, log_columns(fmt), required_columns(fmt), str(path), id_columns(fmt)) for g in groups]
     rows = reduce(lambda a, b: a.unionByName(b), [parse_rows(r, fmt, BOUNDS) for r in raw])
     return [row.asDict() for row in rows.collect()]
@@ -87,9 +89,11 @@ JSON_IDS = [
 def test_numbers_as_ids_of_json_lines(spark, tmp_path):
     lines = [f'{{{ids}, "overall": 5, "unixReviewTime": 1300000000}}' for ids, *_ in JSON_IDS]
     (tmp_path / "log.json").write_text("\n".join(lines))
+    (tmp_path / "reviewerID=a%2Fb+c").mkdir()  # written a/b+c by whoever made the folder
+    (tmp_path / "reviewerID=a%2Fb+c" / "x.json").write_text('{"asin": "i", "overall": 5, "unixReviewTime": 1300000000}')
     rows = parsed(spark, tmp_path, load_format("reviews"))
     found = [(r["reason"], r["item_id"], r["user_id"]) for r in rows]
-    assert found == [tuple(expected) for _, *expected in JSON_IDS]
+    assert found == [*(tuple(expected) for _, *expected in JSON_IDS), (None, "i", "a/b+c")]
 
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
@@ -112,6 +116,7 @@ INVOICES = [
     (f"3,A,caf\xe9,2,{DAY},1.5,17850.0,France", "not UTF-8"),
     (f"3,A,lamp,2,{DAY},1.5,17850.0", "wrong number of fields"),
     (f"3,A,lamp,red,2,{DAY},1.5,17850.0,France", "wrong number of fields"),
+    (f'3,A,"lamp,2\n4,B,bed\n5,C,door",2,{DAY},1.5,17850.0,France', "a record of more than 2 lines (stray quote?)"),
     ('3,"A,lamp\n4,B,lamp', "wrong number of fields over several lines (unclosed quote?)"),
 ]
 
@@ -249,19 +254,62 @@ def test_local_times_are_read_in_the_time_zone_of_the_format(spark):
     assert found["day"][:2] == ["2011-01-15 00:00", "2011-07-14 23:00"]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("x.csv", "user_id,ts\n1,1300000000\n", "lacks column item_id or song_id.*user_id, ts"),
-        ("x.csv", "", "log file is empty"),
-        ("x.csv", "\n \n", "log file is empty"),
-    ],
-)
-def test_a_file_that_cannot_be_right_is_refused_by_name(spark, tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=message) as caught:
+def test_a_file_that_cannot_be_right_is_refused_by_name_and_one_of_nothing_is_in_no_group(spark, tmp_path):
+    fmt, fs = load_format("sessions"), FileSystem(spark)
+    (tmp_path / "x.csv").write_text("user_id,ts\n1,1300000000\n")
+    with pytest.raises(UserError, match=r"lacks column item_id or song_id.*user_id, ts") as caught:
+        parsed(spark, tmp_path, fmt)
+    assert "x.csv" in str(caught.value)
+    for name, content in (("x.csv", ""), ("y.csv", "\ufeff\n \n"), ("z.parquet", "")):
+        (tmp_path / name).write_text(content)
+    assert group_files(fs, [(f, reader_for(f.name, fmt.readers)) for f in fs.list_files(str(tmp_path))], []) == []
+
+
+def test_columns_of_other_types_in_other_files_times_of_nanoseconds_and_columns_of_the_path(spark, tmp_path):
+    at, utc = datetime(2011, 7, 1, 12), pa.timestamp("us", tz="UTC")
+    files = {
+        "event=view/dt=2011-07-01/a.parquet": (
+            [7, None],
+            pa.float64(),
+            ["8", "8"],
+            pa.string(),
+            [at],
+            pa.timestamp("ns"),
+        ),
+        "event=cart/b.parquet": ([7, 7], pa.int64(), [8, 8], pa.int32(), [at], utc),
+        "c.parquet": (["7", "7"], pa.string(), [8, 8], pa.float64(), [1309521600], pa.int64()),
+        "event=__HIVE_DEFAULT_PARTITION__/d.parquet": (
+            [7, 7],
+            pa.int64(),
+            [8, 8],
+            pa.int64(),
+            [at],
+            pa.timestamp("ns", "UTC"),
+        ),
+    }
+    for name, (users, user_type, items, item_type, times, time_type) in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        columns = {"user_id": pa.array(users, user_type), "item_id": pa.array(items, item_type)}
+        pq.write_table(pa.table({**columns, "ts": pa.array(times * 2, time_type)}), tmp_path / name)
+    odd = tmp_path / "event=wrong" / "event=pur%63hase" / "e.csv"
+    odd.parent.mkdir(parents=True)
+    odd.write_text("user_id,item_id,ts\n7,8,1309521600\n")
+    rows = parsed(spark, tmp_path, dataclasses.replace(load_format("sessions"), timezone="Europe/London"))
+    assert all((r["reason"], r["item_id"]) == (None, "8") and r["user_id"] in ("7", None) for r in rows)
+    found = {(r["event_type"], r["user_id"], r["ts"]) for r in rows}
+    summer = at - timedelta(hours=1)
+    assert found == {
+        ("view", "7", summer),
+        ("view", None, summer),
+        *((e, "7", at) for e in ("cart", "click", "purchase")),
+    }
+
+
+def test_a_column_that_spark_cannot_read_is_named(spark, tmp_path):
+    table = pa.table({"item_id": [1], "ts": [1300000000], "noon": pa.array([0], pa.time64("us"))})
+    pq.write_table(table, tmp_path / "odd.parquet")
+    with pytest.raises(UserError, match=r"cannot be read: .*odd\.parquet .*column noon"):
         parsed(spark, tmp_path, load_format("sessions"))
-    assert name in str(caught.value)
 
 
 def test_parquet_files_are_judged_by_their_schema(spark, tmp_path):

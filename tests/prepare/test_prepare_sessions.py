@@ -103,7 +103,9 @@ def test_times_are_utc_around_midnight_and_the_change_of_clocks(spark):
         ([4, 5], date(2011, 12, 8), "2011-12-08 23:59:59"),
     ]
     local = sessions(frame(spark, events[4:]), SessionsConfig(gap_minutes=3), ("view",), zone="Europe/London")
-    california = sessions(frame(spark, events[:2]), SessionsConfig(gap_minutes=3), ("view",), zone="America/Los_Angeles")
+    california = sessions(
+        frame(spark, events[:2]), SessionsConfig(gap_minutes=3), ("view",), zone="America/Los_Angeles"
+    )
     days = local.unionByName(california).select("items", "start_date").collect()
     assert {tuple(r["items"]): r["start_date"].day for r in days} == {(4, 5): 8, (0, 1): 29}
 
