@@ -6,6 +6,7 @@ mistake is one line on standard error and exit code 2; Ctrl-C ends with 130.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -120,6 +121,20 @@ def stage(
 ) -> int:
     """Run one stage of a night."""
     return _run_stages([name], run_date, conf, settings, force=force)
+
+
+@app.command("ingest")
+def ingest_command(
+    run_date: RunDate,
+    again: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="FILE", help="read it again though it is unchanged, as files names it (repeat), or all"),
+    ] = None,
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Take the new log files in, without the rest of the night."""
+    return _run_stages(["ingest"], run_date, conf, [*(settings or []), *again_setting(again or [])])
 
 
 @app.command()
@@ -322,6 +337,11 @@ def query_sql(
     from sparkrec import query
 
     return _show(query.sql(_warehouse(conf, settings), statement), form)
+
+
+def again_setting(names: Sequence[str]) -> list[str]:
+    """The setting that has files read again, as on the command line; nothing without a name."""
+    return [f"ingest.again={json.dumps(list(names), ensure_ascii=False)}"] if names else []
 
 
 def _run_stages(

@@ -70,7 +70,8 @@ class IngestConfig:
     """How logs are taken in."""
 
     on_changed_file: str = "refuse"  # refuse | replace
-    max_quarantine_share: float = 0.5  # refuse the whole batch when more of its rows than this are invalid
+    max_quarantine_share: float = 0.5  # refuse when more of the rows than this are invalid, of the batch or of a file
+    again: List[str] = field(default_factory=list)  # files that are read again, by their names in the table; or all
     allow_empty_day: bool = False  # run a night whose run_date has no events
     max_quantity: float = 1_000_000.0  # a larger one, or one below its negative, is quarantined
     min_ts: str = "1990-01-01"  # earlier timestamps are quarantined (wrong unit?)

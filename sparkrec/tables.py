@@ -58,6 +58,10 @@ class Table:
         """Names in order."""
         return [c.name for c in self.columns]
 
+    def column(self, name: str) -> Column:
+        """The column of a name."""
+        return next(c for c in self.columns if c.name == name)
+
     @property
     def ddl(self) -> str:
         """The schema as a Spark DDL string."""
@@ -128,6 +132,9 @@ FILES = Table(
         Column("sha256", "string", "hash of the bytes; empty while the file is read again"),
         Column("run_id", "string", "run that took it in"),
         Column("ingested_at", "timestamp", "when, UTC"),
+        Column("format_hash", "string", "of the log format and the bounds that judged its rows", nullable=True),
+        Column("rows_refused", "bigint", "its rows in quarantine", nullable=True),
+        Column("shares_with", "array<string>", "files that have some of its events too, and keep them", nullable=True),
     ),
     key=(SOURCE,),
 )

@@ -16,6 +16,7 @@ import pytest
 from deltalake import write_deltalake
 
 from sparkrec import cli
+from sparkrec.config import load_config
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.tables import topk_table
 
@@ -74,6 +75,7 @@ def test_sql_and_tables(capsys, warehouse):
         ["nightly", "--run-date", "2024-01-01", "logs.format=nope"], ["nightly", "--run-date", "2024-01-01", "word"],
         ["nightly", "--run-date", "2024-01-01", "--conf", "/nope.yaml"],
         ["nightly", "--run-date", "2024-01-01", "a=\nb"],
+        ["ingest"], ["ingest", "--run-date", "2024-01-01", "--again", "x.csv", "nope.key=1"],
         ["query", "topk"], ["query", "topk", "--model", "als", "--user", "x"],
         ["query", "topk", "--model", "nope", "--user", "x", "{w}"],
         ["query", "topk", "--model", "als", "--user", "x", "{w}"],
@@ -95,6 +97,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, warehouse, argv):
     assert err.startswith("sparkrec: ")
     assert len(err.splitlines()) == 1
     assert "Traceback" not in err
+
+
+def test_names_of_files_to_read_again_are_taken_as_they_are():
+    names = ["a, [b].csv", "it's = é.csv", "@items/x.csv", "2024-01-01"]
+    assert load_config(None, cli.again_setting(names)).ingest.again == names
+    assert cli.again_setting([]) == []
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["query", "--help"], ["nightly", "--help"], ["make-log", "--help"]])

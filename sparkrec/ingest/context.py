@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparkrec import store
 from sparkrec.config import Config
 from sparkrec.formats import LogFormat, Reader
+from sparkrec.ingest.again import format_hash
 from sparkrec.ingest.hadoop import FileStatus, FileSystem
 
 FileReader = tuple[FileStatus, Reader]
@@ -34,7 +35,12 @@ class Context:
         """Folder of this attempt; removed at its end."""
         return f"{self.warehouse.path.rstrip('/')}/_staging/{self.run_id}"
 
-    def local(self, columns: dict[str, list[Any]]) -> DataFrame:
+    @property
+    def format_hash(self) -> str:
+        """Of what judges the rows of this attempt."""
+        return format_hash(self.fmt, self.config.ingest)
+
+    def local(self, columns: dict[str, Any]) -> DataFrame:
         """A small table of the driver's, by Arrow: no job and no Python worker is needed for it."""
         import pyarrow as pa
 
@@ -51,21 +57,31 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Counts of staged rows: valid ones by day, invalid ones by reason, (rows, rows without an id) by file.
+class FileRows:
+    """Counts of a file: its rows, those without an id, all invalid ones."""
 
-    Files without rows are not in it.
-    """
+    rows: int = 0
+    missing: int = 0
+    invalid: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Counts of staged rows: valid ones by day, invalid ones by reason, all by file that has rows."""
 
     valid: dict[date, int]
     reasons: dict[str, int]
-    files: dict[int, tuple[int, int]]
+    files: dict[int, FileRows]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Events of the batch that are new, in staging, and the number of duplicates left out."""
+    """Events of the batch that are new, in staging, and the number of duplicates left out.
+
+    ``shares`` names, by file of the batch, the files that keep events in their stead.
+    """
 
     rows: DataFrame
     kept: int
     duplicates: int
+    shares: dict[str, list[str]] = field(default_factory=dict)

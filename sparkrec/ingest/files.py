@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from fnmatch import fnmatchcase
@@ -17,11 +17,17 @@ ISO_DATE = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2})(?!\d)")
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A row of the ``files`` table; without a hash where an attempt broke off after the file's rows may have gone."""
+    """A row of the ``files`` table; without a hash where an attempt broke off after the file's rows may have gone.
+
+    The others are not known of files that an earlier version of the package took in.
+    """
 
     size: int
     modified_at: datetime
     sha256: str
+    format_hash: str | None = None
+    rows_refused: int = 0
+    shares_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Selection:
     Attributes:
         new: Never taken in; to be read.
         replaced: Taken in and changed since; their rows are to be replaced.
+        again: Taken in and unchanged; their rows are to be replaced all the same.
         unchanged: Taken in and as they were.
         later: Their name holds a date after the night's.
         ignored: No reader of the format is for them.
@@ -38,14 +45,15 @@ class Selection:
 
     new: tuple[tuple[FileStatus, Reader], ...]
     replaced: tuple[tuple[FileStatus, Reader], ...]
+    again: tuple[tuple[FileStatus, Reader], ...]
     unchanged: int
     later: int
     ignored: int
 
     @property
     def to_read(self) -> tuple[tuple[FileStatus, Reader], ...]:
-        """New and replaced files, in order of name."""
-        return tuple(sorted(self.new + self.replaced, key=lambda pair: pair[0].name))
+        """All files to read, in order of name."""
+        return tuple(sorted(self.new + self.replaced + self.again, key=lambda pair: pair[0].name))
 
 
 def file_date(name: str) -> date | None:
@@ -70,6 +78,7 @@ def select_files(
     hash_of: Callable[[FileStatus], str],
     run_date: date,
     on_changed: str,
+    again: Container[str] = (),
 ) -> Selection:
     """Sorts the files of a folder out.
 
@@ -79,27 +88,31 @@ def select_files(
         hash_of: SHA-256 of a file's bytes, asked only where size is equal and time is not.
         run_date: The night; files dated later are left for later.
         on_changed: ``refuse`` or ``replace`` (``ingest.on_changed_file``).
+        again: Known files that are read again, whatever night they are of.
 
     Raises:
         UserError: A file changed since it was taken in, and ``on_changed`` is ``refuse``.
     """
-    new, replaced, unchanged, later, ignored = [], [], 0, 0, 0
+    new, replaced, repeated, unchanged, later, ignored = [], [], [], 0, 0, 0
     for file, reader in listed:
         dated = file_date(file.name)
         if reader is None:
             ignored += 1
-        elif dated is not None and dated > run_date:
+        elif dated is not None and dated > run_date and file.name not in again:
             later += 1
         elif file.name not in known:
             new.append((file, reader))
         elif is_unchanged(file, known[file.name], hash_of):
-            unchanged += 1
+            if file.name in again:
+                repeated.append((file, reader))
+            else:
+                unchanged += 1
         elif on_changed == "replace" or known[file.name].size == 0:  # nothing was in it that could have changed
             replaced.append((file, reader))
         else:
             fix = "restore it, or set ingest.on_changed_file=replace"
             raise UserError("log file changed since it was taken in", where=file.path, fix=fix)
-    return Selection(tuple(new), tuple(replaced), unchanged, later, ignored)
+    return Selection(tuple(new), tuple(replaced), tuple(repeated), unchanged, later, ignored)
 
 
 def is_unchanged(file: FileStatus, known: KnownFile, hash_of: Callable[[FileStatus], str]) -> bool:

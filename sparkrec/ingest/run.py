@@ -17,8 +17,8 @@ from sparkrec.config import Config
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import LogFormat
 from sparkrec.ingest import IngestResult, attributes, files, parse
-from sparkrec.ingest.context import Context, FileReader, Kept, Staged, Verdict
-from sparkrec.ingest.dedupe import FILE_NO, IN_TABLE, N_ROWS, group_equal
+from sparkrec.ingest.context import Context, FileReader, FileRows, Kept, Staged, Verdict
+from sparkrec.ingest.dedupe import FILE_NO, IN_TABLE, LAST_NO, N_ROWS, group_equal, holders
 from sparkrec.ingest.hadoop import FileStatus, FileSystem, normal_uri
 from sparkrec.ingest.parse import REASON
 from sparkrec.ingest.readers import URI, group_files, is_read_failure, read_group, unreadable
@@ -35,6 +35,8 @@ from sparkrec.log import log_event
 from sparkrec.prepare.cut import as_of, utc
 from sparkrec.tables import EVENT_DATE, EVENTS, SOURCE, TS
 
+FEW = 5  # invalid rows
+CHECK_FORMAT = "check logs.format and the file, or raise ingest.max_quarantine_share"
 MANY_DAYS = 400  # beyond it a range of days leaves out files well enough, and is no longer to plan
 
 
@@ -42,7 +44,7 @@ def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date:
     """See :func:`sparkrec.ingest.files_to_read`."""
     context = _context(spark, config, fmt, "", run_date)
     recalled = recall(context, known_files(context))
-    logs = select_logs(context, recalled.known, recalled.until)
+    logs = select_logs(context, recalled)
     selections = [logs, *select_attribute_files(context, recalled.known).values()]
     return sum(len(selection.to_read) for selection in selections)
 
@@ -72,7 +74,7 @@ def run(
     context = _context(spark, config, fmt, run_id, run_date, warehouse)
     noted = known_files(context)
     recalled = recall(context, noted)
-    logs = select_logs(context, recalled.known, recalled.until)
+    logs = select_logs(context, recalled)
     beside = select_attribute_files(context, recalled.known)
     stale = stale_sources(context, recalled.known, logs, beside)
     if not logs.to_read and not any(s.to_read for s in beside.values()):
@@ -102,9 +104,12 @@ def take_in(
     """
     batch, verdict = stage_logs(context, logs.to_read)
     staged = {name: stage_attributes(context, name, s.to_read) for name, s in beside.items()}
-    extra = {name: rows for name, rows in staged.items() if rows}
-    if batch:
-        check_share(batch, verdict, context.config.ingest.max_quarantine_share)
+    extra = {name: rows for name, (rows, _) in staged.items() if rows}
+    refused: dict[str, int] = {}
+    for rows, judged in ((batch, verdict), *staged.values()):
+        if rows:
+            check_share(rows, judged, context.config.ingest.max_quarantine_share)
+            refused |= {rows.sources[number]: counts.invalid for number, counts in judged.files.items()}
     check_day(context, verdict.valid, stale, batch)
     read_files = [*logs.to_read, *(f for selection in beside.values() for f in selection.to_read)]
     again = [file.name for file, _ in read_files if file.name in noted]
@@ -116,10 +121,11 @@ def take_in(
     note_again(context, again)
     outputs = undo(context, stale)
     outputs |= write_tables(context, batch, extra, verdict, kept)
-    outputs |= write_files(context, [file for file, _ in read_files], hashes, bool(again))
+    shares = kept.shares if kept else {}
+    outputs |= write_files(context, [file for file, _ in read_files], hashes, refused, shares, bool(again))
     log_event(
         "ingest", files_new=result.files_new, files_empty=result.files_empty,
-        files_unchanged=logs.unchanged, files_later=logs.later,
+        files_again=len(logs.again), files_unchanged=logs.unchanged, files_later=logs.later,
         files_ignored=logs.ignored, rows_read=result.rows_read, rows_kept=result.rows_kept,
         rows_quarantined=result.rows_quarantined, rows_duplicate=result.rows_duplicate, reasons=result.reasons,
     )  # fmt: skip
@@ -147,8 +153,8 @@ def stage_logs(context: Context, selected: Sequence[FileReader]) -> tuple[Staged
     return staged, verdict
 
 
-def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]) -> Staged | None:
-    """Reads and parses attribute files into staging; None where nothing is in them."""
+def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]) -> tuple[Staged | None, Verdict]:
+    """Reads and parses attribute files into staging, and counts what came of them; None where nothing is in them."""
     declared = context.fmt.items_file if kind == ITEMS_FILE else context.fmt.users_file
     if declared is None:
         raise InvariantError(f"no declaration of {kind}")
@@ -159,11 +165,11 @@ def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]
 
     staged = _stage(context, kind[1:], selected, names, declared.id.columns, [declared.id.columns], parse_group)
     if staged is None:
-        return None
+        return None, Verdict({}, {}, {})
     verdict = judge(staged, "missing id")
     _check_files(verdict, selected, declared.id.columns)
     log_event("attributes", kind=kind[1:], rows_read=staged.read, reasons=verdict.reasons)
-    return staged
+    return staged, verdict
 
 
 def _stage(
@@ -201,8 +207,8 @@ def _stage(
 def _check_files(verdict: Verdict, selected: Sequence[FileReader], columns: Sequence[str]) -> None:
     """Every file that has rows has the column that matters in some of them."""
     for number, (file, _) in enumerate(selected):
-        rows, missing = verdict.files.get(number, (0, 0))
-        if rows and missing == rows:
+        found = verdict.files.get(number)
+        if found and found.missing == found.rows:
             fix = "check logs.format and the file"
             raise UserError(f"no row of the log file has {' or '.join(columns)}", where=file.path, fix=fix)
 
@@ -216,10 +222,23 @@ def stage_new_events(context: Context, batch: Staged, verdict: Verdict, stale: S
     grouped = group_equal(valid, existing)
     grouped = grouped.observe(counter, F.sum(N_ROWS).alias("rows"), n_kept)
     path = f"{context.staging}/events"
-    grouped.where(F.col(FILE_NO) != IN_TABLE).drop(N_ROWS).write.parquet(path)
+    grouped.where(F.col(LAST_NO) != IN_TABLE).drop(N_ROWS).write.parquet(path)  # what the batch has
     counts = counter.get
     kept, rows = int(counts["kept"]), int(counts["rows"] or 0)
-    return Kept(context.spark.read.schema(grouped.drop(N_ROWS).schema).parquet(path), kept, rows - kept)
+    staged = context.spark.read.schema(grouped.drop(N_ROWS).schema).parquet(path)
+    shares = {} if rows == kept else _shares(batch, valid, existing, staged.where(F.col(FILE_NO) != F.col(LAST_NO)))
+    return Kept(staged.where(F.col(FILE_NO) != IN_TABLE).drop(LAST_NO), kept, rows - kept, shares)
+
+
+def _shares(batch: Staged, valid: DataFrame, existing: DataFrame | None, shared: DataFrame) -> dict[str, list[str]]:
+    """For each file of the batch that has events which others keep: those others."""
+    found: dict[str, set[str]] = {}
+    for (together,) in holders(valid, existing, shared).collect():
+        in_table = [source for _, source in together if source is not None]
+        here = [batch.sources[number] for number, _ in together if number is not None]  # in order of their numbers
+        for name in here if in_table else here[1:]:
+            found.setdefault(name, set()).update(in_table or here[:1])
+    return {name: sorted(others) for name, others in found.items()}
 
 
 def _existing(context: Context, days: list[date], stale: Sequence[str]) -> DataFrame | None:
@@ -241,24 +260,42 @@ def judge(staged: Staged, missing: str) -> Verdict:
     rows = staged.rows.select(FILE_NO, REASON, days.alias(EVENT_DATE))
     sets = rows.groupingSets([[FILE_NO], [REASON], [EVENT_DATE]], FILE_NO, REASON, EVENT_DATE)
     is_missing = F.count_if(F.col(REASON).eqNullSafe(missing)).alias("missing")
+    is_invalid = F.count_if(F.col(REASON).isNotNull()).alias("invalid")
     absent = [F.grouping(name).alias(f"no_{name}") for name in (FILE_NO, REASON, EVENT_DATE)]
-    counts = sets.agg(*absent, F.count(F.lit(1)).alias("n"), is_missing).collect()
+    counts = sets.agg(*absent, F.count(F.lit(1)).alias("n"), is_missing, is_invalid).collect()
     valid = {r[EVENT_DATE]: r["n"] for r in counts if not r[f"no_{EVENT_DATE}"] and r[EVENT_DATE] is not None}
     reasons = [(r[REASON], r["n"]) for r in counts if not r[f"no_{REASON}"] and r[REASON] is not None]
-    by_file = {r[FILE_NO]: (r["n"], r["missing"]) for r in counts if not r[f"no_{FILE_NO}"]}
+    files = [r for r in counts if not r[f"no_{FILE_NO}"]]
+    by_file = {r[FILE_NO]: FileRows(r["n"], r["missing"], r["invalid"]) for r in files}
     return Verdict(valid, dict(sorted(reasons, key=lambda pair: (-pair[1], pair[0]))), by_file)
 
 
 def check_share(batch: Staged, verdict: Verdict, most: float) -> None:
-    """Raises UserError where more than the share ``most`` of the rows is invalid."""
+    """Raises UserError where more than the share ``most`` of the rows is invalid, of all or of a file's.
+
+    A file with fewer than ``FEW`` invalid rows is judged with the others alone: parts of a few rows are common.
+    """
     invalid = sum(verdict.reasons.values())
     if invalid > most * batch.read:
         reason, n = next(iter(verdict.reasons.items()))
         raise UserError(
             f"{invalid} of {batch.read} rows are invalid, mostly: {reason} ({n})",
             where=", ".join(batch.sources[:3]) + (", …" if len(batch.sources) > 3 else ""),
-            fix="check logs.format, or raise ingest.max_quarantine_share",
+            fix=CHECK_FORMAT,
         )
+    for number, found in sorted(verdict.files.items()):
+        if found.invalid >= FEW and found.invalid > most * found.rows:
+            raise UserError(
+                f"{found.invalid} of {found.rows} rows of a file are invalid, mostly: {_main_reason(batch, number)}",
+                where=batch.sources[number],
+                fix=CHECK_FORMAT,
+            )
+
+
+def _main_reason(batch: Staged, number: int) -> str:
+    rows = batch.rows.where((F.col(FILE_NO) == number) & F.col(REASON).isNotNull())
+    (found,) = rows.groupBy(REASON).count().orderBy(F.desc("count"), REASON).take(1)
+    return f"{found[REASON]} ({found['count']})"
 
 
 def check_day(context: Context, valid: dict[date, int], stale: Sequence[str], batch: Staged | None = None) -> None:

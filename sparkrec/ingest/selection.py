@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from pyspark.sql import functions as F
 
@@ -11,6 +12,7 @@ from sparkrec import store
 from sparkrec.errors import UserError
 from sparkrec.formats import AttributeFile, Reader
 from sparkrec.ingest import files
+from sparkrec.ingest.again import ALL, repeated, sharing
 from sparkrec.ingest.context import Context
 from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.log import warn_event
@@ -25,9 +27,15 @@ def known_files(context: Context) -> dict[str, files.KnownFile]:
     if rows is None:
         return {}
     micros = F.unix_micros("modified_at").alias("micros")
-    found = rows.select(SOURCE, "size", micros, "sha256").collect()
-    start = datetime(1970, 1, 1)
-    return {r[0]: files.KnownFile(r[1], start + timedelta(microseconds=r[2]), r[3]) for r in found}
+    later = [name for name in ("format_hash", "rows_refused", "shares_with") if name in rows.columns]
+    found = rows.select(SOURCE, "size", micros, "sha256", *later).collect()
+    return {row[SOURCE]: _known(row.asDict()) for row in found}
+
+
+def _known(row: dict[str, Any]) -> files.KnownFile:
+    modified_at = datetime(1970, 1, 1) + timedelta(microseconds=row["micros"])
+    refused, shares = row.get("rows_refused") or 0, tuple(row.get("shares_with") or ())
+    return files.KnownFile(row["size"], modified_at, row["sha256"], row.get("format_hash"), refused, shares)
 
 
 @dataclass(frozen=True)
@@ -83,15 +91,27 @@ def _sources(context: Context, table: Table, column: str) -> set[str]:
     return set() if rows is None else {row[0] for row in rows.select(column).distinct().collect()}
 
 
-def select_logs(context: Context, known: dict[str, files.KnownFile], until: date) -> files.Selection:
-    """The log files of this night: those up to a day.
+def select_logs(context: Context, recalled: Recalled) -> files.Selection:
+    """The log files of this night: new and changed ones up to a day, and those that are read again.
 
     Raises:
-        UserError: No such path; no file in it on the first night; a changed file.
+        UserError: No such path; no file in it on the first night; a changed file, or one that is gone and shares events
+            with one that has changed; none of those asked for.
     """
-    listed = list_logs(context)
-    on_changed = context.config.ingest.on_changed_file
-    selection = files.select_files(listed, known, context.fs.sha256, until, on_changed)
+    listed, known, until = list_logs(context), recalled.known, recalled.until
+    on_changed, now = context.config.ingest.on_changed_file, context.format_hash
+    there = {file.name for file, reader in listed if reader}
+    again = repeated(known, there, now, [name for name in context.config.ingest.again if not name.startswith("@")])
+
+    def select(again: set[str]) -> files.Selection:
+        return files.select_files(listed, known, context.fs.sha256, until, on_changed, again)
+
+    selection = select(again)
+    otherwise = {name for name in again if known[name].format_hash != now}
+    shared = sharing(known, recalled.again | otherwise | {file.name for file, _ in selection.replaced}, now)
+    if shared:
+        _require_there(context, shared - there)
+        selection = select(again | shared)
     has_logs = any(not source.startswith("@") for source in known)
     if not selection.to_read and not has_logs:
         globs = ", ".join(g for r in context.fmt.readers for g in r.files)
@@ -99,6 +119,13 @@ def select_logs(context: Context, known: dict[str, files.KnownFile], until: date
         fix = f"the format reads {globs}; found {seen}"
         raise UserError("no log file for this night", where=context.config.logs.path, fix=fix)
     return selection
+
+
+def _require_there(context: Context, gone: set[str]) -> None:
+    if gone:
+        where = f"{len(gone)} files, e.g. {min(gone)}"
+        fix = f"bring them back to {context.config.logs.path}, or restore the changed files"
+        raise UserError("logs are gone that share events with logs that have changed", where=where, fix=fix)
 
 
 def list_logs(context: Context) -> list[tuple[FileStatus, Reader | None]]:
@@ -120,8 +147,14 @@ def _delta_files(context: Context, root: str) -> list[FileStatus]:
 
 
 def select_attribute_files(context: Context, known: dict[str, files.KnownFile]) -> dict[str, files.Selection]:
-    """New and changed attribute files, by kind; a changed one is read again."""
+    """New and changed attribute files, by kind; a changed one is read again.
+
+    Raises:
+        UserError: No such file, or none of those that are to be read again.
+    """
     logs, found = context.config.logs, {}
+    asked = [name for name in context.config.ingest.again if name.startswith("@")]
+    everything = [ALL] if ALL in context.config.ingest.again else []
     for kind, path, declared in (
         (ITEMS_FILE, logs.items_path, context.fmt.items_file),
         (USERS_FILE, logs.users_path, context.fmt.users_file),
@@ -131,7 +164,11 @@ def select_attribute_files(context: Context, known: dict[str, files.KnownFile]) 
             raise UserError("the log format declares no such file", where=f"{key}={path}", fix="leave it out")
         if path and declared:
             listed = _list_attribute_files(context, kind, path, declared)
-            found[kind] = files.select_files(listed, known, context.fs.sha256, date.max, "replace")
+            names = {file.name for file, reader in listed if reader}
+            again = repeated(known, names, context.format_hash, [*everything, *(n for n in asked if n in names)])
+            found[kind] = files.select_files(listed, known, context.fs.sha256, date.max, "replace", again)
+            asked = [name for name in asked if name not in names]
+    repeated({}, (), "", asked)  # nowhere
     return found
 
 
@@ -151,7 +188,7 @@ def stale_sources(
     context: Context, known: dict[str, files.KnownFile], logs: files.Selection, beside: dict[str, files.Selection]
 ) -> list[str]:
     """Sources whose rows go before the new ones come: of replaced files, and of an attempt that broke off."""
-    found = {file.name for selection in (logs, *beside.values()) for file, _ in selection.replaced}
+    found = {file.name for selection in (logs, *beside.values()) for file, _ in selection.replaced + selection.again}
     for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
         found |= _sources(context, table, column) - set(known)
     return sorted(found)

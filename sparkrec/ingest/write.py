@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -26,8 +26,8 @@ def note_again(context: Context, names: Sequence[str]) -> None:
     """Notes files without their hash, before their rows go: until they are noted with it they do not count."""
     if names:
         n = len(names)
-        blank: dict[str, list[Any]] = {"size": [0] * n, "micros": [0] * n, "sha256": [""] * n}
-        store.upsert(_noted(context, {SOURCE: list(names), **blank}), context.warehouse, FILES)
+        blank: dict[str, list[Any]] = {"size": [0] * n, "micros": [0] * n, "sha256": [""] * n, "rows_refused": [0] * n}
+        store.upsert(_noted(context, {SOURCE: list(names), **blank}, {}), context.warehouse, FILES)
 
 
 def undo(context: Context, stale: Sequence[str]) -> dict[str, int]:
@@ -118,20 +118,42 @@ def _write_changes(context: Context, changed: DataFrame, table: Table) -> int:
     return write(rows, context.warehouse, table)
 
 
-def write_files(context: Context, read: Sequence[FileStatus], hashes: dict[str, str], again: bool) -> dict[str, int]:
-    """Notes the files as taken in: the last write, which makes the others count."""
+def write_files(
+    context: Context,
+    read: Sequence[FileStatus],
+    hashes: Mapping[str, str],
+    refused: Mapping[str, int],
+    shares: Mapping[str, list[str]],
+    again: bool,
+) -> dict[str, int]:
+    """Notes the files as taken in: the last write, which makes the others count.
+
+    Args:
+        context: The attempt.
+        read: The files.
+        hashes: SHA-256 of each.
+        refused: Their rows in quarantine, of those that have any.
+        shares: Files that keep events in their stead.
+        again: Whether some of them are noted already.
+    """
     columns: dict[str, list[Any]] = {
         SOURCE: [f.name for f in read],
         "size": [f.size for f in read],
         "micros": [micros(f.modified_at) for f in read],
         "sha256": [hashes[f.name] for f in read],
+        "rows_refused": [refused.get(f.name, 0) for f in read],
     }
     write = store.upsert if again else store.append
-    return {FILES.name: write(_noted(context, columns), context.warehouse, FILES)}
+    return {FILES.name: write(_noted(context, columns, shares), context.warehouse, FILES)}
 
 
-def _noted(context: Context, columns: dict[str, list[Any]]) -> DataFrame:
+def _noted(context: Context, columns: dict[str, list[Any]], shares: Mapping[str, list[str]]) -> DataFrame:
     """Rows of ``files`` of this attempt; the times of change in microseconds since 1970."""
+    import pyarrow as pa
+
+    with_whom = pa.array([shares.get(name, []) for name in columns[SOURCE]], pa.list_(pa.string()))
+    judged = (F.lit(context.format_hash).alias("format_hash"), "rows_refused", "shares_with")
     modified_at, run_id = F.timestamp_micros("micros").alias("modified_at"), F.lit(context.run_id).alias("run_id")
     now = utc(context.now).alias("ingested_at")
-    return context.local(columns).select(SOURCE, "size", modified_at, "sha256", run_id, now)
+    rows = context.local({**columns, "shares_with": with_whom})
+    return rows.select(SOURCE, "size", modified_at, "sha256", run_id, now, *judged)

@@ -1,10 +1,13 @@
+from dataclasses import replace
 from datetime import date, datetime
 
 import pytest
 
+from sparkrec.config import IngestConfig
 from sparkrec.errors import UserError
 from sparkrec.files import literal_path
 from sparkrec.formats import Reader, load_format
+from sparkrec.ingest.again import format_hash, repeated, sharing
 from sparkrec.ingest.files import KnownFile, file_date, reader_for, select_files
 from sparkrec.ingest.hadoop import FileStatus, normal_uri
 
@@ -48,6 +51,61 @@ def test_a_changed_file_is_refused_by_name_or_replaced(known):
     with pytest.raises(UserError, match=r"changed since it was taken in: /logs/a\.csv .*on_changed_file=replace"):
         select([(status("a.csv"), CSV)], {"a.csv": known})
     assert [f.name for f, _ in select([(status("a.csv"), CSV)], {"a.csv": known}, "replace").replaced] == ["a.csv"]
+
+
+def test_an_unchanged_file_is_read_again_where_it_is_asked_for_whatever_night_it_is_of():
+    known = {name: KnownFile(10, T1, "same") for name in ("a.csv", "2011-01-03.csv", "changed.csv")}
+    listed = [(status(n, 11 if n == "changed.csv" else 10), CSV) for n in (*known, "2011-01-04.csv")]
+    selection = select_files(
+        listed, known, lambda f: "same", date(2011, 1, 2), "replace", {"2011-01-03.csv", "changed.csv"}
+    )
+    assert [[f.name for f, _ in found] for found in (selection.again, selection.replaced, selection.new)] == [
+        ["2011-01-03.csv"], ["changed.csv"], []
+    ]  # fmt: skip
+    assert (selection.unchanged, selection.later, len(selection.to_read)) == (1, 1, 2)
+
+
+def test_which_files_are_read_again():
+    known = {
+        "refused": KnownFile(10, T1, "s", "old", 3),
+        "gone": KnownFile(10, T1, "s", "old", 3),
+        "judged now": KnownFile(10, T1, "s", "new", 3),
+        "all fine": KnownFile(10, T1, "s", "old", 0),
+        "of an older version": KnownFile(10, T1, "s"),
+    }
+    there = known.keys() - {"gone"} | {"not taken in"}
+    assert repeated(known, there, "new", []) == {"refused"}
+    assert repeated(known, there, "new", ["all fine", "not taken in"]) == {"refused", "all fine"}
+    assert repeated(known, there, "new", ["all"]) == known.keys() - {"gone"}
+    with pytest.raises(UserError, match="no such file to read again: gone, nowhere"):
+        repeated(known, there, "new", ["nowhere", "gone", "all"])
+
+
+def test_what_decides_how_rows_are_judged_is_in_the_hash_and_nothing_else():
+    fmt, ingest = load_format("invoices"), IngestConfig()
+    same = replace(fmt, title=None, item_features=(), event_weights={"purchase": 2.0, "cancellation": 1.0})
+    assert format_hash(fmt, ingest) == format_hash(same, replace(ingest, again=["x"]))
+    others = [
+        replace(fmt, checks=()),
+        replace(fmt, timezone="Europe/London"),
+        replace(fmt, event_weights={"purchase": 1.0}),
+    ]
+    hashes = {format_hash(other, ingest) for other in (fmt, *others)} | {
+        format_hash(fmt, replace(ingest, max_quantity=1))
+    }
+    assert len(hashes) == 5
+
+
+def test_files_that_share_events_with_a_changed_one_and_those_that_another_format_judged_in_turn():
+    known = {
+        "b": KnownFile(1, T1, "s", "now", 0, ("a",)),
+        "c": KnownFile(1, T1, "s", "now", 0, ("b",)),  # b's rows come back as they were
+        "d": KnownFile(1, T1, "s", "old", 0, ("a", "x")),
+        "e": KnownFile(1, T1, "s", "now", 0, ("d",)),  # d's may not
+        "f": KnownFile(1, T1, "s", "now", 0, ("y",)),
+    }
+    assert sharing(known, {"a"}, "now") == {"b", "d", "e"}
+    assert sharing(known, set(), "now") == set()
 
 
 def test_a_file_goes_to_the_first_reader_that_its_name_fits():

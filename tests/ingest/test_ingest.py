@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 from sparkrec import store
-from sparkrec.config import Config, IngestConfig, LogsConfig, WarehouseConfig
+from sparkrec.config import Config, IngestConfig, LogsConfig, WarehouseConfig, conf_dir
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import load_format
 from sparkrec.ingest import IngestResult, ingest
@@ -54,6 +55,14 @@ def rows(warehouse, table, *columns):
     found = pl.read_delta(str(warehouse / table.name)).select(columns).rows()
     plain = (tuple(v.replace(tzinfo=None) if isinstance(v, datetime) else v for v in row) for row in found)
     return sorted(plain, key=repr)
+
+
+def as_an_earlier_version_noted(spark, warehouse):
+    """Leaves out of the table ``files`` what an earlier version of the package did not have in it."""
+    where, older = store.Warehouse(str(warehouse)), replace(FILES, columns=FILES.columns[:-3])
+    noted = store.read(spark, where, FILES).select(*older.column_names).collect()
+    shutil.rmtree(warehouse / FILES.name)
+    store.append(spark.createDataFrame(noted, older.ddl), where, older)
 
 
 def tree(folder):
@@ -131,6 +140,11 @@ def _wrong_unit(folder):
     (folder / "wrong_ratings.dat").write_text("".join(f"1::{i}::3::1293840000000\n" for i in range(9)))
 
 
+def _one_file_wrong(folder):
+    write(folder, "good.csv", [FIRST[0].replace("1,A", f"{n},A", 1) for n in range(20)])
+    write(folder, "wrong.csv", [FIRST[0], *(FIRST[0].replace("2011-01-01", f"0{n}.01.2011") for n in range(1, 7))])
+
+
 def _no_item(folder):
     (folder / "noitem.json").write_text('{"reviewerID": "u", "overall": 5, "unixReviewTime": 1293840000}\n' * 3)
 
@@ -154,6 +168,12 @@ REFUSALS = {
     ),
     "wrong unit": ("ratings", _wrong_unit, DAY1, r"9 of 9 rows are invalid, mostly: ts in the future \(wrong unit\?\)"),
     "no row has the field": ("reviews", _no_item, DAY1, r"no row of the log file has asin: .*noitem\.json"),
+    "one file wrong": (
+        "invoices",
+        _one_file_wrong,
+        DAY1,
+        r"6 of 7 rows of a file .*mostly: bad ts \(6\): .*wrong\.csv",
+    ),
     "empty day": ("invoices", lambda f: write(f, "a.csv", FIRST), DAY3, r"a day without events: 2011-01-03"),
 }
 
@@ -222,11 +242,51 @@ def test_a_touched_file_is_not_read_again_and_a_changed_one_is_refused_or_replac
     with pytest.raises(UserError, match=r"changed since it was taken in: .*2011-01-01\.csv"):
         take_in(spark, copy / "logs", copy / "warehouse", DAY1)
     assert tree(copy / "warehouse") == before
+    as_an_earlier_version_noted(spark, copy / "warehouse")
     again = take_in(spark, copy / "logs", copy / "warehouse", DAY1, on_changed_file="replace")
     assert (again.files_new, again.rows_read, again.rows_kept, again.rows_duplicate) == (1, 6, 4, 1)
+    assert rows(copy / "warehouse", FILES, "source", "rows_refused") == [("2011-01-01.csv", 1)]
     assert [r[0] for r in rows(copy / "warehouse", EVENTS, "user_id")] == ["13", "17851", "17851", None]
     assert len(rows(copy / "warehouse", QUARANTINE, "raw")) == 1
     assert take_in(spark, copy / "logs", copy / "warehouse", DAY1) == IngestResult()
+
+
+def test_refused_rows_are_read_again_when_the_format_is_mended_and_on_demand(spark, copy):
+    source, logs, warehouse = "2011-01-01.csv", copy / "logs", copy / "warehouse"
+    shipped = (conf_dir() / "formats" / "invoices.yaml").read_text(encoding="utf-8")
+    mended = copy / "mended.yaml"
+    mended.write_text(shipped.replace("  - {field: quantity, above: 0, unless: cancellation}\n", ""))
+    result = take_in(spark, logs, warehouse, DAY1, fmt=str(mended))
+    assert (result.files_new, result.rows_kept, result.rows_quarantined) == (1, 5, 0)
+    assert rows(warehouse, QUARANTINE, "raw") == []
+    assert rows(warehouse, FILES, "source", "rows_refused") == [(source, 0)]
+    before = tree(copy)
+    assert take_in(spark, logs, warehouse, DAY1, fmt=str(mended)) == IngestResult()
+    with pytest.raises(UserError, match=r"no such file to read again: nowhere\.csv"):
+        take_in(spark, logs, warehouse, DAY1, again=["nowhere.csv"])
+    assert tree(copy) == before  # the shipped format refuses a row of the file, but nobody asks for it
+    again = take_in(spark, logs, warehouse, DAY1, again=[source])
+    assert (again.files_new, again.rows_kept, again.reasons) == (1, 4, {"quantity not above 0": 1})
+    assert rows(warehouse, FILES, "source", "rows_refused") == [(source, 1)]
+
+
+def test_what_another_file_still_holds_outlives_the_correction_of_the_file_that_kept_it(spark, copy):
+    first, second = (copy / "logs" / f"2011-01-0{day}.csv" for day in (1, 2))
+    take_in(spark, copy / "logs", copy / "warehouse", DAY2)
+    shares = rows(copy / "warehouse", FILES, "source", "shares_with")
+    assert shares == [(first.name, []), (second.name, [first.name])]
+    write(copy / "logs", first.name, FIRST[:5])  # without what the second has too
+    second.rename(copy / "elsewhere.csv")
+    before = tree(copy / "warehouse")
+    with pytest.raises(UserError, match=r"logs are gone that share events .*1 files, e\.g\. 2011-01-02\.csv"):
+        take_in(spark, copy / "logs", copy / "warehouse", DAY1, on_changed_file="replace")
+    assert tree(copy / "warehouse") == before
+    (copy / "elsewhere.csv").rename(second)
+    again = take_in(spark, copy / "logs", copy / "warehouse", DAY1, on_changed_file="replace")
+    assert (again.files_new, again.rows_kept, again.rows_quarantined) == (2, 5, 2)
+    kept = [("1", first.name), ("2", first.name), ("5", second.name), ("6", second.name), ("C3", first.name)]
+    assert rows(copy / "warehouse", EVENTS, "basket_id", "source") == kept
+    assert rows(copy / "warehouse", FILES, "source", "shares_with") == [(first.name, []), (second.name, [])]
 
 
 def test_the_next_night_reads_only_the_new_file_wherever_it_broke_off_before(spark, copy, monkeypatch):
@@ -272,6 +332,9 @@ def test_attribute_files_names_with_odd_characters_and_duplicates_across_files(s
     items = rows(tmp_path / "w", ITEMS_TABLE, "id", "title", "year", "genres")
     assert items == [("7", "Z (1999)", 1999, "Drama"), ("9", "Never rated (2001)", 2001, "War")]
     assert rows(tmp_path / "w", QUARANTINE, "raw", "source_file") == [("::x::y", "@items/movies.dat")]
+    noted = {name: rest for name, *rest in rows(tmp_path / "w", FILES, "source", "rows_refused", "shares_with")}
+    a, b = "ratings [a]{1}.dat", "ratings+b%25 *.dat"
+    assert noted == {a: [0, []], b: [0, [a]], "@items/movies.dat": [1, []]}
     sources = {"ratings [a]{1}.dat", "ratings+b%25 *.dat", "@items/movies.dat"}
     assert {r[0] for r in rows(tmp_path / "w", FILES, "source")} == sources
     (tmp_path / "movies.dat").write_text("7::Better (1999)::Drama\n")
