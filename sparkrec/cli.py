@@ -1,7 +1,7 @@
 """The command line: ``sparkrec nightly``, ``search``, ``query`` and the other commands.
 
 What a command needs is imported inside it, so that ``sparkrec query`` starts without Spark or PyTorch. A user's
-mistake is one line on standard error and exit code 2; Ctrl-C ends with 130.
+mistake is one line on standard error and exit code 2; Ctrl-C is one line and 130, SIGTERM one line and 143.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 from sparkrec.errors import UserError
-from sparkrec.processes import wait_passively
+from sparkrec.processes import ending_in_one_line, wait_passively
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparkrec.store import Warehouse
 
 OK, USER_ERROR, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
+ENDED = 128  # and the signal's number
 
 app = typer.Typer(
     help="Nightly recommender training on Spark.", add_completion=False, pretty_exceptions_enable=False
@@ -73,12 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def main_guard(run: Callable[[], int | None]) -> int:
     """Runs a program and returns its exit code.
 
-    A :class:`UserError` becomes one line on standard error and 2, Ctrl-C 130, a closed pipe (``| head``) 141. Any
-    other exception is a defect and keeps its stack trace.
+    A :class:`UserError` becomes one line on standard error and 2, a closed pipe (``| head``) 141; Ctrl-C, SIGTERM and
+    SIGHUP one line and 130, 143 and 129. Any other exception is a defect and keeps its stack trace.
 
     Args:
         run: The program; it returns its exit code, None for 0.
     """
+    with ending_in_one_line() as heard:
+        try:
+            code = _guarded(run)
+        except BaseException:
+            if not heard:
+                raise
+        return ENDED + heard[0] if heard else code  # whatever broke off because of it
+
+
+def _guarded(run: Callable[[], int | None]) -> int:
     try:
         code = run() or OK
         sys.stdout.flush()
@@ -149,7 +160,7 @@ def search(
     conf: Conf = None,
     settings: Settings = None,
 ) -> int:
-    """Try settings of a model on the night before the hold-out begins, and print what each reached, the best first."""
+    """Try settings of a model on the night before the hold-out begins, and print what they and popularity reached."""
     from sparkrec.config import load_config
     from sparkrec.log import setup_logging
 
@@ -161,7 +172,7 @@ def search(
     from sparkrec.pipeline.search import run_search, shown
 
     setup_logging()
-    return _show([shown(run_search(configure, run_date, model, grid or []), config.gate)], form)
+    return _show([shown(model, run_search(configure, run_date, model, grid or []), config.gate)], form)
 
 
 @app.command()
@@ -293,14 +304,16 @@ def query_similar(
 def query_metrics(
     run_date: Night = None,
     model: Annotated[Optional[str], typer.Option(help="one model or baseline")] = None,  # noqa: UP045
+    long: Annotated[bool, typer.Option("--long", help="a row for each number, as json and csv have it")] = False,
     form: Form = "table",
     conf: Conf = None,
     settings: Settings = None,
 ) -> int:
-    """Print the hold-out metrics."""
+    """Print the hold-out metrics: a row for each model, hold-out and length of the lists."""
     from sparkrec import query
 
-    return _show([query.metrics(_warehouse(conf, settings), run_date=run_date, model=model)], form)
+    found = query.metrics(_warehouse(conf, settings), run_date=run_date, model=model)
+    return _show([found if long or form != "table" else query.metrics_short(found)], form)
 
 
 @query_app.command("runs")
@@ -377,10 +390,10 @@ def _warehouse(conf: str | None, settings: Sequence[str] | None) -> Warehouse:
 
 
 def _show(frames: Iterable[pl.DataFrame], form: str) -> int:
-    from sparkrec import query
+    from sparkrec.rendering import render
 
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # whatever the locale: ids may be any text
-    query.render(frames, form, sys.stdout)
+    render(frames, form, sys.stdout)
     return OK
 
 

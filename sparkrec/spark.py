@@ -14,7 +14,7 @@ from sparkrec import jvm, sizing
 from sparkrec.config import SparkConfig, conf_dir
 from sparkrec.errors import UserError
 from sparkrec.log import log_event
-from sparkrec.processes import wait_passively
+from sparkrec.processes import own_ctrl_c, wait_passively
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -88,7 +88,8 @@ def build_session(config: SparkConfig, log_mb: float | None = None) -> SparkSess
         if not submitted:
             jvm.start(merged)
         jvm.know_names()
-        spark = builder.getOrCreate()
+        with own_ctrl_c():
+            spark = builder.getOrCreate()
     except UserError:
         raise
     except Exception as error:  # the JVM did not start: PySpark raises several kinds

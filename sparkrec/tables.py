@@ -342,7 +342,7 @@ SEARCHES = Table(
         Column(RUN_DATE, "date", "the night that was searched for"),
         Column("validation_date", "date", "the validation night: it ends before the night's hold-out begins"),
         Column("model", "string", "a model, popularity or popularity_recent"),
-        Column("settings", "string", "JSON: key to value; {} for popularity"),
+        Column("settings", "string", "JSON: key to value; of popularity those that change what is held out"),
         *_VALUE_OF_METRIC,
         Column("seconds", "double", "of training and judging; null for popularity", nullable=True),
     ),

@@ -18,7 +18,7 @@ from deltalake import write_deltalake
 from sparkrec import cli
 from sparkrec.config import load_config
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.tables import topk_table
+from sparkrec.tables import METRICS, topk_table
 
 NIGHT = date(2024, 1, 1)
 
@@ -58,6 +58,21 @@ def test_topk(capsys, warehouse, form):
     else:
         assert out.splitlines()[0].split() == topk_table("als").column_names
         assert len(out.splitlines()) == 4
+
+
+def test_metrics_are_one_table_or_a_row_for_each_number(capsys, tmp_path):
+    values = [("als", "recall", 20, 0.25), ("als", "ndcg", 20, 0.125), ("popularity", "recall", 20, 0.2)]
+    rows = [(NIGHT, model, "v", metric, k, value, 9, "holdout_users") for model, metric, k, value in values]
+    types = [pl.Date, pl.String, pl.String, pl.String, pl.Int32, pl.Float64, pl.Int64, pl.String]
+    schema = dict(zip(METRICS.column_names, types, strict=True))
+    write_deltalake(tmp_path / "metrics", pl.DataFrame(rows, schema=schema, orient="row"), partition_by=["run_date"])
+    argv = ["query", "metrics", f"warehouse.path={tmp_path}"]
+    head, _, *lines = run(capsys, *argv)[1].splitlines()
+    assert head.split() == ["run_date", "split", "k", "model", "n", "recall", "ndcg"]
+    assert [line.split()[3:] for line in lines] == [["als", "9", "0.25", "0.125"], ["popularity", "9", "0.2"]]
+    assert len(run(capsys, *argv, "--long")[1].splitlines()) == 2 + 3
+    for form in ("csv", "json"):
+        assert run(capsys, *argv, "--format", form)[1].count("recall") == 2
 
 
 def test_sql_and_tables(capsys, warehouse):
@@ -182,7 +197,11 @@ def test_unicode_whatever_the_locale(warehouse):
         assert done.stdout.decode() == "a\n\N{HEADPHONE}\n"
 
 
-def test_ctrl_c(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
+)
+def test_a_command_that_is_told_to_end_says_one_line(tmp_path, number, code, said):
     command = [
         sys.executable,
         "-m",
@@ -201,9 +220,9 @@ def test_ctrl_c(tmp_path):
     limit = time.monotonic() + 60
     while time.monotonic() < limit and not list(tmp_path.glob("log/.*")):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err.decode()) == (130, "sparkrec: interrupted\n")
+    assert (process.returncode, err.decode()) == (code, f"sparkrec: {said}\n")
     assert list((tmp_path / "log").iterdir()) == []
 
 

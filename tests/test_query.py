@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sparkrec import query
 from sparkrec.errors import UserError
+from sparkrec.rendering import render
 from sparkrec.store import Warehouse
 from sparkrec.tables import METRICS, RUNS, topk_table
 
@@ -106,7 +107,7 @@ def untouched(warehouse):
 
 def text(frames, form):
     out = io.StringIO()
-    query.render(frames, form, out)
+    render(frames, form, out)
     return out.getvalue()
 
 
@@ -180,6 +181,35 @@ def test_metrics(warehouse):
     ]
     with pytest.raises(UserError, match=r"unknown model: gru .one of als, popularity"):
         query.metrics(warehouse, model="gru")
+
+
+def test_metrics_on_a_screen_are_models_by_metrics():
+    of = ["run_date", "split", "model", "metric", "k", "value", "n"]
+    rows = [
+        (DAY2, "holdout_users", model, metric, k, value / k, 36)
+        for model, value in (("als", 3.0), ("popularity", 2.0))
+        for metric in ("gini", "recall")
+        for k in (10, 20)
+    ]
+    rows += [
+        (DAY2, "holdout_users", "als", "users_without_list", None, 4.0, 40),
+        (DAY2, "holdout_sessions", "gru", "mrr", 20, 0.123456, 844),
+        (DAY2, "holdout_cold_users", "als", "recall", 20, 0.5, 3),
+        (DAY2, "holdout_ratings", "als", "rmse", None, 0.98764, 7),
+        (DAY1, "holdout_users", "als", "recall", 20, 0.00001234567, 30),
+    ]
+    shown = query.metrics_short(pl.DataFrame(rows, schema=of, orient="row"))
+    assert shown.columns == ["run_date", "split", "k", "model", "n", "recall", "mrr", "gini", "rmse", "users_without_list"]  # fmt: skip  # noqa: E501
+    assert shown.rows() == [
+        (DAY1, "holdout_users", 20, "als", 30, 0.00001235, None, None, None, None),
+        (DAY2, "holdout_ratings", None, "als", 7, None, None, None, 0.9876, None),
+        (DAY2, "holdout_sessions", 20, "gru", 844, None, 0.1235, None, None, None),
+        (DAY2, "holdout_users", 10, "als", 40, 0.3, None, 0.3, None, 4.0),
+        (DAY2, "holdout_users", 10, "popularity", 36, 0.2, None, 0.2, None, None),
+        (DAY2, "holdout_users", 20, "als", 40, 0.15, None, 0.15, None, 4.0),
+        (DAY2, "holdout_users", 20, "popularity", 36, 0.1, None, 0.1, None, None),
+        (DAY2, "holdout_cold_users", 20, "als", 3, 0.5, None, None, None, None),
+    ]
 
 
 def test_runs_in_order_of_time(warehouse):

@@ -67,7 +67,7 @@ def test_systemd_knows_every_line_of_the_units(tmp_path):
 
 def test_exit_codes_mean_the_same_to_systemd():
     service = unit(SERVICE)
-    assert service["SuccessExitStatus"] == ["3"]
+    assert service["SuccessExitStatus"] == ["3 143"]
     assert service["RestartPreventExitStatus"] == ["2"]
     assert service["NoNewPrivileges"] == ["true"]
     assert service["ProtectSystem"] == ["strict"]

@@ -12,6 +12,7 @@ RECENT = "popularity_recent"  # the baseline that the gate holds models against
 
 COLD_USERS, FREQUENT_USERS = "holdout_cold_users", "holdout_frequent_users"  # parts of USERS_SPLIT
 COLD_ITEMS, FREQUENT_ITEMS = "holdout_cold_items", "holdout_frequent_items"
+PARTS = (COLD_USERS, FREQUENT_USERS, COLD_ITEMS, FREQUENT_ITEMS)
 
 
 def split_of(model: str) -> str:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 SCRATCH = "_search"
 _SHARED = ("prior", "prepare.user_item", "prepare.support", "prepare.sessions", "prepare.baskets")
 SEARCHED = tuple(f"{prefix}." for prefix in (*MODELS, *_SHARED))
+_JUDGED_BY = ("prepare.support.", "prepare.sessions.", "prepare.baskets.")  # these change what is held out, too
 Settings = dict[str, Any]
 
 
@@ -58,9 +59,18 @@ class Tried:
     seconds: float
     baselines: tuple[Judged, ...] = field(default=(), repr=False)
 
+    @property
+    def judged_by(self) -> Settings:
+        """Those of the settings that change what the model is judged on, and popularity beside it."""
+        return {key: value for key, value in self.settings.items() if key.startswith(_JUDGED_BY)}
+
     def value(self, metric: str, k: int) -> float:
         """One of the metrics; NaN where it is not among them."""
-        return next((v.value for v in self.values if (v.metric, v.k) == (metric, k)), float("nan"))
+        return _value(self.values, metric, k)
+
+
+def _value(values: Sequence[MetricValue], metric: str, k: int) -> float:
+    return next((v.value for v in values if (v.metric, v.k) == (metric, k)), float("nan"))
 
 
 def parse_grid(texts: Sequence[str], model: str) -> list[Settings]:
@@ -170,28 +180,38 @@ def search(
             started = time.monotonic()
             if not files.exists(files.join(other.warehouse.model_path(model, last_day), CARD)):
                 stage.run(other, known)
-            tried.append(_judge(other, known, model, point, started, with_baselines=not tried))
+            one = Tried(point, (), split_of(model), 0.0)
+            alone = all(one.judged_by != earlier.judged_by for earlier in tried)  # popularity is judged with the first
+            tried.append(_judge(other, known, model, one, started, with_baselines=alone))
             metric, k = night.config.gate.metric, night.config.gate.k
             log_event("tried", **{metric: tried[-1].value(metric, k)}, k=k, seconds=tried[-1].seconds, settings=point)
     _write(night, model, last_day, tried)
     return tried
 
 
-def shown(tried: Sequence[Tried], gate: GateConfig) -> pl.DataFrame:
-    """What was tried, by the gate's metric, the best first: settings, metrics at the gate's length, seconds."""
+def shown(model: str, tried: Sequence[Tried], gate: GateConfig) -> pl.DataFrame:
+    """What was tried, and popularity beside it, by the gate's metric, the best first.
+
+    Returns:
+        ``model`` (or the baseline), ``settings`` (of a baseline: those that change what it is judged on), the metrics
+        at the gate's length, ``seconds`` (of a baseline null).
+    """
     import polars as pl
 
+    reached = [(model, one.settings, one.values, round(one.seconds, 1)) for one in tried]
+    popular = [
+        (name, one.judged_by, [v for other, _, _, v in one.baselines if other == name], None)
+        for one in tried
+        for name in dict.fromkeys(judged[0] for judged in one.baselines)
+    ]
+    ranked = sorted((*reached, *popular), key=lambda row: -_value(row[2], gate.metric, gate.k))
     names = sorted({v.metric for one in tried for v in one.values if v.k == gate.k})
     rows = [
-        (
-            " ".join(_overrides(one.settings)),
-            *(one.value(name, gate.k) for name in names),
-            round(one.seconds, 1),
-        )
-        for one in sorted(tried, key=lambda one: -one.value(gate.metric, gate.k))
+        (name, " ".join(_overrides(settings)), *(_value(values, metric, gate.k) for metric in names), seconds)
+        for name, settings, values, seconds in ranked
     ]
-    columns = ["settings", *(f"{name}@{gate.k}" for name in names), "seconds"]
-    return pl.DataFrame(rows, schema=columns, orient="row")
+    columns = ["model", "settings", *(f"{name}@{gate.k}" for name in names), "seconds"]
+    return pl.DataFrame(rows, schema=columns, orient="row", schema_overrides={"seconds": pl.Float64})
 
 
 def validation_night(night: Night, inputs: Inputs, model: str) -> tuple[date, datetime]:
@@ -214,14 +234,12 @@ class _Known(Inputs):
         return rows.where(F.col(TS) < utc(self.before)) if table is INTERACTIONS else rows
 
 
-def _judge(night: Night, inputs: Inputs, model: str, point: Settings, started: float, with_baselines: bool) -> Tried:
+def _judge(night: Night, inputs: Inputs, model: str, tried: Tried, started: float, with_baselines: bool) -> Tried:
     card = read_card(night.warehouse, model, night.run_date)
-    judged = judge(night, inputs, [card], with_baselines)
-    split = split_of(model)
-    judged = [one for one in judged if one[2] == split]
+    judged = [one for one in judge(night, inputs, [card], with_baselines) if one[2] == tried.split]
     values = tuple(value for name, _, _, value in judged if name == model)
     others = tuple(one for one in judged if one[0] != model)
-    return Tried(point, values, split, time.monotonic() - started, others)
+    return replace(tried, values=values, seconds=time.monotonic() - started, baselines=others)
 
 
 def _overrides(point: Mapping[str, Any]) -> list[str]:
@@ -244,7 +262,8 @@ def _write(night: Night, model: str, last_day: date, tried: Sequence[Tried]) -> 
     for one in tried:
         settings = json.dumps(one.settings, sort_keys=True)
         mine = [(model, settings, one.split, value, one.seconds) for value in one.values]
-        others = [(name, "{}", split, value, None) for name, _, split, value in one.baselines]
+        theirs = json.dumps(one.judged_by, sort_keys=True)
+        others = [(name, theirs, split, value, None) for name, _, split, value in one.baselines]
         rows += [
             (*head, name, text, v.metric, v.k, float(v.value), v.n, split, seconds)
             for name, text, split, v, seconds in (*mine, *others)

@@ -130,7 +130,7 @@ def _run_horovod(spark: SparkSession, fn: Callable[..., Any], args: tuple, confi
     payload = cloudpickle.dumps((fn, args, config))
     python = spark.conf.get("spark.pyspark.python", None) or os.environ.get("PYSPARK_PYTHON") or sys.executable
     try:
-        with _quiet_thread("run_spark"):
+        with _quiet_thread("run_spark"), _own_signals():
             outcomes = horovod.spark.run(
                 _entry(payload, _shipped(spark)),
                 num_proc=config.ranks,
@@ -165,6 +165,22 @@ def _quiet_thread(name: str) -> Iterator[None]:
         yield
     finally:
         threading.excepthook = usual
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Leaves Ctrl-C and SIGTERM to the program: Horovod would take both, and keep them when it is done.
+
+    Its ranks would then end, and the night would say that they failed; after the training neither would do anything.
+    """
+    from horovod.runner import gloo_run
+
+    theirs = gloo_run.register_shutdown_event
+    gloo_run.register_shutdown_event = threading.Event  # what its ranks wait on: here nothing sets it
+    try:
+        yield
+    finally:
+        gloo_run.register_shutdown_event = theirs
 
 
 def _environment(config: TrainConfig, one_machine: bool) -> dict[str, str]:

@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 
 from sparkrec import cli
-from sparkrec.config import load_config
+from sparkrec.config import GateConfig, load_config
 from sparkrec.errors import UserError
-from sparkrec.pipeline.search import parse_grid, run_search
+from sparkrec.evaluation.values import MetricValue
+from sparkrec.pipeline.search import Tried, parse_grid, run_search, shown
 
 GRID = ["als.rank=[2, 4]", "prior.als=[0.0, 1.5]", "prior.als_added=[0.0, 1e12]"]
 
@@ -58,6 +59,29 @@ def test_wrong_settings_are_told_in_a_line_before_anything_begins(capfd, tmp_pat
     assert line.startswith("sparkrec:")
     assert said in line
     assert not (tmp_path / "w").exists()
+
+
+def test_popularity_stands_beside_the_settings():
+    def reached(ndcg):
+        return (MetricValue("ndcg", 20, ndcg, 7), MetricValue("recall", 20, ndcg / 2, 7), MetricValue("gini", 20, 1, 7))
+
+    def popular(ndcg):
+        return tuple(("popularity", "", "holdout_sessions", value) for value in reached(ndcg)[:2])
+
+    key, other = "prepare.sessions.gap_minutes", "gru.epochs"
+    tried = [
+        Tried({key: 30, other: 1}, reached(0.2), "holdout_sessions", 1.23, popular(0.3)),
+        Tried({key: 30, other: 2}, reached(0.4), "holdout_sessions", 4.0),
+        Tried({key: 60, other: 1}, reached(0.5), "holdout_sessions", 4.0, popular(0.1)),
+    ]
+    rows = shown("gru", tried, GateConfig(metric="ndcg", k=20)).select("model", "settings", "ndcg@20", "seconds").rows()
+    assert rows == [
+        ("gru", f"{key}=60 {other}=1", 0.5, 4.0),
+        ("gru", f"{key}=30 {other}=2", 0.4, 4.0),
+        ("popularity", f"{key}=30", 0.3, None),
+        ("gru", f"{key}=30 {other}=1", 0.2, 1.2),
+        ("popularity", f"{key}=60", 0.1, None),
+    ]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import sys
 import time
 
@@ -107,6 +108,7 @@ def main(folder):
     conf["spark.driver.bindAddress"] = "127.0.0.1"
     spark = build_session(SparkConfig(master="local[3]", conf=conf))
     found = {"errors": {f.__name__: outcome(spark, f, 2) for f in (fails_on_rank_1, dies_on_rank_1)}}
+    found["signals"] = [signal.getsignal(n) is signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGHUP)]
     found["slots"] = outcome(spark, collectives, 4)
     sessions = spark.range(40).selectExpr(
         "cast(id as string) session_id",

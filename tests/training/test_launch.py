@@ -104,3 +104,4 @@ def test_errors_of_workers_are_one_clear_line(launched):
     assert found["slots"]["kind"] == "UserError"
     assert "train.ranks=4, task slots=3" in found["slots"]["text"]
     assert "Py4JJavaError" not in stderr
+    assert found["signals"] == [True, True]  # Horovod takes none: the program hears that it is to end
