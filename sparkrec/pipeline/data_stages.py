@@ -14,6 +14,7 @@ from sparkrec import store
 from sparkrec.formats import Feature
 from sparkrec.ingest import IngestResult, files_to_read
 from sparkrec.ingest import ingest as ingest_files
+from sparkrec.log import log_event, warn_event
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.prepare.copurchase import copurchase
@@ -109,6 +110,9 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     outputs[INTERACTIONS.name] = store.overwrite(indexed, night.warehouse, INTERACTIONS)
     stored = store.read(night.spark, night.warehouse, INTERACTIONS)
     supported, report = filter_support(stored, config.support)
+    said = report.said(config.support)
+    if said:
+        (warn_event if report.much else log_event)("left out of the training", what=said)
     counts = {table.name: Counts() for table in (SESSIONS, COPURCHASE, USER_ITEM)}
     frames: list[tuple[Table, DataFrame]] = [
         (SESSIONS, sessions(supported, config.sessions, fmt.session_events, counts[SESSIONS.name], zone)),
@@ -124,7 +128,8 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
         write = inheritable_thread_target(night.spark)(store.overwrite)  # its jobs are named after this stage too
         writes = [pool.submit(write, frame, night.warehouse, table) for table, frame in frames]
         outputs |= {table.name: done.result() for (table, _), done in zip(frames, writes, strict=True)}
-    left_out = {"support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
+    told = {"left_out": said} if said else {}
+    left_out = {**told, "support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
     if vectors is not None:
         left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs)
     rows_in = store.rows_written(night.spark, night.warehouse, INTERACTIONS, int(outputs[INTERACTIONS.name]))

@@ -19,12 +19,37 @@ WEAK, OF_USER = "weak", "of_user"
 
 @dataclass(frozen=True)
 class SupportReport:
-    """What the filter removed: rows, and the items and users that have none left. ``rounds`` removed something."""
+    """What the filter removed: rows, and the items and users that have none left. ``rounds`` removed something.
+
+    ``rows``, ``items`` and ``users`` are those that there were before.
+    """
 
     rounds: int = 0
     rows_removed: int = 0
     items_removed: int = 0
     users_removed: int = 0
+    rows: int = 0
+    items: int = 0
+    users: int = 0
+
+    @property
+    def much(self) -> bool:
+        """Whether it is more than the rare item that thresholds are for: half of the items, or a tenth of the rest."""
+        shares = (10 * self.rows_removed > self.rows, 10 * self.users_removed > self.users)
+        return self.rounds > 0 and (2 * self.items_removed > self.items or any(shares))
+
+    def said(self, config: SupportConfig) -> str:
+        """A sentence of what was removed, and by which thresholds; empty where nothing was."""
+        if not self.rounds:
+            return ""
+        pairs = (
+            (self.items_removed, self.items, "items"),
+            (self.users_removed, self.users, "users"),
+            (self.rows_removed, self.rows, "rows"),
+        )
+        parts = [f"{n:,} of {of:,} {what} ({n / of:.1%})" for n, of, what in pairs if n]
+        least = f"min_item_events={config.min_item_events}, min_user_events={config.min_user_events}"
+        return f"{', '.join(parts)} by prepare.support ({least})"
 
 
 @dataclass(frozen=True)
@@ -87,4 +112,7 @@ def _report(states: list[_State]) -> SupportReport:
         rows_removed=first.rows - last.rows,
         items_removed=first.items - last.items,
         users_removed=first.users - last.users,
+        rows=first.rows,
+        items=first.items,
+        users=first.users,
     )

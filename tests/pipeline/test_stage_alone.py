@@ -89,6 +89,22 @@ def test_no_input_holds_what_came_after_the_night(spark, place):
         assert Inputs(later, pinned).read(table).count() == whole.height, table.name
 
 
+def test_what_support_leaves_out_is_said_and_listed_where_no_training_needs_it(spark, place):
+    said = place.table("runs").filter(pl.col("stage") == "prepare").sort("ended_at")["message"][-1]
+    events = place.table("interactions").group_by("item_idx").len()
+    weak = events.filter(pl.col("len") < 5)
+    rows, of = weak["len"].sum(), events["len"].sum()
+    assert 0 < weak.height < events.height
+    assert json.loads(said)["left_out"] == (
+        f"{weak.height} of {events.height} items ({weak.height / events.height:.1%}), {rows} of {of:,} rows "
+        f"({rows / of:.1%}) by prepare.support (min_item_events=5, min_user_events=1)"
+    )
+    assert place.run(spark, place.last, "models=[content]", "topk.k=20", only=("train_content", "topk")) == 0
+    names = place.table("item_index").join(weak, left_on="idx", right_on="item_idx", how="semi")["id"]
+    listed = place.table("topk_content").filter(pl.col("item_id").is_in(names.implode()))
+    assert listed.filter(pl.col("source") == "model").height > 0
+
+
 def test_a_model_of_other_settings_has_another_version(spark, place):
     """Of settings outside of the model's own section: how long its hold-out is."""
     known = {}

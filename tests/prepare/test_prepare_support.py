@@ -22,14 +22,14 @@ def test_removal_goes_on_until_nothing_is_weak(spark):
     events = [Event(u, i, 0) for u, i in chain]
     kept, report = filter_support(frame(spark, events), SupportConfig(min_item_events=2, min_user_events=2))
     assert pairs(kept) == Counter([(0, 0), (0, 0), (0, 1), (3, 1), (3, 0)])
-    assert report == SupportReport(rounds=4, rows_removed=4, items_removed=2, users_removed=2)
+    assert report == SupportReport(4, rows_removed=4, items_removed=2, users_removed=2, rows=9, items=4, users=4)
 
 
 def test_anonymous_events_count_for_items_alone(spark):
     events = [Event(None, 1, 0), Event(0, 1, 0), Event(None, 2, 0), Event(1, 3, 0)]
     kept, report = filter_support(frame(spark, events), SupportConfig(min_item_events=2, min_user_events=1))
     assert pairs(kept) == Counter([(None, 1), (0, 1)])
-    assert report == SupportReport(rounds=1, rows_removed=2, items_removed=2, users_removed=1)
+    assert report == SupportReport(1, rows_removed=2, items_removed=2, users_removed=1, rows=4, items=3, users=2)
     kept, _ = filter_support(frame(spark, events), SupportConfig(min_item_events=1, min_user_events=3))
     assert pairs(kept) == Counter([(None, 1), (None, 2)])
 
@@ -39,6 +39,22 @@ def test_without_thresholds_nothing_is_read(spark):
     kept, report = filter_support(broken, SupportConfig(min_item_events=1, min_user_events=0))
     assert kept is broken
     assert report == SupportReport()
+
+
+@pytest.mark.parametrize(
+    ("removed", "much", "said"),
+    [
+        ((0, 0, 0, 0), False, ""),
+        ((2, 9999, 4532, 0), False, "4,532 of 9,066 items (50.0%), 9,999 of 100,004 rows (10.0%)"),
+        ((1, 10001, 5570, 0), True, "5,570 of 9,066 items (61.4%), 10,001 of 100,004 rows (10.0%)"),
+        ((1, 700, 0, 68), True, "68 of 671 users (10.1%), 700 of 100,004 rows (0.7%)"),
+    ],
+)
+def test_what_was_removed_is_said(removed, much, said):
+    report = SupportReport(*removed, rows=100004, items=9066, users=671)
+    by = " by prepare.support (min_item_events=5, min_user_events=1)"
+    assert report.said(SupportConfig(5, 1)) == (said and said + by)
+    assert report.much is much
 
 
 @pytest.mark.parametrize("least", [2, 10])
