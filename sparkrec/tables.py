@@ -209,6 +209,7 @@ COPURCHASE = Table(
         Column(USER_IDX, "int", "user; null for an anonymous basket", nullable=True, check="user_idx >= 0"),
         Column(TS, "timestamp", "first purchase, UTC"),
         Column(ITEMS, "array<int>", "distinct item_idx in purchase order", check="size(items) >= 1"),
+        Column(END_TS, "timestamp", "last purchase, UTC", check="end_ts >= ts"),
     ),
     key=(BASKET_ID,),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Window
@@ -32,6 +33,7 @@ from sparkrec.tables import (
     BASKET_ID,
     CONSEQUENT,
     COPURCHASE,
+    END_TS,
     ID,
     IDX,
     ITEM_IDX,
@@ -41,7 +43,6 @@ from sparkrec.tables import (
     SCORE,
     SESSION_ID,
     SESSIONS,
-    START_DATE,
     START_TS,
     TS,
     USER_ID,
@@ -158,7 +159,8 @@ def _nearest(
 def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
     """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
     walked, key, settings, note = inputs.read(SESSIONS), (USER_ID, KEY_TYPE), night.config.topk, ""
-    current = _named(night, inputs, current_sessions(night, walked), SESSION_ID)
+    going_on = current_sessions(walked, night.run_date, night.config.logs.timezone)
+    current = _named(night, inputs, going_on, SESSION_ID)
     queries = current.drop(SEEN) if night.fmt.recommend_seen else current
     if card.model in ("gru", "session_hybrid"):
         path = gru_path(night, card.served_part)
@@ -192,7 +194,8 @@ def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArr
         hidden = night.spark.createDataFrame([(int(i),) for i in excluded], f"{CONSEQUENT} int")
         rules = rules.join(F.broadcast(hidden), CONSEQUENT, "left_anti")
     key = (USER_ID, KEY_TYPE)
-    current = _named(night, inputs, current_baskets(night, inputs.read(COPURCHASE)), BASKET_ID)
+    latest = current_baskets(inputs.read(COPURCHASE), night.run_date, night.config.logs.timezone)
+    current = _named(night, inputs, latest, BASKET_ID)
     seen = _seen(night, current, key)
     found = complete(current.select(*key, ITEMS), rules, key=key, k=night.config.topk.k, seen=seen)
     rows = inputs.found.kept("completed", lambda: found)
@@ -245,21 +248,22 @@ def _seen(night: Night, lists: DataFrame, key: Sequence[str]) -> DataFrame | Non
     return None if night.fmt.recommend_seen else lists.select(*key, F.explode(SEEN).alias(ITEM_IDX))
 
 
-def current_sessions(night: Night, sessions: DataFrame) -> DataFrame:
-    """Every known user's last session, and the anonymous sessions that began on the night's day."""
+def current_sessions(sessions: DataFrame, run_date: date, zone: str | None = None) -> DataFrame:
+    """Every known user's last session, and the anonymous sessions that went on until the night's day.
+
+    One that crosses midnight is current on both nights, with what each knows of it. The day is one of ``zone``.
+    """
     newest = Window.partitionBy(USER_IDX).orderBy(F.col(START_TS).desc(), F.col(SESSION_ID).desc())
     known = sessions.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
-    anonymous = sessions.where(F.col(USER_IDX).isNull() & (F.col(START_DATE) == F.lit(night.run_date)))
+    anonymous = sessions.where(F.col(USER_IDX).isNull() & (day_of(END_TS, zone) == F.lit(run_date)))
     return known.where("n = 1").drop("n").unionByName(anonymous)
 
 
-def current_baskets(night: Night, baskets: DataFrame) -> DataFrame:
-    """Every known user's last basket, and the anonymous baskets of the night's day."""
+def current_baskets(baskets: DataFrame, run_date: date, zone: str | None = None) -> DataFrame:
+    """Every known user's last basket, and the anonymous baskets that something was bought for on the night's day, one of ``zone``."""
     newest = Window.partitionBy(USER_IDX).orderBy(F.col(TS).desc(), F.col(BASKET_ID).desc())
     known = baskets.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
-    anonymous = baskets.where(
-        F.col(USER_IDX).isNull() & (day_of(TS, night.config.logs.timezone) == F.lit(night.run_date))
-    )
+    anonymous = baskets.where(F.col(USER_IDX).isNull() & (day_of(END_TS, zone) == F.lit(run_date)))
     return known.where("n = 1").drop("n").unionByName(anonymous)
 
 

@@ -11,7 +11,7 @@ from pyspark import StorageLevel
 
 from sparkrec import store
 from sparkrec.config import Config
-from sparkrec.errors import InvariantError
+from sparkrec.errors import InvariantError, UserError
 from sparkrec.formats import LogFormat
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.lock import Lock
@@ -85,7 +85,7 @@ class Night:
 
 
 # When what a row of a prepared table says was known.
-_KNOWN_AT = {INTERACTIONS.name: TS, SESSIONS.name: END_TS, COPURCHASE.name: TS, USER_ITEM.name: LAST_TS}
+_KNOWN_AT = {INTERACTIONS.name: TS, SESSIONS.name: END_TS, COPURCHASE.name: END_TS, USER_ITEM.name: LAST_TS}
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,9 @@ class Inputs:
             raise InvariantError(f"{table.name} is not among the stage's inputs {sorted(self.versions)}")
         rows = store.read(self.night.spark, self.night.warehouse, table, at=version)
         known_at = _KNOWN_AT.get(table.name)
+        if known_at is not None and known_at not in rows.columns:
+            fix = f"run sparkrec nightly --run-date {self.night.run_date} --from prepare"
+            raise UserError(f"table {table.name} was written by an earlier version: no {known_at}", fix=fix)
         return rows if known_at is None else rows.where(rows[known_at] < utc(self.night.as_of))
 
     def has(self, table: Table) -> bool:

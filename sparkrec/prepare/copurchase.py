@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from sparkrec.config import BasketsConfig
 from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, in_order, keys, so_far, with_owner
-from sparkrec.tables import BASKET_ID, COPURCHASE, EVENT_TYPE, ITEM_IDX, ITEMS, N_EVENTS, TS, USER_IDX
+from sparkrec.tables import BASKET_ID, COPURCHASE, END_TS, EVENT_TYPE, ITEM_IDX, ITEMS, N_EVENTS, TS, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -83,7 +83,9 @@ def _cut(bought: DataFrame, config: BasketsConfig, log_id: str | None) -> DataFr
 def _collect(bought: DataFrame, config: BasketsConfig, log_id: str | None) -> DataFrame:
     """One row for each basket, the small ones too, with ``n_items``, ``purchases`` and those ``kept``."""
     basket = [*keys(log_id), *id_keys(log_id), BEGAN, PART]
-    items = bought.groupBy(*basket, ITEM_IDX).agg(F.min(TS).alias(TS), F.count(F.lit(1)).alias(N_EVENTS))
+    items = bought.groupBy(*basket, ITEM_IDX).agg(
+        F.min(TS).alias(TS), F.max(TS).alias(END_TS), F.count(F.lit(1)).alias(N_EVENTS)
+    )
     place = F.row_number().over(Window.partitionBy(*basket).orderBy(*in_order()))
     kept = F.col(PLACE) <= config.max_items
     baskets = (
@@ -91,6 +93,7 @@ def _collect(bought: DataFrame, config: BasketsConfig, log_id: str | None) -> Da
         .groupBy(*basket)
         .agg(
             F.min(TS).alias(TS),
+            F.max(END_TS).alias(END_TS),
             F.sort_array(F.collect_list(F.when(kept, F.struct(PLACE, ITEM_IDX)))).alias("bought"),
             F.count(F.lit(1)).alias("n_items"),
             F.sum(N_EVENTS).alias("purchases"),

@@ -1,10 +1,11 @@
 """What the stages share: rows with support, and what is asked but once."""
 
-from datetime import datetime
+from datetime import date, datetime
 
 import pytest
 
 from sparkrec.config import SupportConfig
+from sparkrec.pipeline.lists import current_baskets, current_sessions
 from sparkrec.pipeline.night import Found
 from sparkrec.pipeline.parts import supported
 from sparkrec.prepare.support import filter_support
@@ -20,6 +21,21 @@ def test_rows_with_support_are_those_that_the_filter_keeps(spark, items, users):
     kept, expected = supported(rows, config), filter_support(rows, config)[0]
     assert kept.columns == rows.columns
     assert sorted(map(str, kept.collect())) == sorted(map(str, expected.collect()))
+
+
+def test_what_went_on_until_the_nights_day_is_current_and_so_is_the_last_of_each_user(spark):
+    """Across midnight: current on both nights, and by the second with all that is in it."""
+    begun, over = datetime(2024, 1, 1, 23, 50), datetime(2024, 1, 2, 0, 10)
+    rows = [
+        ("before", None, begun, begun), ("across", None, begun, over), ("after", None, over, over),
+        ("last week's", 1, datetime(2023, 12, 24), datetime(2023, 12, 25)), ("last", 1, begun, over),
+    ]  # fmt: skip
+    sessions = spark.createDataFrame(rows, "session_id string, user_idx int, start_ts timestamp, end_ts timestamp")
+    baskets = sessions.withColumnsRenamed({"session_id": "basket_id", "start_ts": "ts"})
+    for found in (current_sessions(sessions, date(2024, 1, 2)), current_baskets(baskets, date(2024, 1, 2))):
+        assert sorted(row[0] for row in found.collect()) == ["across", "after", "last"]
+    known = sessions.where("end_ts < '2024-01-02'")
+    assert sorted(row[0] for row in current_sessions(known, date(2024, 1, 1)).collect()) == ["before", "last week's"]
 
 
 def test_what_was_found_is_not_asked_again_and_rows_are_kept_until_released(spark):

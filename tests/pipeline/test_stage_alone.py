@@ -78,7 +78,7 @@ def test_a_stage_by_itself_after_a_later_night_is_refused_in_a_line_and_a_row_of
 
 def test_no_input_holds_what_came_after_the_night(spark, place):
     """Also where a stage was handed tables of a later night all the same."""
-    known_at = {INTERACTIONS: "ts", SESSIONS: "end_ts", COPURCHASE: "ts", USER_ITEM: "last_ts"}
+    known_at = {INTERACTIONS: "ts", SESSIONS: "end_ts", COPURCHASE: "end_ts", USER_ITEM: "last_ts"}
     earlier, later = (a_night(spark, place, place.last - timedelta(days=days)) for days in (2, 0))
     pinned = versions(later, *known_at)
     for table, column in known_at.items():

@@ -52,8 +52,8 @@ def found_sessions(sessions):
 
 
 def found_baskets(baskets):
-    """Baskets by id: (user, time, items)."""
-    rows = baskets.select("basket_id", "user_idx", second("ts"), "items").collect()
+    """Baskets by id: (user, time, items, time of the last purchase)."""
+    rows = baskets.select("basket_id", "user_idx", second("ts"), "items", second("end_ts")).collect()
     assert len({r[0] for r in rows}) == len(rows), "basket ids are not unique"
     return {r[0]: tuple(r[1:]) for r in rows}
 
@@ -166,7 +166,7 @@ def expected_baskets(events, config, kinds):
             counts["basket_purchases"] += bought
             counts["cut_items"] += len(items) - len(kept)
             counts["cut_purchases"] += len(basket) - bought
-            result[name(own, owner, first, basket[0], 0)] = (owner, basket[0].second, kept)
+            result[name(own, owner, first, basket[0], 0)] = (owner, basket[0].second, kept, basket[-1].second)
     return result, counts
 
 

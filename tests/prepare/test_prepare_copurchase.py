@@ -34,9 +34,9 @@ def test_window_is_cut_from_the_first_purchase_of_a_chain(spark):
     ]  # fmt: skip
     found, counts = run(spark, events, BasketsConfig())
     assert found == {
-        "3-1320000000000000#0": (3, 0, [9, 2]),
-        "3-1320086400000000#0": (3, 24 * HOUR, [5, 4]),
-        "3-1320255600000000#0": (3, 71 * HOUR, [6, 7, 8]),
+        "3-1320000000000000#0": (3, 0, [9, 2], 21 * HOUR),
+        "3-1320086400000000#0": (3, 24 * HOUR, [5, 4], 47 * HOUR),
+        "3-1320255600000000#0": (3, 71 * HOUR, [6, 7, 8], 73 * HOUR),
     }
     assert counts == {
         "purchases": 12, "anonymous": 2, "small_baskets": 1, "small_purchases": 2, "cut_items": 0, "cut_purchases": 0,
@@ -53,11 +53,11 @@ def test_baskets_of_the_log(spark):
     ]  # fmt: skip
     found, counts = run(spark, events, BasketsConfig(by="basket_id"))
     assert found == {
-        "A": (None, 0, [1, 3]),
-        "B": (5, 0, [7, 2]),
-        "1": (5, 0, [1, 2]),
-        "1#p0u6": (6, 5, [3, 4]),
-        "7-1320000000000000#0": (7, 0, [1, 2]),
+        "A": (None, 0, [1, 3], 0),
+        "B": (5, 0, [7, 2], 901 * HOUR),
+        "1": (5, 0, [1, 2], 0),
+        "1#p0u6": (6, 5, [3, 4], 5),
+        "7-1320000000000000#0": (7, 0, [1, 2], 30),
     }
     assert counts["anonymous"] == 1
 
@@ -65,7 +65,7 @@ def test_baskets_of_the_log(spark):
 def test_a_long_basket_keeps_its_first_items(spark):
     events = [buy(0, item, at, "A") for at, item in enumerate([5, 4, 5, 3, 2, 3])]
     found, counts = run(spark, events, BasketsConfig(by="basket_id", max_items=2))
-    assert found == {"A": (0, 0, [5, 4])}
+    assert found == {"A": (0, 0, [5, 4], 5)}
     assert (counts["cut_items"], counts["cut_purchases"], counts["basket_purchases"]) == (2, 3, 3)
 
 

@@ -26,7 +26,7 @@ CONFIG = Prod2VecConfig(
 
 
 def baskets_of(spark, items):
-    rows = [(f"b{n:03}", None if n % 3 else n, NOON, some) for n, some in enumerate(items)]
+    rows = [(f"b{n:03}", None if n % 3 else n, NOON, some, NOON) for n, some in enumerate(items)]
     return spark.createDataFrame(rows, COPURCHASE.ddl)
 
 
