@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from sparkrec import store, tables
 from sparkrec.delta_files import data_files
 from sparkrec.errors import InvariantError, UserError
+from sparkrec.maintenance import tables as care
 from sparkrec.store import Warehouse
 from sparkrec.tables import TABLES
 
@@ -277,4 +278,5 @@ def test_every_declared_table_can_be_made(spark, warehouse):
         made = DeltaTable(warehouse.table_path(table))
         assert [field.name for field in made.schema().fields] == table.column_names
         assert made.metadata().partition_columns == list(table.partition)
+        assert care.missing_checks(table, made.metadata().configuration) == []  # Delta takes every condition
     assert all(set(t.key) | set(t.partition) <= set(t.column_names) for t in TABLES.values())

@@ -260,7 +260,10 @@ def current_sessions(sessions: DataFrame, run_date: date, zone: str | None = Non
 
 
 def current_baskets(baskets: DataFrame, run_date: date, zone: str | None = None) -> DataFrame:
-    """Every known user's last basket, and the anonymous baskets that something was bought for on the night's day, one of ``zone``."""
+    """Every known user's last basket, and the anonymous baskets that something was bought for on the night's day.
+
+    The day is one of ``zone``.
+    """
     newest = Window.partitionBy(USER_IDX).orderBy(F.col(TS).desc(), F.col(BASKET_ID).desc())
     known = baskets.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
     anonymous = baskets.where(F.col(USER_IDX).isNull() & (day_of(END_TS, zone) == F.lit(run_date)))

@@ -1,18 +1,24 @@
-"""SIGKILL of the driver in every stage: a plain rerun finishes the night, and no reader sees half of one."""
+"""A driver that is killed, or that ends before any of a night's writes: a plain rerun finishes the night.
+
+No reader sees half of one.
+"""
 
 import threading
 import time
+from itertools import count
 
 import polars as pl
 import pytest
 
 from sparkrec.config import load_config
 from sparkrec.pipeline.stages import stage_names
+from tests.cuts import PowerCutError, cut_before
 from tests.night_process import names_below
 from tests.nights import assert_same_night
 
 pytestmark = pytest.mark.slow
 
+KILLED = ("prepare", "train_two_tower", "topk", "maintain")  # in Spark's work, in ranks, as lists are made, in care
 CARE = ("maintenance.enabled=true", "maintenance.compact_files=1")  # a last stage that has something to do
 
 
@@ -54,13 +60,14 @@ def kill_in(stage, place, start_night, delay):
     assert (place.warehouse / "_lock.json").exists()
 
 
-def test_a_night_killed_in_each_stage_is_finished_by_a_plain_rerun(spark, night, start_night, tmp_path):
-    """Each stage is finished here, in a JVM that is warm; the night that is killed next goes on from there."""
+def test_a_killed_night_is_finished_by_a_plain_rerun(spark, night, start_night, tmp_path):
+    """What lies between is done here, in a JVM that is warm; the night that is killed next goes on from there."""
     place = night.at(tmp_path / "warehouse")
     stages = stage_names(load_config(None, place.settings(*CARE)))
     with Watch(place) as watch:
         for number, stage in enumerate(stages):
-            kill_in(stage, place, start_night, delay=0.1 * (number % 3))  # not always at its first write
+            if stage in KILLED:
+                kill_in(stage, place, start_night, delay=0.1 * (number % 3))  # not always at its first write
             if stage != stages[-1]:
                 assert place.run(spark, place.last, *CARE, only=(stage,)) == 0
         assert place.run(spark, place.last, *CARE) == 0
@@ -71,3 +78,24 @@ def test_a_night_killed_in_each_stage_is_finished_by_a_plain_rerun(spark, night,
         assert heights <= {0, place.table(name).height}, name
     done = place.table("runs").filter(pl.col("status") == "done").group_by("stage").len()
     assert set(done["stage"]) == set(stages)
+
+
+def test_a_night_that_ends_before_any_of_its_writes_is_finished_by_a_plain_rerun(spark, night, tmp_path, monkeypatch):
+    """Ingest's own are tried in tests/ingest/test_broken_off.py."""
+    place = night.at(tmp_path / "warehouse")
+    settings = ("models=[als]",)
+    writes = {}
+    for stage in stage_names(load_config(None, place.settings(*settings))):
+        for write in count() if stage != "ingest" else (10**6,):
+            with monkeypatch.context() as patch:
+                cut_before(patch, write)
+                try:
+                    assert place.run(spark, place.last, *settings, only=(stage,)) == 0
+                    writes[stage] = write
+                    break
+                except PowerCutError:
+                    pass
+    assert_same_night(place, night, models=("als",))
+    assert all(count > 0 for count in writes.values())  # its row of runs at least
+    assert writes["prepare"] > 8
+    assert writes["topk"] > 2

@@ -78,12 +78,6 @@ def test_checks_come_to_a_table_of_before_where_its_rows_fulfil_them(spark, tmp_
     assert care.add_check(spark, warehouse, LISTS, "check_rank", other)  # in place of the one that is there
 
 
-def test_every_check_is_a_condition_that_delta_takes(spark, warehouse):
-    for table in TABLES.values():
-        store.create(spark, warehouse, table)
-        assert care.missing_checks(table, care.state(spark, warehouse, table).properties) == []
-
-
 def test_care_changes_no_row_and_every_reader_goes_on(spark, warehouse):
     in_files(spark, warehouse)
     path = warehouse.table_path(LISTS)
