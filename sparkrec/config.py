@@ -174,8 +174,9 @@ class GateConfig:
     metric: str = "recall"  # recall | mrr
     k: int = 20  # one of evaluation.k
     below_popularity: float = 0.5  # share that the metric may be below recent popularity's
-    below_last: float = 0.2  # share that it may be below that of the model published before
+    below_last: float = 0.2  # share that it, and its multiple of popularity's, may be below the last published's
     min_users_share: float = 0.9  # users with a list, of those who should have one
+    patience: int = 3  # nights in a row that a model is held back until its message says so loudly; 0: never
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,7 @@ BOUNDS: dict[str, Bounds] = {
     "gate.below_popularity": MARGIN,
     "gate.below_last": MARGIN,
     "gate.min_users_share": SHARE,
+    "gate.patience": COUNT_OR_NONE,
     "prior.days": POSITIVE,
     "prior.als": STRENGTH,
     "prior.als_added": NOT_NEGATIVE,

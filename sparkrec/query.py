@@ -37,6 +37,7 @@ from sparkrec.tables import (
     ITEMS_TABLE,
     KEY_TYPE,
     METRICS,
+    PROTOCOL,
     RANK,
     RUN_DATE,
     RUNS,
@@ -152,7 +153,8 @@ def metrics(warehouse: Warehouse, *, run_date: str | None = None, model: str | N
 
     opened = open_table(warehouse, METRICS)
     night = None if run_date is None else night_in(opened, METRICS, run_date)
-    found = read_rows(opened, METRICS, METRICS.column_names, pl.lit(True), night)
+    columns = [name for name in METRICS.column_names if name != PROTOCOL]
+    found = read_rows(opened, METRICS, columns, pl.lit(True), night)
     if model is not None:
         require_known("model", model, found["model"].unique().to_list())
         found = found.filter(pl.col("model") == pl.lit(model))

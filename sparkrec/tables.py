@@ -24,6 +24,7 @@ NAME, VECTOR, FEATURE = "name", "vector", "feature"
 ANTECEDENT, CONSEQUENT, SUPPORT, LIFT, LEVERAGE = "antecedent", "consequent", "support", "lift", "leverage"
 GROUP_ID, DISTANCE, N_BASKETS = "group_id", "distance", "n_baskets"
 RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "model_version", "key_type"
+PROTOCOL = "protocol"
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,7 @@ METRICS = Table(
         Column("model", "string", "a model, popularity or popularity_recent"),
         Column(MODEL_VERSION, "string", "version of the model judged"),
         *_VALUE_OF_METRIC,
+        Column(PROTOCOL, "string", "JSON: how it was judged; nights are compared where it is the same", nullable=True),
     ),
     key=(RUN_DATE, "model", "metric", "k", "split"),
     partition=(RUN_DATE,),

@@ -53,7 +53,7 @@ def write_metrics(path):
     ]
     schema = dict(
         zip(
-            METRICS.column_names,
+            METRICS.column_names[:-1],  # as an earlier version wrote them, without the protocol
             [pl.Date, pl.String, pl.String, pl.String, pl.Int32, pl.Float64, pl.Int64, pl.String],
             strict=True,
         )

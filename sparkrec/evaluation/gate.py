@@ -4,44 +4,102 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
 
 from sparkrec.config import GateConfig
 from sparkrec.evaluation.values import MetricValue
 
 
-def objections(
-    model: Sequence[MetricValue],
-    popularity: Sequence[MetricValue],
-    last: Sequence[MetricValue] | None,
-    users_share: float,
-    limits: GateConfig,
-) -> list[str]:
-    """Why a model is not to be published; empty when nothing speaks against it.
+@dataclass(frozen=True)
+class Judgement:
+    """What a model reached on a night's hold-out.
+
+    Attributes:
+        model: Its metrics.
+        popularity: Those of recent popularity, on the same hold-out.
+    """
+
+    model: Sequence[MetricValue]
+    popularity: Sequence[MetricValue]
+
+
+@dataclass(frozen=True)
+class Last:
+    """The model that was published before.
+
+    Attributes:
+        run_date: Its night.
+        judgement: What it reached then.
+        otherwise: What was judged otherwise than on this night (``protocol.difference``); empty: nothing.
+    """
+
+    run_date: date
+    judgement: Judgement
+    otherwise: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a model.
+
+    Attributes:
+        against: Why it is not to be published; empty when nothing speaks against it.
+        notes: What could not be compared, and why.
+    """
+
+    against: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verdict(judged: Judgement, last: Last | None, users_share: float, limits: GateConfig) -> Verdict:
+    """Holds a model against recent popularity on the same hold-out, and against the model published before.
+
+    The two models have hold-outs of their own, and a week can be easier to foresee than another one, for every model;
+    a small one is also so by chance, for popularity no less than for the model. So a model is worse than the last one
+    where both are lower: its metric, and the metric as a multiple of popularity's. Where metrics of the two nights do
+    not say the same, they are not compared at all.
 
     Args:
-        model: Hold-out metrics of the model.
-        popularity: Those of recent popularity, on the same hold-out.
-        last: Those of the model that was published before, on its own hold-out; None where none was.
-        users_share: Share of the users who have a list.
+        judged: The model, on this night's hold-out.
+        last: The model that was published before; None where none was.
+        users_share: Share of the users who have a list, of those who should.
         limits: The margins.
     """
-    found = [f"{v.metric}@{v.k} is not a number" for v in model if not math.isfinite(v.value)]
+    against = [f"{v.metric}@{v.k} is not a number" for v in judged.model if not math.isfinite(v.value)]
     if not users_share >= limits.min_users_share:
-        found.append(f"lists for {users_share:.1%} of the users, less than {limits.min_users_share:.1%}")
-    mine = _value(model, limits)
+        against.append(f"lists for {users_share:.1%} of the users, less than {limits.min_users_share:.1%}")
+    name = f"{limits.metric}@{limits.k}"
+    mine, popular = _value(judged.model, limits), _value(judged.popularity, limits)
     if mine is None:
-        found.append(f"{limits.metric}@{limits.k} of the model is missing")
-        return found
-    compared = [("recent popularity's", popularity, limits.below_popularity)]
-    if last is not None:
-        compared.append(("the last published model's", last, limits.below_last))
-    for whose, values, margin in compared:
-        theirs = _value(values, limits)
-        if theirs is None:
-            found.append(f"{whose} {limits.metric}@{limits.k} is missing")
-        elif mine < theirs * (1 - margin):
-            found.append(f"{limits.metric}@{limits.k} {mine:.4f} is more than {margin:.0%} below {whose} {theirs:.4f}")
-    return found
+        against.append(f"{name} of the model is missing")
+    elif popular is None:
+        against.append(f"recent popularity's {name} is missing")
+    elif mine < popular * (1 - limits.below_popularity):
+        margin = f"{limits.below_popularity:.0%}"
+        against.append(f"{name} {mine:.4f} is more than {margin} below recent popularity's {popular:.4f}")
+    if mine is None or popular is None or last is None:
+        return Verdict(against)
+    theirs, popular_then = _value(last.judgement.model, limits), _value(last.judgement.popularity, limits)
+    reason = last.otherwise or _incomparable(last.judgement, limits, popular)
+    if reason or theirs is None or not popular_then:
+        return Verdict(against, [f"not compared with the model of {last.run_date}: {reason}"])
+    times, before = mine / popular, theirs / popular_then
+    if mine < theirs * (1 - limits.below_last) and times < before * (1 - limits.below_last):
+        against.append(
+            f"{name} {mine:.4f} ({times:.2f} times recent popularity's) is more than {limits.below_last:.0%} below the "
+            f"last published model's {theirs:.4f} ({before:.2f} times) on {last.run_date}"
+        )
+    return Verdict(against)
+
+
+def _incomparable(last: Judgement, limits: GateConfig, popular: float) -> str:
+    """Why metrics of the same protocol cannot be compared; empty where they can."""
+    name = f"{limits.metric}@{limits.k}"
+    if _value(last.model, limits) is None or _value(last.popularity, limits) is None:
+        return f"its {name} was not judged"
+    nothing = [when for when, value in (("then", _value(last.popularity, limits)), ("now", popular)) if not value]
+    return f"recent popularity's {name} is 0 {' and '.join(nothing)}" if nothing else ""
 
 
 def _value(values: Sequence[MetricValue], limits: GateConfig) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sparkrec import store
+from sparkrec.evaluation.protocol import protocol, written
 from sparkrec.evaluation.values import BASKETS_SPLIT, SESSIONS_SPLIT, USERS_SPLIT
 from sparkrec.pipeline.judge import Judged, judge
 from sparkrec.pipeline.ledger import StageResult
@@ -14,8 +15,9 @@ from sparkrec.tables import METRICS
 def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
     """Metrics of every model and of popularity into ``metrics``, in one transaction."""
     judged = judge(night, inputs, [read_card(night.warehouse, model, night.run_date) for model in night.config.models])
+    how = {split: written(protocol(night.config, night.fmt, split)) for _, _, split, _ in judged}
     rows = [
-        (night.run_date, model, version, value.metric, value.k, float(value.value), value.n, split)
+        (night.run_date, model, version, value.metric, value.k, float(value.value), value.n, split, how[split])
         for model, version, split, value in judged
     ]
     frame = night.spark.createDataFrame(rows, METRICS.ddl).coalesce(1)

@@ -24,6 +24,7 @@ from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.prepare.cut import day_of
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.block_search import IntArray, ItemMatrix
+from sparkrec.retrieval.fallback import DUE
 from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
 from sparkrec.retrieval.item_embeddings import stored_embeddings
 from sparkrec.retrieval.lsh import lsh_nearest, lsh_recall
@@ -48,6 +49,7 @@ from sparkrec.tables import (
     USER_ID,
     USER_IDX,
     USER_INDEX,
+    USER_ITEM,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ class Lists:
 
     Attributes:
         rows: ``(key…, item_idx, rank, score)``.
-        keys: ``(key…)``: the users or sessions that should have a list, a row each.
+        keys: ``(key…)``: the users or sessions that should have a list, a row each; of users ``due bool``, too: false
+            where ``prepare.support`` leaves all of a user's events out, so that no model can know the user.
         key: The columns that tell lists apart.
         seen: ``(key columns or some of them, item_idx)`` of what no list may hold; None where it may hold all.
         event_weights: Weight of each event type where items are counted.
@@ -79,22 +82,28 @@ def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
     """``(user_idx, user_id, item_idx, rank, score)`` for every user that the model knows."""
     scorer = user_scorer(night, inputs, card, card.served_part, night.as_of)
     everyone, key, note = _everyone(night, inputs), (USER_IDX, USER_ID), ""
-    users = everyone.drop(SEEN) if night.fmt.recommend_seen else everyone
+    users = everyone.drop(DUE, SEEN) if night.fmt.recommend_seen else everyone.drop(DUE)
     if isinstance(scorer, DenseScorer):
         rows, note = _best(night, card.model, scorer.of(users), scorer.items.without(excluded), key, None)
     else:
         rows = scorer.best(users, Wanted(key, night.config.topk.k, night.config.topk, None, excluded))
     taken = everyone.where(F.col(SEEN).isNotNull())
     seen = _seen(night, taken, [USER_IDX])
-    return Lists(rows, taken.select(*key), key, seen, night.fmt.event_weights, note)
+    return Lists(rows, taken.select(*key, DUE), key, seen, night.fmt.event_weights, note)
 
 
 def _everyone(night: Night, inputs: Inputs) -> DataFrame:
-    """``(user_idx, user_id, seen array<int>)``: all users and what they took, null for nothing; kept by the stage."""
+    """``(user_idx, user_id, seen array<int>, due bool)``: all users and what they took, null for nothing.
+
+    Due are lists for the users of whom ``prepare.support`` has kept an event. Kept by the stage.
+    """
 
     def joined() -> DataFrame:
-        taken = seen_pairs(night, inputs, night.as_of).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
-        return _user_ids(inputs).join(taken, USER_IDX, "left")
+        taken = seen_pairs(night, inputs, night.as_of).withColumn(DUE, F.lit(False))
+        kept = inputs.read(USER_ITEM).select(USER_IDX, F.lit(None).cast("int").alias(ITEM_IDX), F.lit(True).alias(DUE))
+        both = taken.unionByName(kept).groupBy(USER_IDX)  # a null is in no list: one pass instead of a join
+        mine = both.agg(F.collect_list(ITEM_IDX).alias(SEEN), F.bool_or(DUE).alias(DUE))
+        return _user_ids(inputs).join(mine, USER_IDX, "left")
 
     return inputs.found.kept("everyone", joined)
 
@@ -239,7 +248,7 @@ def _named(night: Night, inputs: Inputs, current: DataFrame, own: str) -> DataFr
         KEY_TYPE: F.when(nobody, own.removesuffix("_id")).otherwise("user"),
         SEEN: F.when(nobody, F.col(ITEMS)).otherwise(F.col(SEEN)),
     }
-    named = current.join(_everyone(night, inputs), USER_IDX, "left").withColumns(columns)
+    named = current.join(_everyone(night, inputs).drop(DUE), USER_IDX, "left").withColumns(columns)
     return inputs.found.kept(("current", own), lambda: named)
 
 

@@ -91,10 +91,31 @@ def has_rows(night: Night, table: Table) -> bool:
 
 def held_back_before(night: Night, model: str) -> date | None:
     """The last night before this one that judged the model, if the gate held it back then."""
+    last = next(iter(_verdicts(night, model, 1)), None)
+    return last[0] if last and not last[1] else None
+
+
+def nights_held_back(night: Night, model: str) -> int:
+    """How many nights in a row, up to the one before this, judged the model and held it back."""
+    nights = 0
+    for _, out in _verdicts(night, model):
+        if out:
+            break
+        nights += 1
+    return nights
+
+
+def _verdicts(night: Night, model: str, latest: int | None = None) -> list[tuple[date, bool]]:
+    """The nights before this one that judged the model, the latest first, and whether its lists were published.
+
+    A night counts as it ended last. ``latest``: so many runs of the stage are looked at.
+    """
     runs = store.find(night.spark, night.warehouse, RUNS)
     if runs is None:
-        return None
+        return []
     judged = runs.where((F.col("stage") == "topk") & F.col("status").isin("done", "held_back"))
     judged = judged.where((F.col(RUN_DATE) < F.lit(night.run_date)) & F.col("inputs").contains(f'"models/{model}"'))
-    last = judged.orderBy(F.col(RUN_DATE).desc(), F.col("ended_at").desc()).select(RUN_DATE, "outputs").head()
-    return last[0] if last and lists_table(model).name not in json.loads(last[1]) else None
+    judged = judged.orderBy(F.col(RUN_DATE).desc(), F.col("ended_at").desc()).select(RUN_DATE, "outputs")
+    rows, table = (judged if latest is None else judged.limit(latest)).collect(), lists_table(model).name
+    ended = {day: table in json.loads(outputs) for day, outputs in reversed(rows)}
+    return sorted(ended.items(), reverse=True)

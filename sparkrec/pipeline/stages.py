@@ -194,7 +194,7 @@ _STAGES = (
     ),
     Stage(
         "topk",
-        (*_SCORED, SESSIONS, COPURCHASE),
+        (*_SCORED, USER_ITEM, SESSIONS, COPURCHASE),
         lambda n: (
             n.config.models,
             n.config.topk,

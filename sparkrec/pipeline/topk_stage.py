@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date
@@ -17,7 +17,8 @@ from pyspark.sql import functions as F
 from sparkrec import store
 from sparkrec.config_checks import excluded_attributes
 from sparkrec.errors import UserError
-from sparkrec.evaluation.gate import objections
+from sparkrec.evaluation.gate import Judgement, Last, Verdict, verdict
+from sparkrec.evaluation.protocol import difference
 from sparkrec.evaluation.values import RECENT, MetricValue, split_of
 from sparkrec.log import warn_event
 from sparkrec.model_kinds import KINDS, Lists
@@ -29,7 +30,7 @@ from sparkrec.pipeline.lists import Lists as ListsOf
 from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, user_lists
 from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.publication import current_lists, last_published, make_current
+from sparkrec.pipeline.publication import current_lists, last_published, make_current, nights_held_back
 from sparkrec.pipeline.scorers import item_popularity
 from sparkrec.retrieval.block_search import IntArray
 from sparkrec.retrieval.fallback import FROM_GROUP, FROM_MODEL, FROM_POPULARITY, Counts, count_lists, filled_up
@@ -50,6 +51,7 @@ from sparkrec.tables import (
     METRICS,
     MODEL_VERSION,
     N_BASKETS,
+    PROTOCOL,
     RULES,
     RUN_DATE,
     SCORE,
@@ -87,7 +89,8 @@ def _publish(night: Night, inputs: Inputs) -> StageResult:
         with _judged(night, inputs, card, excluded) as (lists, counts, against, about):
             if against:
                 held_back.append(model)
-                notes.append(f"{model} held back: {', '.join(against)}")
+                against = [*_out_of_patience(night, inputs, model), *against]
+                notes.append(f"{model} held back: {', '.join([*against, *about])}")
                 warn_event("model held back", model=model, reasons=against)
                 continue
             if not counts.rows:
@@ -102,7 +105,7 @@ def _publish(night: Night, inputs: Inputs) -> StageResult:
         rows += counts.rows
         note = f"{model}: {counts.lists} lists, {counts.whole} of them with {night.config.topk.k} items"
         note = f"{note}, {counts.popular} rows from popularity" if counts.popular else note
-        notes.append(f"{note}, {about}" if about else note)
+        notes.append(", ".join([note, *about]))
     for model, day in make_current(night, published_cards).items():
         notes.append(f"{model} stays at {day}, which is pinned")
         warn_event("current lists are pinned", model=model, current=str(day))
@@ -120,20 +123,20 @@ _MAKERS = {
 @contextmanager
 def _judged(
     night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
-) -> Iterator[tuple[DataFrame, Counts, list[str], str]]:
-    """A model's lists in the columns of its table, counted and judged before a reader can see them, and a note."""
+) -> Iterator[tuple[DataFrame, Counts, list[str], list[str]]]:
+    """A model's lists in the columns of its table, counted and judged before a reader can see them, and notes."""
     table, settings, kind = lists_table(card.model), night.config.topk, KINDS[card.model].lists
     named = night.spark.createDataFrame([], table.ddl)
-    counts, against, note = Counts(0, 0, 0, 0, 0, 0), ["a score is not a number"], ""
+    counts, said, notes = Counts(0, 0, 0, 0, 0, 0, 0), Verdict(["a score is not a number"]), []
     with ExitStack() as kept:
         kept.enter_context(named_jobs(night.spark, card.model))
         try:
             lists = _MAKERS[kind](night, inputs, card, excluded)
-            note = lists.note
             rows = _persisted(lists.rows.withColumn(SOURCE, F.lit(FROM_MODEL)), kept)
             counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
-            against = objections_to(night, inputs, card, counts) if night.config.gate.enabled else []
-            if settings.fallback and kind is not Lists.ITEMS and counts.rows and counts.short and not against:
+            said = verdict_on(night, inputs, card, counts) if night.config.gate.enabled else Verdict()
+            notes = [lists.note] if lists.note else []
+            if settings.fallback and kind is not Lists.ITEMS and counts.rows and counts.short and not said.against:
                 rows = _persisted(_filled(night, inputs, card, replace(lists, rows=rows), excluded), kept)
                 counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
             index, who = inputs.read(ITEM_INDEX), (night.run_date, card.model_version, table)
@@ -141,7 +144,7 @@ def _judged(
         except Exception as error:  # raised by the engine here, or in a worker and wrapped by Spark
             if "is not finite" not in str(error):
                 raise
-        yield named, counts, against, note
+        yield named, counts, said.against, [*notes, *said.notes]
 
 
 def _persisted(rows: DataFrame, kept: ExitStack) -> DataFrame:
@@ -232,22 +235,41 @@ def excluded_items(night: Night, inputs: Inputs) -> IntArray:
     return numbered.select(IDX).toArrow().column(IDX).to_numpy().astype(np.int64)
 
 
-def objections_to(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) -> list[str]:
-    """What the gate has against the night's model, by ``metrics`` and the share of those expected that have a list."""
+def verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) -> Verdict:
+    """What the gate says of the night's model, by ``metrics`` and the share of those expected that have a list."""
     last = last_published(night, card.model, inputs.found.once("pointers", lambda: current_lists(night)))
-    rows, split = _metrics(inputs, {night.run_date, *([last[0]] if last else [])}), split_of(card.model)
+    rows = _metrics(inputs, {night.run_date, *([last[0]] if last else [])})
+    mine, how = _judgement(rows, night.run_date, card.model, card.model_version)
+    before = None
+    if last is not None:
+        theirs, otherwise = _judgement(rows, last[0], card.model, last[1])
+        before = Last(last[0], theirs, difference(otherwise, how) if theirs.model else "")
+    share = counts.served / counts.expected if counts.expected else 0.0
+    return verdict(mine, before, share, night.config.gate)
 
-    def values(*key: object) -> list[MetricValue]:
-        mine = [r for r in rows if (r[RUN_DATE], r["model"], r[MODEL_VERSION], r["split"]) == (*key, split)]
+
+def _judgement(rows: Sequence[Row], day: date, model: str, version: str) -> tuple[Judgement, str | None]:
+    """What ``metrics`` says of a night's model and of recent popularity beside it, and how they were judged."""
+    split = split_of(model)
+
+    def values(name: str, of: str) -> list[MetricValue]:
+        mine = [r for r in rows if (r[RUN_DATE], r["model"], r[MODEL_VERSION], r["split"]) == (day, name, of, split)]
         return [MetricValue(r["metric"], r["k"], r[VALUE], r["n"]) for r in mine]
 
-    return objections(
-        values(night.run_date, card.model, card.model_version),
-        values(night.run_date, RECENT, ""),
-        values(last[0], card.model, last[1]) if last else None,
-        counts.lists / counts.expected if counts.expected else 0.0,
-        night.config.gate,
-    )
+    how = {r[PROTOCOL] for r in rows if (r[RUN_DATE], r["model"], r["split"]) == (day, model, split)}
+    return Judgement(values(model, version), values(RECENT, "")), next(iter(how), None)
+
+
+def _out_of_patience(night: Night, inputs: Inputs, model: str) -> list[str]:
+    """What to say first of a model that has been held back for ``gate.patience`` nights, this one among them."""
+    patience, nights = night.config.gate.patience, nights_held_back(night, model) + 1
+    if not patience or nights < patience:
+        return []
+    pointer = inputs.found.once("pointers", lambda: current_lists(night)).get(model)
+    lists = f"its lists are still those of {pointer.run_date}" if pointer else "it has no lists at all"
+    said = f"FOR {nights} NIGHTS IN A ROW (gate.patience={patience}), {lists}"
+    warn_event("STALE LISTS", model=model, nights=nights, current=str(pointer.run_date) if pointer else "none")
+    return [said]
 
 
 def _metrics(inputs: Inputs, nights: set[date]) -> list[Row]:
@@ -255,4 +277,6 @@ def _metrics(inputs: Inputs, nights: set[date]) -> list[Row]:
     if not inputs.has(METRICS):
         return []
     rows = inputs.read(METRICS).where(F.col(RUN_DATE).isin(sorted(nights)))
+    if PROTOCOL not in rows.columns:  # a table of an earlier version of the package
+        rows = rows.withColumn(PROTOCOL, F.lit(None).cast("string"))
     return inputs.found.once(("metrics", *sorted(nights)), rows.collect)

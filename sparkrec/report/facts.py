@@ -125,7 +125,7 @@ class NightValue:
     run_date: date
     value: float | None
     popularity: float | None  # recent popularity's on the same hold-out
-    last: float | None  # of the model published before
+    last: float | None  # of the model published before, or as many times this popularity as then, if that is lower
     published: bool
 
 

@@ -26,7 +26,7 @@ from sparkrec.report.facts import (
     NightValue,
     Stage,
 )
-from sparkrec.tables import RUN_DATE, VALUE
+from sparkrec.tables import PROTOCOL, RUN_DATE, VALUE
 
 Row = dict[str, Any]
 _FINISHED = ("done", "held_back")
@@ -161,23 +161,33 @@ def histories(
     """The gate's metric of each model, night by night.
 
     Args:
-        metrics: Rows of ``metrics`` of the nights to show.
+        metrics: Rows of ``metrics`` of the nights to show. The last published model counts by its value or by how many
+            times recent popularity that was, whichever is lower, as for the gate, and where it was judged alike.
         published: See ``publications``; of earlier nights, too.
         models: The models.
         gate: Its settings.
     """
     wanted = metrics.filter((pl.col("metric") == gate.metric) & (pl.col("k") == gate.k))
     values = {(r[RUN_DATE], r["model"], r["split"]): r[VALUE] for r in wanted.iter_rows(named=True)}
+    how = {(r[RUN_DATE], r["model"], r["split"]): r[PROTOCOL] for r in wanted.iter_rows(named=True)}
     nights = sorted(metrics[RUN_DATE].unique().to_list())
     found = []
     for model in models:
         split = split_of(model)
-        points, last = [], None
+        points: list[NightValue] = []
+        last: tuple[float, float] | None = (
+            None  # of the model published last: its metric, as a multiple of popularity's
+        )
+        judged: str | None = None  # how that one was
         for night in nights:
             out = published.get(model, {}).get(night) == ""
-            value = values.get((night, model, split))
-            points.append(NightValue(night, value, values.get((night, RECENT, split)), last, out))
-            last = value if out else last
+            mine, popular = (night, model, split), values.get((night, RECENT, split))
+            held = None
+            if last is not None and popular is not None and how.get(mine) == judged:
+                held = min(last[0], last[1] * popular)
+            points.append(NightValue(night, values.get(mine), popular, held, out))
+            if out and mine in values:
+                last, judged = (values[mine], values[mine] / popular) if popular else None, how[mine]
         name = f"{gate.metric}@{gate.k}"
         found.append(History(model, name, tuple(points), gate.below_popularity, gate.below_last, gate.enabled))
     return tuple(found)

@@ -96,8 +96,9 @@ def _gate_note(histories: Sequence[History]) -> Markup:
         return note("The gate was off: every model was published. The lines show where its margins would lie.")
     return note(
         f"The gate holds a model back when {one.metric} is more than {one.below_popularity:.0%} below recent "
-        f"popularity's, or more than {one.below_last:.0%} below that of the model published before. A hollow dot is a "
-        "night without publication. The margins are those of this night."
+        f"popularity's, or more than {one.below_last:.0%} below that of the model published before, both by itself and "
+        "as a multiple of popularity's. A hollow dot is a night without publication. The margins are those of this "
+        "night."
     )
 
 

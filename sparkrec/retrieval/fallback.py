@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 FROM_MODEL, FROM_POPULARITY, FROM_GROUP = "model", "popularity", "group"
+DUE = "due"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Counts:
         popular: Rows that came from popularity, overall or in a group of users.
         lists: Keys that have a row.
         whole: Keys that have ``k``.
-        expected: Keys that should have a list.
+        expected: Keys that the model should have a list for.
+        served: Of these those that have a row.
         short: Keys that should have one, or have one, and have fewer than ``k`` rows.
     """
 
@@ -35,6 +37,7 @@ class Counts:
     lists: int
     whole: int
     expected: int
+    served: int
     short: int
 
 
@@ -43,26 +46,29 @@ def count_lists(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int
 
     Args:
         lists: ``(key…, source)``, a row for each place of a list.
-        keys: ``(key…)``, distinct: who should have a list.
+        keys: ``(key…)``, distinct: who should have a list; optionally ``due bool``: whether the model itself should
+            know of one, all by default.
         key: The column or columns that identify a list.
         k: Length of a whole list.
     """
     import pyspark.sql.functions as F
 
-    names, n = list(key), F.col("n")
-    places = lists.select(*names, F.col(SOURCE))
-    both = places.unionByName(keys.select(*names, F.lit(None).cast("string").alias(SOURCE)))  # null: no place of a list
+    names, n, due = list(key), F.col("n"), F.col(DUE) if DUE in keys.columns else F.lit(True)
+    places = lists.select(*names, F.col(SOURCE), F.lit(False).alias(DUE))
+    nowhere = F.lit(None).cast("string").alias(SOURCE)  # null: no place of a list
+    both = places.unionByName(keys.select(*names, nowhere, due.alias(DUE)))
     lengths = both.groupBy(*names).agg(
         F.count(SOURCE).alias("n"),
         F.count_if(F.col(SOURCE) != FROM_MODEL).alias("popular"),
-        F.count_if(F.col(SOURCE).isNull()).alias("expected"),
+        F.bool_or(DUE).alias(DUE),
     )
     row = lengths.agg(
         F.coalesce(F.sum("n"), F.lit(0)).alias("rows"),
         F.coalesce(F.sum("popular"), F.lit(0)).alias("popular"),
         F.count_if(n > 0).alias("lists"),
         F.count_if(n == k).alias("whole"),
-        F.count_if(F.col("expected") > 0).alias("expected"),
+        F.count_if(DUE).alias("expected"),
+        F.count_if(F.col(DUE) & (n > 0)).alias("served"),
         F.count_if(n < k).alias("short"),
     ).head()
     assert row is not None  # an aggregate without groups has one row

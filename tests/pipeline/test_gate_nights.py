@@ -87,11 +87,23 @@ def test_rollback_makes_an_earlier_night_current_and_changes_no_list(spark, late
 
 def test_other_reasons_to_hold_back(spark, place):
     before, config = lists(place), load_config(None, place.settings(*GATED))
-    limits = replace(config.gate, below_popularity=-50, min_users_share=1.1)  # no configuration may say so
+    limits = replace(config.gate, below_popularity=-50, min_users_share=1.1, patience=1)  # no configuration may say so
     assert run_nightly(replace(config, gate=limits), str(place.last), Choice(TOPK), spark=spark) == 3
-    for said in ("below recent popularity's", "of the users, less than 110.0%"):
+    stale = f"FOR 1 NIGHTS IN A ROW (gate.patience=1), its lists are still those of {place.last}"
+    for said in ("below recent popularity's", "of the users, less than 110.0%", stale):
         assert said in newest(place, "topk")["message"]
     assert lists(place).equals(before)
+
+
+def test_who_is_left_out_by_support_is_not_expected_and_another_support_is_not_compared(spark, later, tmp_path):
+    place, least = later.place.copied_to(tmp_path / "warehouse"), "prepare.support.min_user_events=60"
+    only = ("prepare", "train_als", "evaluate", "topk")
+    assert place.run(spark, later.second, *GATED, least, "gate.min_users_share=0.95", only=only) == 0
+    mine = lists(place).filter(pl.col("run_date") == later.second)
+    of_the_model = mine.filter(pl.col("source") == "model")["user_id"].n_unique()
+    assert 0 < of_the_model < 0.5 * mine["user_id"].n_unique()  # the others have what is popular
+    otherwise = "prepare.support.min_user_events 1 -> 60"
+    assert f"not compared with the model of {later.first}: {otherwise}" in newest(place, "topk")["message"]
 
 
 def test_a_model_with_scores_that_are_no_numbers_is_held_back(spark, place):

@@ -6,15 +6,17 @@ import subprocess
 import sys
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
-from sparkrec.config import ReportConfig
+from sparkrec.config import GateConfig, ReportConfig
 from sparkrec.errors import UserError
 from sparkrec.report import ledger, write_report
 from sparkrec.report.facts import Absent
 from sparkrec.report.gather import gather
 from sparkrec.report.page import page
 from sparkrec.store import Warehouse
+from sparkrec.tables import METRICS
 from tests.report.test_charts import Reader
 from tests.report.warehouses import (
     NIGHTS,
@@ -73,6 +75,24 @@ def test_the_gates_lines_follow_popularity_and_the_last_published_model(report):
     ]  # fmt: skip
     assert [(n.last, n.published) for n in gru.nights] == [(None, True), (0.3, False)]
     assert (als.metric, als.below_popularity, als.below_last) == ("recall@10", 0.25, 0.1)
+
+
+def test_the_last_model_counts_by_how_far_above_popularity_it_was_where_it_was_judged_alike():
+    first, *others = days = [NIGHTS[0] + timedelta(days=n) for n in range(4)]
+    scores = [(0.5, 0.4, "a"), (0.2, 0.1, "a"), (0.3, 0.2, "b"), (0.4, 0.2, "b")]
+    rows = [
+        (day, model, "v", "recall", 20, value, 50, "holdout_users", how)
+        for day, (mine, popular, how) in zip(days, scores, strict=True)
+        for model, value in (("als", mine), ("popularity_recent", popular))
+    ]
+    metrics = pl.DataFrame(rows, schema=METRICS.column_names, orient="row")
+    published = {"als": dict.fromkeys(days, "")}
+    (history,) = ledger.histories(metrics, published, ["als"], GateConfig())
+    assert [n.last for n in history.nights] == [None, pytest.approx(0.125), None, pytest.approx(0.3)]
+    published["als"][others[0]] = "held back"  # is no new measure, but the night after is judged otherwise all the same
+    (history,) = ledger.histories(metrics, published, ["als"], GateConfig())
+    assert [n.last for n in history.nights] == [None, pytest.approx(0.125), None, pytest.approx(0.3)]
+    assert first == history.nights[0].run_date
 
 
 def test_lists_are_spread_over_tenths_of_the_items_by_popularity(report):
