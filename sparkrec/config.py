@@ -164,6 +164,8 @@ class EvaluationConfig:
     recent_days: float = 14.0  # window of the recent-popularity baseline
     cold_below: int = 5  # users with fewer items, and items with fewer users, are cold, and are judged apart too
     refit: bool = True  # publish from a model trained on all data, not on the hold-out's training part
+    min_users: int = 20  # a hold-out of fewer users, sessions or baskets says nothing: nothing is judged on it
+    min_pairs: int = 30  # nor on one of fewer things that they took
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ class GateConfig:
     below_popularity: float = 0.5  # share that the metric may be below recent popularity's
     below_last: float = 0.2  # share that it, and its multiple of popularity's, may be below the last published's
     min_users_share: float = 0.9  # users with a list, of those who should have one
+    unjudged: str = "popularity"  # popularity | model: what is published where nothing could be judged
     patience: int = 3  # nights in a row that a model is held back until its message says so loudly; 0: never
 
 

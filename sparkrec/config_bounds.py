@@ -187,6 +187,8 @@ BOUNDS: dict[str, Bounds] = {
     "evaluation.k": COUNTS,
     "evaluation.recent_days": POSITIVE,
     "evaluation.cold_below": COUNT_OR_NONE,
+    "evaluation.min_users": COUNT,
+    "evaluation.min_pairs": COUNT,
     "gate.k": COUNT,
     "gate.below_popularity": MARGIN,
     "gate.below_last": MARGIN,

@@ -21,6 +21,7 @@ CHOICES: dict[str, list[str]] = {
     "prepare.text.method": ["none", "tfidf", "word2vec"],
     "als.feedback": ["explicit", "implicit"],
     "gate.metric": ["recall", "mrr"],
+    "gate.unjudged": ["popularity", "model"],
     "two_tower.history_pooling": ["mean", "attention"],
     "two_tower.second_head": ["none", "rating", "event_type"],
     "topk.index": ["exact", "hnsw", "ivf"],

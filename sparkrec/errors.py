@@ -23,5 +23,9 @@ class UserError(Exception):
         return " ".join(line.split())
 
 
+class NothingToTrain(UserError):  # noqa: N818 - it ends no night
+    """What a model could be trained on is not there (yet): the night says so, and goes on without the model."""
+
+
 class InvariantError(RuntimeError):
     """A count or an identity that must hold did not: a defect or a damaged table, never swallowed."""

@@ -267,7 +267,12 @@ PREPARED = (INTERACTIONS, SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_F
 
 # What a metric is, in both tables that hold some.
 _VALUE_OF_METRIC = (
-    Column("metric", "string", "recall, ndcg, map, mrr, hit_rate, coverage, gini, rmse, mae"),
+    Column(
+        "metric",
+        "string",
+        "recall, ndcg, map, mrr, hit_rate, coverage, gini, rmse, mae, rmse_warm, mae_warm, users_without_list, "
+        "pairs_without_list, cases_without_list; not_judged: the pairs that are held out, which are too few",
+    ),
     Column("k", "int", "length of the list; null for rmse and mae", nullable=True, check="k >= 1"),
     Column(VALUE, "double", "value of the metric"),
     Column("n", "bigint", "users or events judged", check="n >= 0"),

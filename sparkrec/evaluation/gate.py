@@ -52,7 +52,7 @@ class Verdict:
     notes: list[str] = field(default_factory=list)
 
 
-def verdict(judged: Judgement, last: Last | None, users_share: float, limits: GateConfig) -> Verdict:
+def verdict(judged: Judgement | None, last: Last | None, users_share: float, limits: GateConfig) -> Verdict:
     """Holds a model against recent popularity on the same hold-out, and against the model published before.
 
     The two models have hold-outs of their own, and a week can be easier to foresee than another one, for every model;
@@ -61,14 +61,17 @@ def verdict(judged: Judgement, last: Last | None, users_share: float, limits: Ga
     not say the same, they are not compared at all.
 
     Args:
-        judged: The model, on this night's hold-out.
+        judged: The model, on this night's hold-out; None where it could not be judged: then only its lists count.
         last: The model that was published before; None where none was.
         users_share: Share of the users who have a list, of those who should.
         limits: The margins.
     """
-    against = [f"{v.metric}@{v.k} is not a number" for v in judged.model if not math.isfinite(v.value)]
+    values = judged.model if judged is not None else []
+    against = [f"{v.metric}@{v.k} is not a number" for v in values if not math.isfinite(v.value)]
     if not users_share >= limits.min_users_share:
         against.append(f"lists for {users_share:.1%} of the users, less than {limits.min_users_share:.1%}")
+    if judged is None:
+        return Verdict(against)
     name = f"{limits.metric}@{limits.k}"
     mine, popular = _value(judged.model, limits), _value(judged.popularity, limits)
     if mine is None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from sparkrec.config import EvaluationConfig
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.evaluation.ranking import SEGMENTS
 from sparkrec.evaluation.values import COLD_ITEMS, COLD_USERS, FREQUENT_ITEMS, FREQUENT_USERS
 from sparkrec.log import log_event
@@ -85,7 +85,7 @@ def exact_quantile(df: DataFrame, ts_column: str, q: float) -> datetime:
     times = df.select(F.unix_micros(ts_column).alias("t")).dropna()
     low, high, n = times.agg(F.min("t"), F.max("t"), F.count("*")).first()  # type: ignore[misc]
     if not n:
-        raise UserError("no events to split", where=ts_column, fix="check the log and its event weights")
+        raise NothingToTrain("no events to split", where=ts_column, fix="check the log and its event weights")
     index = math.ceil(q * (n - 1) - 1e-9)
     while low < high:
         width = (high - low) // BUCKETS + 1
@@ -106,11 +106,13 @@ class Holdout(NamedTuple):
         pairs: ``(user_idx int, item_idx int, segments array<string>)``, distinct, with the splits that they belong to
             besides the whole: of cold or frequent users and of cold or frequent items.
         users: How many users they are of.
+        n_pairs: How many there are.
         kept: What is persisted, to be unpersisted by the caller.
     """
 
     pairs: DataFrame
     users: int
+    n_pairs: int
     kept: DataFrame
 
 
@@ -154,7 +156,7 @@ def holdout_users(
     counts = row.asDict()  # type: ignore[union-attr]  # an aggregate without groups has one row
     log_event("holdout_users", cutoff=cutoff.isoformat(), **counts)
     truth = flagged.where(judged).select(USER_IDX, ITEM_IDX, segments.alias(SEGMENTS))
-    return Holdout(truth, counts["users"], flagged)
+    return Holdout(truth, counts["users"], counts["judged_pairs"], flagged)
 
 
 def known_items_only(sessions: DataFrame, catalogue: DataFrame) -> DataFrame:

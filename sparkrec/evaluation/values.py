@@ -8,6 +8,7 @@ from sparkrec.model_kinds import KINDS, Lists
 
 USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
 BASKETS_SPLIT = "holdout_baskets"
+NOT_JUDGED = "not_judged"  # in place of all metrics where too little is held out; its value: the pairs that are
 RECENT = "popularity_recent"  # the baseline that the gate holds models against
 
 COLD_USERS, FREQUENT_USERS = "holdout_cold_users", "holdout_frequent_users"  # parts of USERS_SPLIT

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec import files
 from sparkrec.config import AlsConfig
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event
 from sparkrec.spark import task_slots
 from sparkrec.tables import CONFIDENCE, IDX, ITEM_IDX, RATING, USER_IDX
@@ -137,7 +137,9 @@ def _check(ratings: DataFrame, value: str, feedback: str) -> int:
     usable = F.col(value).isNotNull() & ~F.isnan(value)
     total, missing = ratings.agg(F.count("*"), F.count_if(~usable)).first()  # type: ignore[misc]
     if not total:
-        raise UserError("no interactions to train ALS on", where="user_item", fix="check the support thresholds")
+        raise NothingToTrain(
+            "no interactions to train ALS on", where="user_item", fix="check prepare.support, and that users are known"
+        )
     if missing:
         raise UserError(
             f"{missing} of {total} interactions have no {value}",

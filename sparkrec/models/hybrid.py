@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec import files
 from sparkrec.config import HybridConfig
-from sparkrec.errors import UserError
+from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.models.popularity import popularities
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
@@ -119,7 +119,7 @@ def fit_blender(rows: DataFrame, taken: DataFrame, names: Sequence[str], config:
     try:
         n, hits = examples.agg(F.count("*"), F.coalesce(F.sum(LABEL), F.lit(0.0))).first()  # type: ignore[misc]
         if not 0 < hits < n:
-            raise UserError(
+            raise NothingToTrain(
                 "nothing for the hybrid to learn from",
                 where=f"{n} candidates, {int(hits)} of them taken",
                 fix="a longer hold-out (evaluation.holdout_days), or more hybrid.candidates",

@@ -27,7 +27,7 @@ from scipy import sparse
 
 from sparkrec.broadcast import broadcast
 from sparkrec.config import RulesConfig
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event
 from sparkrec.processes import begin_task
 from sparkrec.tables import ITEM_IDX, ITEMS
@@ -84,7 +84,9 @@ def prepared(baskets: DataFrame, config: RulesConfig) -> Baskets:
 
     n_baskets = baskets.count()
     if not n_baskets:
-        raise UserError("no baskets to find rules in", where="copurchase", fix="check prepare.baskets and the format")
+        raise NothingToTrain(
+            "no baskets to find rules in", where="copurchase", fix="check prepare.baskets and the format"
+        )
     minimum = minimum_baskets(config.min_support, n_baskets)
     items, counts = item_counts(baskets)
     order = np.lexsort((items, -counts))

@@ -32,7 +32,7 @@ import numpy as np
 
 from sparkrec import files
 from sparkrec.config import ItemNeighboursConfig, UserNeighboursConfig
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
@@ -317,7 +317,11 @@ def _counts(matrix: DataFrame, row: str, column: str, shape: tuple[int, int]) ->
     counts.eliminate_zeros()
     log_event("neighbours", of=row, pairs=counts.nnz, pairs_without_weight=n_pairs - counts.nnz)
     if not counts.nnz:
-        raise UserError("no interactions to find neighbours by", where="user_item", fix="check the support thresholds")
+        raise NothingToTrain(
+            "no interactions to find neighbours by",
+            where="user_item",
+            fix="check prepare.support, and that users are known",
+        )
     return counts
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparkrec.config import Prod2VecConfig
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain
 from sparkrec.log import log_event
 from sparkrec.tables import BASKET_ID, ITEM_IDX, ITEMS, SESSION_ID
 from sparkrec.training import checkpoint
@@ -49,7 +49,7 @@ def fit_mllib(sequences: DataFrame, config: Prod2VecConfig, n_items: int) -> dic
     key = BASKET_ID if BASKET_ID in sequences.columns else SESSION_ID
     several = sequences.where(F.size(ITEMS) > 1).select(key, F.col(ITEMS).cast("array<string>").alias(WORDS))
     if several.isEmpty():
-        raise UserError("no pair of items to train on", fix="longer sequences (prepare.baskets, prepare.sessions)")
+        raise NothingToTrain("no pair of items to train on", fix="longer sequences (prepare.baskets, prepare.sessions)")
     longest = int(sequences.agg(F.max(F.size(ITEMS))).first()[0])  # type: ignore[index]
     learner = Word2Vec(
         vectorSize=config.dim, windowSize=config.window, maxIter=config.epochs, stepSize=STEP_SIZE, minCount=1,

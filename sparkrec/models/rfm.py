@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from sparkrec.errors import UserError
+from sparkrec.errors import NothingToTrain
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
 from sparkrec.prepare.weights import WEIGHT, counted
@@ -75,7 +75,9 @@ def rfm_scaling(values: DataFrame) -> Scaling:
     """
     n, *sums = values.agg(F.count("*"), *[_exact_sum(_log(name)) for name in RFM]).first()  # type: ignore[misc]
     if not n:
-        raise UserError("no users to group", where="interactions", fix="check the support thresholds and the format")
+        raise NothingToTrain(
+            "no users to group", where="interactions", fix="check the support thresholds and the format"
+        )
     means = [total / STEP / n for total in sums]
     apart = [_exact_sum((_log(name) - mean) * (_log(name) - mean)) for name, mean in zip(RFM, means, strict=True)]
     squares = values.agg(*apart).first()

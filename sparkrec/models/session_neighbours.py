@@ -35,7 +35,7 @@ from sparkrec import files
 from sparkrec.broadcast import broadcast
 from sparkrec.collected import collected
 from sparkrec.config import SessionNeighboursConfig
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.evaluation.session_events import flat_lists, known_items
 from sparkrec.evaluation.sessions import rank_of
 from sparkrec.models.session_votes import Index, TrainedSessions, looked_at, user_numbers
@@ -72,7 +72,7 @@ def trained_sessions(sessions: DataFrame, n_items: int) -> TrainedSessions:
     fewer = "keep less of the log (ingest), or shorter sessions (prepare.sessions)"
     table = collected(numbered(newest).select(ITEMS, USER_IDX, NUMBER), row_bytes, "sessions that vote", fewer)
     if not len(table):
-        raise UserError("no sessions to find neighbours among", where="sessions", fix="check prepare.sessions")
+        raise NothingToTrain("no sessions to find neighbours among", where="sessions", fix="check prepare.sessions")
     flat, lengths = flat_lists(table.column(ITEMS).combine_chunks())
     if len(flat) and (flat.min() < 0 or flat.max() >= n_items):
         raise InvariantError(f"items of sessions are not within 0 … {n_items - 1}")

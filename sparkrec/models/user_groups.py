@@ -21,7 +21,7 @@ from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
 from sparkrec.config import UserGroupsConfig
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain
 from sparkrec.log import log_event
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import counted
@@ -76,7 +76,7 @@ def group_users(vectors: DataFrame, config: UserGroupsConfig) -> UserGroups:
     tried = [k for k in sorted(set(config.groups)) if k <= n_users]
     if not tried or tried[0] < 2:
         where, fix = f"user_groups.groups={config.groups}, {n_users} users", "numbers from 2 to that of the users"
-        raise UserError("users cannot be put in so many groups", where=where, fix=fix)
+        raise NothingToTrain("users cannot be put in so many groups", where=where, fix=fix)
     ready = _ready(vectors, -(-n_users // ROWS_PER_PART)).persist(StorageLevel.MEMORY_AND_DISK)
     sample = _sample(ready, config.sample).persist(StorageLevel.MEMORY_AND_DISK)
     try:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from sparkrec import store
 from sparkrec.evaluation.protocol import protocol, written
-from sparkrec.evaluation.values import BASKETS_SPLIT, SESSIONS_SPLIT, USERS_SPLIT
-from sparkrec.pipeline.judge import Judged, judge
+from sparkrec.evaluation.values import BASKETS_SPLIT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
+from sparkrec.log import warn_event
+from sparkrec.pipeline.judge import Judged, judge, unjudged
 from sparkrec.pipeline.ledger import StageResult
-from sparkrec.pipeline.models import read_card
+from sparkrec.pipeline.models import ModelCard, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.tables import METRICS
 
 
 def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
     """Metrics of every model and of popularity into ``metrics``, in one transaction."""
-    judged = judge(night, inputs, [read_card(night.warehouse, model, night.run_date) for model in night.config.models])
+    cards = [read_card(night.warehouse, model, night.run_date) for model in night.config.models]
+    judged = judge(night, inputs, cards)
+
+    def of(card: ModelCard) -> list[MetricValue]:
+        return [value for model, _, _, value in judged if model == card.model]
+
+    notes = [f"{card.model} NOT JUDGED: {why}" for card in cards if (why := unjudged(night, card, of(card)))]
+    for note in notes:
+        warn_event("model not judged", reason=note)
     how = {split: written(protocol(night.config, night.fmt, split)) for _, _, split, _ in judged}
     rows = [
         (night.run_date, model, version, value.metric, value.k, float(value.value), value.n, split, how[split])
@@ -22,12 +31,14 @@ def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
     ]
     frame = night.spark.createDataFrame(rows, METRICS.ddl).coalesce(1)
     version = store.replace_night(frame, night.warehouse, METRICS, night.run_date)
-    return StageResult(outputs={METRICS.name: version}, rows_out=len(rows), message=_summary(judged))
+    return StageResult(
+        outputs={METRICS.name: version}, rows_out=len(rows), message=", ".join([*notes, *_summary(judged)])
+    )
 
 
-def _summary(judged: list[Judged]) -> str:
+def _summary(judged: list[Judged]) -> list[str]:
     """Recall at the largest k of each model, for the ledger's message."""
     whole = (USERS_SPLIT, SESSIONS_SPLIT, BASKETS_SPLIT)
     recalls = [(split, model, v) for model, _, split, v in judged if v.metric == "recall" and split in whole]
     largest = max((v.k or 0 for _, _, v in recalls), default=0)
-    return ", ".join(f"{model} recall@{v.k} {v.value:.4f} ({split})" for split, model, v in recalls if v.k == largest)
+    return [f"{model} recall@{v.k} {v.value:.4f} ({split})" for split, model, v in recalls if v.k == largest]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from sparkrec import store
+from sparkrec.errors import NothingToTrain
+from sparkrec.log import warn_event
 from sparkrec.models.group_profiles import attribute_values, profiles
 from sparkrec.models.rfm import rfm_scaling, rfm_values, rfm_vectors
 from sparkrec.models.user_groups import group_users
@@ -35,7 +37,15 @@ if TYPE_CHECKING:
 
 
 def run_user_groups(night: Night, inputs: Inputs) -> StageResult:
-    """``user_groups`` and ``user_group_profiles`` of every user who took something."""
+    """``user_groups`` and ``user_group_profiles`` of every user who took something; none where there are too few."""
+    try:
+        return _grouped(night, inputs)
+    except NothingToTrain as error:
+        warn_event("no groups of users", reason=str(error))
+        return StageResult(message=f"NO GROUPS: {error}")
+
+
+def _grouped(night: Night, inputs: Inputs) -> StageResult:
     config, weights = night.config.user_groups, night.fmt.event_weights
     values = rfm_values(inputs.read(INTERACTIONS), weights, night.as_of).persist()
     vectors = rfm_vectors(values, rfm_scaling(values)) if config.vectors == "rfm" else _model_vectors(night, inputs)
@@ -60,6 +70,8 @@ def run_user_groups(night: Night, inputs: Inputs) -> StageResult:
 def _model_vectors(night: Night, inputs: Inputs) -> DataFrame:
     """``(user_idx, vector)`` of the model that the configuration names."""
     card = read_card(night.warehouse, night.config.user_groups.vectors, night.run_date)
+    if not card.can_list:
+        raise NothingToTrain(f"{card.model} was not trained", where=card.untrained)
     scorer = timeless_scorer(night, inputs, card, card.served_part, night.as_of)
     assert isinstance(scorer, DenseScorer)  # the configuration's choices are models with vectors of users
     return scorer.queries.select(USER_IDX, VECTOR)

@@ -7,12 +7,13 @@ from typing import Any
 from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
+from sparkrec.errors import NothingToTrain
 from sparkrec.evaluation.split import holdout_users
 from sparkrec.models import hybrid
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.models import BLEND, HOLDOUT
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.parts import Part, blend_cutoff, blended_models, model_cutoff, train_parts
+from sparkrec.pipeline.parts import Part, blend_cutoff, blended_models, model_cutoff, train_parts, with_parts
 from sparkrec.pipeline.scorer import Wanted
 from sparkrec.pipeline.scorers import hybrid_scorer, seen_pairs
 from sparkrec.retrieval.topk import SEEN
@@ -23,13 +24,15 @@ def run_train_hybrid(night: Night, inputs: Inputs) -> StageResult:
     """The blender, by MLlib.
 
     The hold-out's learns how candidates of the models as of ``blend_cutoff`` were taken until the cutoff; the one to
-    publish, how those as of the cutoff were taken until the night.
+    publish, how those as of the cutoff were taken until the night. Models that have no such part are left out.
     """
     config, cutoff = night.config.hybrid, model_cutoff(night, inputs, "hybrid")
-    models = blended_models(night.config)
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
         base, since = (BLEND, blend_cutoff(night, cutoff)) if part.name == HOLDOUT else (HOLDOUT, cutoff)
+        models = with_parts(night, blended_models(night.config), base, part.name)
+        if not models:
+            raise NothingToTrain(f"no model of the night has the parts {base} and {part.name}")
         settings, weights = night.config.evaluation, night.fmt.event_weights
         held_out = holdout_users(inputs.read(INTERACTIONS), since, part.before, weights, settings.cold_below)
         truth = held_out.pairs

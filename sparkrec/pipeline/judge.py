@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,6 @@ import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
-from sparkrec.errors import UserError
 from sparkrec.evaluation.baskets import next_products
 from sparkrec.evaluation.ranking import ALL, ranking_metrics
 from sparkrec.evaluation.ranking import Lists as RankedLists
@@ -20,7 +19,16 @@ from sparkrec.evaluation.ratings import rating_metrics
 from sparkrec.evaluation.session_events import left_out
 from sparkrec.evaluation.sessions import all_session_metrics, popularity_ranks
 from sparkrec.evaluation.split import holdout_users, known_items_only
-from sparkrec.evaluation.values import BASKETS_SPLIT, RATINGS_SPLIT, RECENT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
+from sparkrec.evaluation.values import (
+    BASKETS_SPLIT,
+    NOT_JUDGED,
+    RATINGS_SPLIT,
+    RECENT,
+    SESSIONS_SPLIT,
+    USERS_SPLIT,
+    MetricValue,
+    split_of,
+)
 from sparkrec.log import log_event
 from sparkrec.model_kinds import KINDS, Lists
 from sparkrec.models.als import load_als
@@ -40,6 +48,7 @@ from sparkrec.tables import (
     BASKET_ID,
     INTERACTIONS,
     ITEM_IDX,
+    ITEMS,
     RATING,
     SESSION_ID,
     START_TS,
@@ -53,18 +62,32 @@ if TYPE_CHECKING:
 Judged = tuple[str, str, str, MetricValue]  # model, model version, split, value
 
 
+class Held(NamedTuple):
+    """How much there is to judge models on: users, sessions or baskets, and what is predicted of them."""
+
+    users: int
+    pairs: int
+
+    def too_little(self, night: Night) -> bool:
+        """Whether metrics on it would say nothing."""
+        least = night.config.evaluation
+        return self.users < least.min_users or self.pairs < least.min_pairs
+
+
 def judge(night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselines: bool = True) -> list[Judged]:
     """Metrics of hold-out models, each on the hold-out of what its lists are for, and of popularity beside them.
 
-    Raises:
-        UserError: Nothing was held out.
+    A model without a hold-out part, or whose hold-out is too small, has one value in place of all: ``NOT_JUDGED``.
     """
-    by = {lists: [card for card in cards if KINDS[card.model].lists is lists] for lists in Lists}
-    judged: list[Judged] = []
+    trained = [card for card in cards if HOLDOUT in card.parts]
+    by = {lists: [card for card in trained if KINDS[card.model].lists is lists] for lists in Lists}
+    judged = _not_judged([card for card in cards if card not in trained], Held(0, 0))
+    of_users: list[Judged] = []
     if by[Lists.USERS]:
         with named_jobs(night.spark, "judge users"):
-            judged += judge_users(night, inputs, by[Lists.USERS], with_baselines)
-    for card in by[Lists.USERS]:
+            of_users = judge_users(night, inputs, by[Lists.USERS], with_baselines)
+    judged += of_users
+    for card in by[Lists.USERS] if not any(value.metric == NOT_JUDGED for *_, value in of_users) else []:
         if card.model == "als" and night.config.als.feedback == "explicit":
             with named_jobs(night.spark, "judge ratings"):
                 judged += judge_ratings(night, inputs, card)
@@ -79,16 +102,14 @@ def judge(night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselin
 
 
 def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_baselines: bool = True) -> list[Judged]:
-    """Metrics of user models, and of popularity beside them, on what each user first took from the cutoff on.
-
-    Raises:
-        UserError: Nothing was held out.
-    """
+    """Metrics of user models, and of popularity beside them, on what each user first took from the cutoff on."""
     cutoff, ks = cards[0].cutoff, night.config.evaluation.k
     cold_below = night.config.evaluation.cold_below
     held_out = holdout_users(inputs.read(INTERACTIONS), cutoff, night.as_of, night.fmt.event_weights, cold_below)
-    if not held_out.users:
-        raise _nothing_held_out(cutoff)
+    held = Held(held_out.users, held_out.n_pairs)
+    if held.too_little(night):
+        held_out.kept.unpersist()
+        return _not_judged(cards, held)
     truth, users = held_out.pairs, held_out.pairs.select(USER_IDX).distinct()
     taken = seen_pairs(night, inputs, cutoff).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
     users = users.join(taken, USER_IDX, "left").persist(StorageLevel.MEMORY_AND_DISK)
@@ -131,11 +152,7 @@ def judge_ratings(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]
 def judge_sessions(
     night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselines: bool = True
 ) -> list[Judged]:
-    """Next-item prediction in the sessions that start at or after the cutoff, over the items trained on.
-
-    Raises:
-        UserError: Nothing was held out.
-    """
+    """Next-item prediction in the sessions that start at or after the cutoff, over the items trained on."""
     ties, events = night.config.evaluation.ties, night.fmt.session_events
     cutoff, rows = cards[0].cutoff, inputs.read(INTERACTIONS)
     models = [session_model(night, card, HOLDOUT) for card in cards]
@@ -144,8 +161,11 @@ def judge_sessions(
     later = later.where(F.col(START_TS) >= utc(cutoff)).persist(StorageLevel.MEMORY_AND_DISK)
     skipped = left_out(later, trained)
     log_event("holdout_sessions", cutoff=cutoff.isoformat(), **skipped)
-    if skipped["sessions"] == skipped["sessions_short"]:
-        raise _nothing_held_out(cutoff)
+    n_sessions = skipped["sessions"] - skipped["sessions_short"]
+    held = Held(n_sessions, skipped["events"] - skipped["events_unseen"] - skipped["events_short"] - n_sessions)
+    if held.too_little(night):
+        later.unpersist()
+        return _not_judged(cards, held)
     earlier = sessions(rows.where(F.col(TS) < utc(cutoff)), night.config.prepare.sessions, events)
     ranks = {c.model: m.next_item_ranks(later, earlier, ties) for c, m in zip(cards, models, strict=True)}
     if with_baselines:
@@ -165,9 +185,6 @@ def judge_baskets(
 
     Models whose lists are for items are asked what goes with the product before it; those for baskets are shown all
     that is in the basket by then. A product that a list does not hold is found at no place.
-
-    Raises:
-        UserError: Nothing was held out.
     """
     ks, cutoff, events = night.config.evaluation.k, cards[0].cutoff, night.fmt.purchase_events
     scores = _times_taken(night, inputs, cutoff, cards[0].n_items, events)
@@ -175,8 +192,11 @@ def judge_baskets(
     later = copurchase(inputs.read(INTERACTIONS), night.config.prepare.baskets, events)
     later = later.where(F.col(TS) >= utc(cutoff)).withColumnRenamed(BASKET_ID, SESSION_ID)
     known = known_items_only(later, item_rows(night, bought)).persist(StorageLevel.MEMORY_AND_DISK)
-    if known.isEmpty():
-        raise _nothing_held_out(cutoff)
+    n_baskets, n_pairs = known.agg(F.count("*"), F.coalesce(F.sum(F.size(ITEMS) - 1), F.lit(0))).first()  # type: ignore[misc]
+    held = Held(n_baskets, n_pairs)
+    if held.too_little(night):
+        known.unpersist()
+        return _not_judged(cards, held)
     pairs = next_products(known).persist(StorageLevel.MEMORY_AND_DISK)
     judged: list[Judged] = []
     for card in cards:
@@ -207,9 +227,28 @@ def item_rows(night: Night, among: npt.NDArray[np.bool_]) -> DataFrame:
     return night.spark.createDataFrame(pa.table({ITEM_IDX: pa.array(np.flatnonzero(among).astype(np.int32))}))
 
 
-def _nothing_held_out(cutoff: datetime) -> UserError:
-    return UserError(
-        "nothing is left to judge the models on",
-        where=f"hold-out from {cutoff.isoformat()}",
-        fix="set evaluation.holdout_days, evaluation.holdout_quantile or evaluation.cutoff so that it holds known ids",
+def unjudged(night: Night, card: ModelCard, values: Iterable[MetricValue]) -> str:
+    """Why nothing was said of a model; empty where it was judged.
+
+    Args:
+        night: The night.
+        card: The model's.
+        values: Its metrics.
+    """
+    few = next((value for value in values if value.metric == NOT_JUDGED), None)
+    if few is None:
+        return ""
+    if HOLDOUT not in card.parts:
+        return card.untrained
+    whom = {Lists.USERS: "users", Lists.SESSIONS: "sessions"}.get(KINDS[card.model].lists, "baskets")
+    least = night.config.evaluation
+    return (
+        f"{few.n} {whom} with {few.value:.0f} items to foresee are held out, of evaluation.min_users={least.min_users} "
+        f"and evaluation.min_pairs={least.min_pairs} at least: a longer hold-out has more"
     )
+
+
+def _not_judged(cards: Sequence[ModelCard], held: Held) -> list[Judged]:
+    """What stands in ``metrics`` for models that nothing can be said of: how little was held out."""
+    value = MetricValue(NOT_JUDGED, None, float(held.pairs), held.users)
+    return [(card.model, card.model_version, split_of(card.model), value) for card in cards]

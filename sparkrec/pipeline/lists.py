@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import InvariantError
 from sparkrec.log import log_event, warn_event
+from sparkrec.model_kinds import Lists as KindOfLists
 from sparkrec.models.rules import complete, load_rules
 from sparkrec.models.session_hybrid import session_hybrid_lists
 from sparkrec.models.session_neighbours import session_neighbour_lists
@@ -41,6 +42,7 @@ from sparkrec.tables import (
     ITEMS,
     KEY_TYPE,
     QUERY_IDX,
+    RANK,
     SCORE,
     SESSION_ID,
     SESSIONS,
@@ -87,9 +89,44 @@ def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
         rows, note = _best(night, card.model, scorer.of(users), scorer.items.without(excluded), key, None)
     else:
         rows = scorer.best(users, Wanted(key, night.config.topk.k, night.config.topk, None, excluded))
-    taken = everyone.where(F.col(SEEN).isNotNull())
-    seen = _seen(night, taken, [USER_IDX])
-    return Lists(rows, taken.select(*key, DUE), key, seen, night.fmt.event_weights, note)
+    return replace(_users(night, inputs), rows=rows, note=note)
+
+
+def standing_in(night: Night, inputs: Inputs, kind: KindOfLists) -> Lists:
+    """Empty lists of those that a model of this kind would have lists for: to be filled up from popularity."""
+    if kind is KindOfLists.USERS:
+        return _users(night, inputs)
+    if kind is KindOfLists.SESSIONS:
+        return _sessions(night, inputs)
+    if kind is KindOfLists.BASKETS:
+        return _baskets(night, inputs)
+    return _empty(night.spark.createDataFrame([], f"{QUERY_IDX} int"), (QUERY_IDX,), None, {})
+
+
+def _users(night: Night, inputs: Inputs) -> Lists:
+    """No rows yet for the users who took something."""
+    taken, key = _everyone(night, inputs).where(F.col(SEEN).isNotNull()), (USER_IDX, USER_ID)
+    return _empty(taken.select(*key, DUE), key, _seen(night, taken, [USER_IDX]), night.fmt.event_weights)
+
+
+def _sessions(night: Night, inputs: Inputs) -> Lists:
+    """No rows yet for the current sessions."""
+    current, key = _current_sessions(night, inputs), (USER_ID, KEY_TYPE)
+    weights = dict.fromkeys(night.fmt.session_events, 1.0)
+    return _empty(current.select(*key), key, _seen(night, current, key), weights)
+
+
+def _baskets(night: Night, inputs: Inputs) -> Lists:
+    """No rows yet for the current baskets."""
+    current, key = _current_baskets(night, inputs), (USER_ID, KEY_TYPE)
+    weights = dict.fromkeys(night.fmt.purchase_events, 1.0)
+    return _empty(current.select(*key), key, _seen(night, current, key), weights)
+
+
+def _empty(keys: DataFrame, key: tuple[str, ...], seen: DataFrame | None, weights: Mapping[str, float]) -> Lists:
+    columns = {ITEM_IDX: "int", RANK: "int", SCORE: "float"}
+    nothing = [F.lit(None).cast(kind).alias(name) for name, kind in columns.items()]
+    return Lists(keys.where(F.lit(False)).select(*key, *nothing), keys, key, seen, weights)
 
 
 def _everyone(night: Night, inputs: Inputs) -> DataFrame:
@@ -168,8 +205,7 @@ def _nearest(
 def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
     """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
     walked, key, settings, note = inputs.read(SESSIONS), (USER_ID, KEY_TYPE), night.config.topk, ""
-    going_on = current_sessions(walked, night.run_date, night.config.logs.timezone)
-    current = _named(night, inputs, going_on, SESSION_ID)
+    current = _current_sessions(night, inputs)
     queries = current.drop(SEEN) if night.fmt.recommend_seen else current
     if card.model in ("gru", "session_hybrid"):
         path = gru_path(night, card.served_part)
@@ -189,8 +225,7 @@ def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntAr
             queries, model.sessions, model.config, key=key, k=settings.k, without=excluded,
             own_items=model.config.own_items, block_mb=settings.block_mb,
         )  # fmt: skip
-    weights = dict.fromkeys(night.fmt.session_events, 1.0)
-    return Lists(rows, current.select(*key), key, _seen(night, current, key), weights, note)
+    return replace(_sessions(night, inputs), rows=rows, note=note)
 
 
 def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
@@ -202,15 +237,13 @@ def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArr
     if len(excluded):
         hidden = night.spark.createDataFrame([(int(i),) for i in excluded], f"{CONSEQUENT} int")
         rules = rules.join(F.broadcast(hidden), CONSEQUENT, "left_anti")
-    key = (USER_ID, KEY_TYPE)
-    latest = current_baskets(inputs.read(COPURCHASE), night.run_date, night.config.logs.timezone)
-    current = _named(night, inputs, latest, BASKET_ID)
-    seen = _seen(night, current, key)
-    found = complete(current.select(*key, ITEMS), rules, key=key, k=night.config.topk.k, seen=seen)
+    key, empty = (USER_ID, KEY_TYPE), _baskets(night, inputs)
+    current = _current_baskets(night, inputs)
+    found = complete(current.select(*key, ITEMS), rules, key=key, k=night.config.topk.k, seen=empty.seen)
     rows = inputs.found.kept("completed", lambda: found)
     keys, n = rows.select(*key).distinct(), current.count()
     note = f"{n - keys.count()} of {n} baskets without a rule"
-    return Lists(rows, keys, key, seen, dict.fromkeys(night.fmt.purchase_events, 1.0), note)
+    return replace(empty, rows=rows, keys=keys, note=note)
 
 
 def _best(
@@ -235,6 +268,16 @@ def _best(
         queries, items, key=key, k=settings.k, seen=seen, block_mb=settings.block_mb, pass_mb=settings.pass_mb
     )
     return lists, note
+
+
+def _current_sessions(night: Night, inputs: Inputs) -> DataFrame:
+    found = current_sessions(inputs.read(SESSIONS), night.run_date, night.config.logs.timezone)
+    return _named(night, inputs, found, SESSION_ID)
+
+
+def _current_baskets(night: Night, inputs: Inputs) -> DataFrame:
+    found = current_baskets(inputs.read(COPURCHASE), night.run_date, night.config.logs.timezone)
+    return _named(night, inputs, found, BASKET_ID)
 
 
 def _named(night: Night, inputs: Inputs, current: DataFrame, own: str) -> DataFrame:

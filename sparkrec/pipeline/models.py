@@ -30,11 +30,17 @@ class ModelCard:
     warm_nights: int = 0  # nights in a row that began with the night before, up to this one; 0: from scratch
     index_id: str = ""  # of the index tables whose numbers are those of the weights' rows
     full_retrain: str = ""  # why it was trained from scratch although nights begin with the night before
+    untrained: str = ""  # why parts are missing that there was nothing to train on
 
     @property
     def served_part(self) -> str:
         """The part whose lists are published."""
         return FULL if FULL in self.parts else HOLDOUT
+
+    @property
+    def can_list(self) -> bool:
+        """Whether there is a part to publish from."""
+        return self.served_part in self.parts
 
 
 def part_path(warehouse: Warehouse, model: str, run_date: date, part: str) -> str:

@@ -13,7 +13,15 @@ from sparkrec.models.session_hybrid import save_session_hybrid
 from sparkrec.models.session_neighbours import save_session_neighbours
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.parts import Part, index_size, model_cutoff, sessions_of, train_parts, user_item_of
+from sparkrec.pipeline.parts import (
+    Part,
+    index_size,
+    model_cutoff,
+    require_parts,
+    sessions_of,
+    train_parts,
+    user_item_of,
+)
 from sparkrec.tables import CONFIDENCE, ITEM_INDEX, ITEM_VECTORS, USER_INDEX
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ def run_train_session_hybrid(night: Night, inputs: Inputs) -> StageResult:
     """How the GRU and the session neighbours of the night go together; there is nothing to learn."""
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
+        require_parts(night, ("gru", "session_neighbours"), part.name)
         save_session_hybrid(path, meta)
         return ""
 

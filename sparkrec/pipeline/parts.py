@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
 from sparkrec.config import Config, SupportConfig, config_dict, config_hash
+from sparkrec.errors import NothingToTrain
 from sparkrec.evaluation.split import resolve_cutoff
+from sparkrec.log import warn_event
 from sparkrec.model_kinds import KINDS, Lists, models_for
 from sparkrec.pipeline.ledger import StageResult, Versions
-from sparkrec.pipeline.models import BLEND, FULL, HOLDOUT, ModelCard, model_version, part_path, write_card
+from sparkrec.pipeline.models import BLEND, FULL, HOLDOUT, ModelCard, model_version, part_path, read_card, write_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.warm_start import FROM_SCRATCH, Beginning, Earlier, begin_with, beginning, index_ids
 from sparkrec.prepare.copurchase import copurchase
-from sparkrec.prepare.cut import utc
+from sparkrec.prepare.cut import EPOCH, utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import user_item
@@ -158,7 +160,10 @@ def supported(rows: DataFrame, config: SupportConfig) -> DataFrame:
 
 
 def model_cutoff(night: Night, inputs: Inputs, model: str) -> datetime:
-    """Where the hold-out of a model begins: by the events of known users, the sessions' starts or the baskets."""
+    """Where the hold-out of a model begins: by the events of known users, the sessions' starts or the baskets.
+
+    Where there are none to take a quantile of, it is the night itself: there is nothing to judge on either.
+    """
     rows, config, kind = inputs.read(INTERACTIONS), night.config, KINDS[model].lists
     if kind is Lists.USERS:
         times = counted(rows, night.fmt.event_weights).where(F.col(USER_IDX).isNotNull()).select(TS)
@@ -166,7 +171,23 @@ def model_cutoff(night: Night, inputs: Inputs, model: str) -> datetime:
         times = sessions(rows, config.prepare.sessions, night.fmt.session_events).select(F.col(START_TS).alias(TS))
     else:
         times = copurchase(rows, config.prepare.baskets, night.fmt.purchase_events).select(TS)
-    return resolve_cutoff(times, TS, config.evaluation, night.as_of)
+    try:
+        return resolve_cutoff(times, TS, config.evaluation, night.as_of)
+    except NothingToTrain:
+        return night.as_of
+
+
+def with_parts(night: Night, models: Sequence[str], *names: str) -> list[str]:
+    """Those of the night's models that have all of these parts, in their order."""
+    return [m for m in models if {*names} <= {*read_card(night.warehouse, m, night.run_date).parts}]
+
+
+def require_parts(night: Night, models: Sequence[str], name: str) -> None:
+    """Raises NothingToTrain where one of the night's models, which another one builds on, has no such part."""
+    there = with_parts(night, models, name)
+    lacking = [model for model in models if model not in there]
+    if lacking:
+        raise NothingToTrain(f"{', '.join(lacking)} of the night has no part {name}", fix="see its training's message")
 
 
 def index_size(inputs: Inputs, table: Table) -> int:
@@ -222,7 +243,7 @@ def train_parts(
     train: Callable[[Part, str, dict[str, Any]], str],
     begin: Beginning = FROM_SCRATCH,
 ) -> StageResult:
-    """Trains the parts of a night's model and writes its card.
+    """Trains the parts of a night's model and writes its card, without the parts that there is nothing to train on.
 
     Args:
         night: The night.
@@ -235,12 +256,19 @@ def train_parts(
     """
     version = model_version(night.run_date, settings, inputs.settings, inputs.versions, night.code_version)
     meta = {"model": model, "model_version": version, "inputs": inputs.versions, "settings": config_dict(settings)}
-    done, notes = [], [f"trained from scratch: {begin.full_retrain}"] if begin.full_retrain else []
+    done, untrained = [], ""
+    notes = [f"trained from scratch: {begin.full_retrain}"] if begin.full_retrain else []
     for part in parts(night, model, cutoff):
         night.warehouse.fence()
         path = part_path(night.warehouse, model, night.run_date, part.name)
-        with named_jobs(night.spark, part.name):
-            note = train(part, path, {**meta, "part": part.name})
+        try:
+            with named_jobs(night.spark, part.name):
+                note = train(part, path, {**meta, "part": part.name})
+        except NothingToTrain as error:
+            untrained = _nothing_to_train(inputs, part, error)
+            notes.append(f"{part.name}: NOT TRAINED, {untrained}")
+            warn_event("part not trained", model=model, part=part.name, reason=untrained)
+            continue
         done.append(part.name)
         notes.append(f"{part.name}: {note}" if note else part.name)
     card = ModelCard(
@@ -254,6 +282,18 @@ def train_parts(
         warm_nights=begin.warm_nights,
         index_id=index_ids(night, model),
         full_retrain=begin.full_retrain,
+        untrained=untrained,
     )
     write_card(night.warehouse, night.run_date, card)
     return StageResult(outputs={f"models/{model}": version}, message="; ".join(notes))
+
+
+def _nothing_to_train(inputs: Inputs, part: Part, error: NothingToTrain) -> str:
+    """Why a part was not trained: a log that is younger than the hold-out needs no other settings, but days."""
+    times = inputs.read(INTERACTIONS).agg(F.min(F.unix_micros(TS)).alias(TS))
+    began = inputs.found.once("log begins", times.first)
+    first = None if began is None or began[TS] is None else EPOCH + timedelta(microseconds=began[TS])
+    if first is not None and first < part.before:
+        return str(error).replace(";", ",")
+    begins = "is empty" if first is None else f"begins at {first:%Y-%m-%d %H:%M}"
+    return f"the log {begins}, the part sees what came before {part.before:%Y-%m-%d %H:%M}"

@@ -16,6 +16,7 @@ from sparkrec.pipeline.parts import (
     epochs,
     index_size,
     model_cutoff,
+    require_parts,
     sessions_of,
     snapshot,
     train_parts,
@@ -64,6 +65,7 @@ def run_train_content2vec(night: Night, inputs: Inputs) -> StageResult:
     config, n_items = night.config.content2vec, index_size(inputs, ITEM_INDEX)
 
     def train(part: Part, path: str, meta: dict[str, Any]) -> str:
+        require_parts(night, ("prod2vec",), part.name)
         sequences = _sequences(night, inputs, part, night.config.prod2vec.sequences)
         where = _snapshot(night, inputs, "content2vec", part, sequences)
         names = write_item_vectors(inputs.read(ITEM_VECTORS), where, config.vectors, "content2vec.vectors")

@@ -15,6 +15,13 @@ from sparkrec.pipeline.pointer import Pointer, published
 from sparkrec.prepare.cut import EPOCH
 from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, Table, lists_table
 
+STAND_IN = ".popularity"  # how the version ends of lists that stand in for a model's
+
+
+def stand_in_version(night: Night) -> str:
+    """The version of lists of what is popular, published in place of a model's."""
+    return f"{night.run_date.isoformat()}{STAND_IN}"
+
 
 def published_before(night: Night, model: str) -> list[tuple[date, str]]:
     """The nights before this one that have lists of the model, and the version that made them, the latest first.
@@ -33,12 +40,14 @@ def published_before(night: Night, model: str) -> list[tuple[date, str]]:
 def last_published(night: Night, model: str, pointers: dict[str, Pointer]) -> tuple[date, str] | None:
     """The night before this one whose lists are or were current, and the version of the model that made them.
 
-    ``pointers`` are those of ``current_lists``.
+    None where no model made them: popularity stood in. ``pointers`` are those of ``current_lists``.
     """
     pointer = pointers.get(model)
     if pointer is not None and pointer.run_date < night.run_date:
-        return pointer.run_date, pointer.model_version
-    return next(iter(published_before(night, model)), None)
+        last: tuple[date, str] | None = (pointer.run_date, pointer.model_version)
+    else:
+        last = next(iter(published_before(night, model)), None)
+    return None if last is None or last[1].endswith(STAND_IN) else last
 
 
 def make_current(night: Night, cards: Sequence[ModelCard]) -> dict[str, date]:

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from sparkrec import files, store
 from sparkrec.config import Config, GateConfig, config_hash
 from sparkrec.errors import UserError
-from sparkrec.evaluation.values import MetricValue, split_of
+from sparkrec.evaluation.values import NOT_JUDGED, MetricValue, split_of
 from sparkrec.log import log_event
 from sparkrec.model_kinds import KINDS, MODELS
 from sparkrec.pipeline.judge import Judged, judge
@@ -236,7 +236,15 @@ class _Known(Inputs):
 
 def _judge(night: Night, inputs: Inputs, model: str, tried: Tried, started: float, with_baselines: bool) -> Tried:
     card = read_card(night.warehouse, model, night.run_date)
-    judged = [one for one in judge(night, inputs, [card], with_baselines) if one[2] == tried.split]
+    judged = judge(night, inputs, [card], with_baselines)
+    least = night.config.evaluation
+    if any(value.metric == NOT_JUDGED for *_, value in judged):
+        raise UserError(
+            f"too little to train on before {card.cutoff:%Y-%m-%d}, or to judge on from then to {night.run_date}",
+            where=f"evaluation.min_users={least.min_users}, evaluation.min_pairs={least.min_pairs}",
+            fix=card.untrained or "a longer hold-out (evaluation.holdout_days), or a night with more events before it",
+        )
+    judged = [one for one in judged if one[2] == tried.split]
     values = tuple(value for name, _, _, value in judged if name == model)
     others = tuple(one for one in judged if one[0] != model)
     return replace(tried, values=values, seconds=time.monotonic() - started, baselines=others)

@@ -16,7 +16,6 @@ from pyspark.sql import functions as F
 
 from sparkrec import store
 from sparkrec.config_checks import excluded_attributes
-from sparkrec.errors import UserError
 from sparkrec.evaluation.gate import Judgement, Last, Verdict, verdict
 from sparkrec.evaluation.protocol import difference
 from sparkrec.evaluation.values import RECENT, MetricValue, split_of
@@ -25,12 +24,20 @@ from sparkrec.model_kinds import KINDS, Lists
 from sparkrec.models.popularity import fallback_matrix, popularity_queries
 from sparkrec.models.rules import load_rules
 from sparkrec.models.user_groups import group_popularity, group_queries
+from sparkrec.pipeline.judge import unjudged
 from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.lists import Lists as ListsOf
-from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, user_lists
+from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, standing_in, user_lists
 from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.publication import current_lists, last_published, make_current, nights_held_back
+from sparkrec.pipeline.publication import (
+    current_lists,
+    has_rows,
+    last_published,
+    make_current,
+    nights_held_back,
+    stand_in_version,
+)
 from sparkrec.pipeline.scorers import item_popularity
 from sparkrec.retrieval.block_search import IntArray
 from sparkrec.retrieval.fallback import FROM_GROUP, FROM_MODEL, FROM_POPULARITY, Counts, count_lists, filled_up
@@ -86,18 +93,24 @@ def _publish(night: Night, inputs: Inputs) -> StageResult:
     for model in night.config.models:
         table = lists_table(model)
         card = read_card(night.warehouse, model, night.run_date)
-        with _judged(night, inputs, card, excluded) as (lists, counts, against, about):
+        why, of_the_model = _unjudged(night, inputs, card), True
+        if why:
+            warn_event("model not judged", model=model, reason=why)
+            of_the_model = card.can_list and (not night.config.gate.enabled or night.config.gate.unjudged == "model")
+            card = card if of_the_model else replace(card, model_version=stand_in_version(night))
+        with _judged(night, inputs, card, excluded, why, of_the_model) as (lists, counts, against, about):
             if against:
                 held_back.append(model)
                 against = [*_out_of_patience(night, inputs, model), *against]
                 notes.append(f"{model} held back: {', '.join([*against, *about])}")
                 warn_event("model held back", model=model, reasons=against)
                 continue
-            if not counts.rows:
-                raise UserError(f"no list for {model}", where=str(night.run_date), fix="see its training's messages")
+            if not counts.rows:  # popularity is to stand in, and there is nobody to list it for
+                notes.append(", ".join([f"{model}: no lists", *about]))
+                continue
             outputs[table.name] = store.replace_night(lists, night.warehouse, table, night.run_date)
-            outputs |= _publish_similar(night, inputs, card, excluded)
-            if model == "rules":
+            outputs |= _publish_similar(night, inputs, card, excluded) if of_the_model else {}
+            if model == "rules" and of_the_model:
                 outputs[RULES.name] = store.replace_night(
                     _named_rules(night, inputs, card), night.warehouse, RULES, night.run_date
                 )
@@ -122,21 +135,25 @@ _MAKERS = {
 
 @contextmanager
 def _judged(
-    night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
+    night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray, why: str, of_the_model: bool
 ) -> Iterator[tuple[DataFrame, Counts, list[str], list[str]]]:
-    """A model's lists in the columns of its table, counted and judged before a reader can see them, and notes."""
+    """A model's lists in the columns of its table, counted and judged before a reader can see them, and notes.
+
+    Where the model was not judged (``why``) they are the model's all the same, or of what is popular.
+    """
     table, settings, kind = lists_table(card.model), night.config.topk, KINDS[card.model].lists
     named = night.spark.createDataFrame([], table.ddl)
     counts, said, notes = Counts(0, 0, 0, 0, 0, 0, 0), Verdict(["a score is not a number"]), []
     with ExitStack() as kept:
         kept.enter_context(named_jobs(night.spark, card.model))
         try:
-            lists = _MAKERS[kind](night, inputs, card, excluded)
+            lists = _MAKERS[kind](night, inputs, card, excluded) if of_the_model else standing_in(night, inputs, kind)
             rows = _persisted(lists.rows.withColumn(SOURCE, F.lit(FROM_MODEL)), kept)
             counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
-            said = verdict_on(night, inputs, card, counts) if night.config.gate.enabled else Verdict()
+            said = _verdict_on(night, inputs, card, counts, why, of_the_model)
             notes = [lists.note] if lists.note else []
-            if settings.fallback and kind is not Lists.ITEMS and counts.rows and counts.short and not said.against:
+            filled = counts.rows and counts.short and settings.fallback if of_the_model else True
+            if filled and kind is not Lists.ITEMS and not said.against:
                 rows = _persisted(_filled(night, inputs, card, replace(lists, rows=rows), excluded), kept)
                 counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
             index, who = inputs.read(ITEM_INDEX), (night.run_date, card.model_version, table)
@@ -183,6 +200,8 @@ def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: ListsOf, exclu
 def _groups(night: Night, inputs: Inputs) -> DataFrame | None:
     """``(user_idx, user_id, group_id)`` of the night; None without groups."""
     if not night.config.user_groups.enabled or not inputs.has(USER_GROUPS):
+        return None
+    if not inputs.found.once("groups", lambda: has_rows(night, USER_GROUPS)):  # there were too few users
         return None
     users = inputs.read(USER_INDEX).select(F.col(IDX).alias(USER_IDX), F.col(ID).alias(USER_ID))
     mine = inputs.read(USER_GROUPS).where(F.col(RUN_DATE) == F.lit(night.run_date))
@@ -235,17 +254,61 @@ def excluded_items(night: Night, inputs: Inputs) -> IntArray:
     return numbered.select(IDX).toArrow().column(IDX).to_numpy().astype(np.int64)
 
 
+def _unjudged(night: Night, inputs: Inputs, card: ModelCard) -> str:
+    """Why a model has not been judged, where anything depends on it; empty where it has."""
+    if not card.can_list:
+        return card.untrained
+    if not night.config.gate.enabled:
+        return ""
+    rows = _metrics(inputs, _compared(night, inputs, card.model))
+    mine, _ = _judgement(rows, night.run_date, card.model, card.model_version)
+    return unjudged(night, card, mine.model)
+
+
+def _verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts, why: str, of_the_model: bool) -> Verdict:
+    """What speaks against the publication of lists: of the model's, or of popularity's in its place.
+
+    Popularity takes the place of no lists that a judged model made: these stay current.
+    """
+    said = f"NOT JUDGED ({why})"
+    if not of_the_model:
+        place = "" if KINDS[card.model].lists is Lists.ITEMS else ", recent popularity in its place"
+        return Verdict([said]) if _last(night, inputs, card.model) else Verdict(notes=[f"{said}{place}"])
+    if not counts.rows:
+        return Verdict(["it has no list"])
+    if not night.config.gate.enabled:
+        return Verdict()
+    if not why:
+        return verdict_on(night, inputs, card, counts)
+    return replace(verdict(None, None, _share(counts), night.config.gate), notes=[said])
+
+
 def verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) -> Verdict:
     """What the gate says of the night's model, by ``metrics`` and the share of those expected that have a list."""
-    last = last_published(night, card.model, inputs.found.once("pointers", lambda: current_lists(night)))
-    rows = _metrics(inputs, {night.run_date, *([last[0]] if last else [])})
+    last, rows = _last(night, inputs, card.model), _metrics(inputs, _compared(night, inputs, card.model))
     mine, how = _judgement(rows, night.run_date, card.model, card.model_version)
     before = None
     if last is not None:
         theirs, otherwise = _judgement(rows, last[0], card.model, last[1])
         before = Last(last[0], theirs, difference(otherwise, how) if theirs.model else "")
-    share = counts.served / counts.expected if counts.expected else 0.0
-    return verdict(mine, before, share, night.config.gate)
+    return verdict(mine, before, _share(counts), night.config.gate)
+
+
+def _share(counts: Counts) -> float:
+    """Share of those expected that have a list."""
+    return counts.served / counts.expected if counts.expected else 0.0
+
+
+def _last(night: Night, inputs: Inputs, model: str) -> tuple[date, str] | None:
+    """Night and version of the model that was published before."""
+    pointers = inputs.found.once("pointers", lambda: current_lists(night))
+    return inputs.found.once(("last", model), lambda: last_published(night, model, pointers))
+
+
+def _compared(night: Night, inputs: Inputs, model: str) -> set[date]:
+    """The nights whose metrics the gate looks at."""
+    last = _last(night, inputs, model)
+    return {night.run_date, *([last[0]] if last else [])}
 
 
 def _judgement(rows: Sequence[Row], day: date, model: str, version: str) -> tuple[Judgement, str | None]:

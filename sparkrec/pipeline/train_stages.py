@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkrec.errors import UserError
+from sparkrec.errors import NothingToTrain
 from sparkrec.models.als import fit_als, save_als
 from sparkrec.pipeline.ledger import StageResult
 from sparkrec.pipeline.night import Inputs, Night
@@ -57,7 +57,7 @@ def run_train_gru(night: Night, inputs: Inputs) -> StageResult:
         plan = gru.snapshot_rows(sessions_of(night, inputs, part), config.gru)
         manifest = snapshot(night, "gru", part, inputs, plan.rows, plan.group, plan.order, n_slots=config.gru.lanes)
         if not manifest.rows:
-            raise UserError(
+            raise NothingToTrain(
                 f"no sessions to train the GRU on ({part.name})", fix="see prepare.sessions, prepare.support"
             )
         if config.gru.features:
@@ -89,7 +89,7 @@ def run_train_two_tower(night: Night, inputs: Inputs) -> StageResult:
         decides = (config.two_tower.half_life_days, config.two_tower.second_head)
         manifest = snapshot(night, "two_tower", part, inputs, seen, two_tower_examples.GROUP, order, settings=decides)
         if not manifest.rows:
-            raise UserError(f"no interactions to train two towers on ({part.name})", fix="see prepare.support")
+            raise NothingToTrain(f"no interactions to train two towers on ({part.name})", fix="see prepare.support")
         task = two_tower.TowerTask(
             snapshot_path=manifest.path,
             model_path=path,

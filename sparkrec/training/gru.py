@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sparkrec.config import GruConfig, TrainConfig, config_hash
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event, progress
 from sparkrec.models.gru_networks import VECTORS, build_network, by_user
 from sparkrec.models.network import Network, init_parameters, to_tensors
@@ -155,7 +155,7 @@ def _session_count(manifest: Manifest, comm: Comm) -> int:
         here = sum(int((columns["position"] == 0).sum()) for columns in parts.values())
         sessions = int(comm.allreduce_sum(torch.tensor([here]))[0])
     if sessions == manifest.rows:
-        raise UserError("no pair of events to train on", where=manifest.path, fix="more events, or a larger gap")
+        raise NothingToTrain("no pair of events to train on", where=manifest.path, fix="more events, or a larger gap")
     return sessions
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.config import TrainConfig
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event, setup_logging
 from sparkrec.spark import task_slots as task_slots
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sparkrec.training.comm import Comm
 
 # What the ranks may end with, and the exception that it becomes on the driver.
-_ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "InvariantError": InvariantError}
+_USER_ERRORS = {"UserError": UserError, "NothingToTrain": NothingToTrain}
+_ERRORS: dict[str, type[Exception]] = {**_USER_ERRORS, "InvariantError": InvariantError}
 _CUT_OFF = ("HorovodInternalError", "RankLostError")  # of ranks that wait for one that has failed: the cause is there
 
 
@@ -256,8 +257,8 @@ def _results(outcomes: list[tuple[str, Any]]) -> list[Any]:
     # Ranks that were cut off report Horovod's own error: the cause is with another one.
     rank, kind, (what, where, fix) = min(failed, key=lambda f: (f[1] in _CUT_OFF, f[0]))
     log_event("rank_failed", rank=rank, kind=kind)
-    if kind == "UserError":
-        raise UserError(what, where=where, fix=fix)
+    if kind in _USER_ERRORS:
+        raise _USER_ERRORS[kind](what, where=where, fix=fix)
     if kind in _ERRORS:
         raise _ERRORS[kind](what)
     raise RuntimeError(f"rank {rank}: {kind}: {what}")

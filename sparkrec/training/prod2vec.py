@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sparkrec.config import MetaProd2VecConfig, Prod2VecConfig, TrainConfig, config_hash
-from sparkrec.errors import InvariantError, UserError
+from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event, progress
 from sparkrec.models.prod2vec import Tables, learning_rate, new_tables, served_vectors
 from sparkrec.training import checkpoint
@@ -134,7 +134,7 @@ def save(path: str, tables: Tables, counts: torch.Tensor, side: Side | None, des
     log_event("prod2vec_items", **found)
     if not found["learnt"]:
         fix = "more epochs, or a smaller batch_size: the first step alone moves no item"
-        raise UserError("no item has learnt a vector", where=path, fix=fix)
+        raise NothingToTrain("no item has learnt a vector", where=path, fix=fix)
     model = "prod2vec" if side is None else "meta_prod2vec"
     checkpoint.save_model(path, weights, {"model": model, "n_items": n_items, "items": found, **described})
 

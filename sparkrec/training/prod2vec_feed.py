@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from sparkrec.errors import UserError
+from sparkrec.errors import NothingToTrain
 from sparkrec.training.comm import Comm
 from sparkrec.training.feed import check_total, read_files
 from sparkrec.training.prod2vec_pairs import Sequences, Walk, walk
@@ -80,7 +80,7 @@ def pairs_of_steps(walks: dict[int, Walk], plan: Plan, steps: range) -> Iterator
         yield item.astype(np.int64), context.astype(np.int64)
 
 
-def nothing_to_learn(manifest: Manifest) -> UserError:
+def nothing_to_learn(manifest: Manifest) -> NothingToTrain:
     """No sequence has two items."""
     fix = "longer sequences (prepare.baskets, prepare.sessions), or less sub-sampling"
-    return UserError("no pair of items to train on", where=manifest.path, fix=fix)
+    return NothingToTrain("no pair of items to train on", where=manifest.path, fix=fix)

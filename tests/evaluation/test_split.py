@@ -78,6 +78,7 @@ def test_truth_is_what_known_users_first_took_after_the_cutoff(spark, caplog):
     held_out = holdout_users(events, cutoff, AS_OF, {"buy": 1.0, "view": 0.1, "look": 0.0}, cold_below=2)
     truth = held_out.pairs
     assert held_out.users == truth.select("user_idx").distinct().count()
+    assert held_out.n_pairs == truth.count()
     assert sorted(tuple(row) for row in truth.collect()) == [
         (1, 11, ["holdout_frequent_users", "holdout_cold_items"]),  # took 10 and 12 before; 11 had one user
         (2, 12, ["holdout_cold_users", "holdout_cold_items"]),

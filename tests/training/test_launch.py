@@ -11,9 +11,9 @@ import torch
 from launch_cases import CONFIGS, collectives
 
 from sparkrec.config import TrainConfig
-from sparkrec.errors import UserError
+from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.training.checkpoint import load_model
-from sparkrec.training.launch import pick_device, run_ranks, task_slots
+from sparkrec.training.launch import _results, pick_device, run_ranks, task_slots
 
 HERE = Path(__file__).parent
 
@@ -105,3 +105,10 @@ def test_errors_of_workers_are_one_clear_line(launched):
     assert "train.ranks=4, task slots=3" in found["slots"]["text"]
     assert "Py4JJavaError" not in stderr
     assert found["signals"] == [True, True]  # Horovod takes none: the program hears that it is to end
+
+
+def test_what_a_user_can_mend_keeps_its_kind_on_the_way_from_the_ranks():
+    for kind, fault in (("UserError", UserError), ("NothingToTrain", NothingToTrain)):
+        with pytest.raises(UserError) as raised:
+            _results([("done", 1), (kind, ("no pairs", "there", "more events"))])
+        assert (type(raised.value), str(raised.value)) == (fault, "no pairs: there (more events)")
