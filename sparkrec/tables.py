@@ -279,8 +279,9 @@ _VALUE_OF_METRIC = (
     Column(
         "split",
         "string",
-        "holdout_users, its parts holdout_cold_users, holdout_frequent_users, holdout_cold_items and "
-        "holdout_frequent_items, holdout_sessions, holdout_baskets or holdout_ratings",
+        "holdout_users (lists without what a user had taken), its parts holdout_cold_users, holdout_frequent_users, "
+        "holdout_cold_items and holdout_frequent_items, holdout_users_with_taken (lists that may hold it), "
+        "holdout_sessions, holdout_baskets or holdout_ratings",
     ),
 )
 METRICS = Table(

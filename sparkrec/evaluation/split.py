@@ -107,6 +107,10 @@ class Holdout(NamedTuple):
             besides the whole: of cold or frequent users and of cold or frequent items.
         users: How many users they are of.
         n_pairs: How many there are.
+        again: ``(user_idx int, item_idx int)``: the pairs, and those of what a user had taken before and took again;
+            None where nobody asked.
+        again_users: How many users these are of.
+        n_again: How many there are.
         kept: What is persisted, to be unpersisted by the caller.
     """
 
@@ -114,10 +118,18 @@ class Holdout(NamedTuple):
     users: int
     n_pairs: int
     kept: DataFrame
+    again: DataFrame | None = None
+    again_users: int = 0
+    n_again: int = 0
 
 
 def holdout_users(
-    interactions: DataFrame, cutoff: datetime, as_of: datetime, event_weights: Mapping[str, float], cold_below: int = 0
+    interactions: DataFrame,
+    cutoff: datetime,
+    as_of: datetime,
+    event_weights: Mapping[str, float],
+    cold_below: int = 0,
+    again: bool = False,
 ) -> Holdout:
     """The items that each user first took from ``cutoff`` on.
 
@@ -130,13 +142,16 @@ def holdout_users(
         as_of: UTC; what happened from then on does not count.
         event_weights: Weight of each event type.
         cold_below: Users who took fewer items before the cutoff are cold, and so are items with fewer users then.
+        again: Whether what was taken again is wanted, too.
     """
     import pyspark.sql.functions as F
 
     relevant = (F.col(TS) < utc(as_of)) & F.col(USER_IDX).isNotNull()
-    pairs = counted(interactions, event_weights).where(relevant).groupBy(USER_IDX, ITEM_IDX).agg(F.min(TS).alias(TS))
+    times = (F.min(TS).alias(TS), F.max(TS).alias("last")) if again else (F.min(TS).alias(TS),)
+    pairs = counted(interactions, event_weights).where(relevant).groupBy(USER_IDX, ITEM_IDX).agg(*times)
     before = F.col(TS) < utc(cutoff)
-    new = pairs.where(~before).select(USER_IDX, ITEM_IDX)
+    later = pairs.where(F.col("last") >= utc(cutoff)) if again else pairs.where(~before)
+    new = later.select(USER_IDX, ITEM_IDX, (~before).alias("new"))
     known_users = pairs.where(before).groupBy(USER_IDX).agg(F.count("*").alias("user_items"))
     known_items = pairs.where(before).groupBy(ITEM_IDX).agg(F.count("*").alias("item_users"))
     flagged = new.join(known_users, USER_IDX, "left").join(known_items, ITEM_IDX, "left").persist()
@@ -145,18 +160,24 @@ def holdout_users(
         F.when(F.col("user_items") < cold_below, COLD_USERS).otherwise(FREQUENT_USERS),
         F.when(F.col("item_users") < cold_below, COLD_ITEMS).otherwise(FREQUENT_ITEMS),
     )
-    judged = known_user & known_item
+    known, judged = known_user & known_item, known_user & known_item & F.col("new")
+    wider = (F.count_distinct(F.when(known, F.col(USER_IDX))).alias("again_users"), F.count_if(known).alias("n_again"))
     row = flagged.agg(
         F.count_distinct(F.when(judged, F.col(USER_IDX))).alias("users"),
-        F.count("*").alias("new_pairs"),
+        F.count_if("new").alias("new_pairs"),
         F.count_if(judged).alias("judged_pairs"),
         F.count_if(~known_user).alias("pairs_of_new_users"),
         F.count_if(known_user & ~known_item).alias("pairs_of_new_items"),
+        *(wider if again else ()),
     ).first()
     counts = row.asDict()  # type: ignore[union-attr]  # an aggregate without groups has one row
     log_event("holdout_users", cutoff=cutoff.isoformat(), **counts)
     truth = flagged.where(judged).select(USER_IDX, ITEM_IDX, segments.alias(SEGMENTS))
-    return Holdout(truth, counts["users"], counts["judged_pairs"], flagged)
+    found = Holdout(truth, counts["users"], counts["judged_pairs"], flagged)
+    if not again:
+        return found
+    wide = flagged.where(known).select(USER_IDX, ITEM_IDX)
+    return found._replace(again=wide, again_users=counts["again_users"], n_again=counts["n_again"])
 
 
 def known_items_only(sessions: DataFrame, catalogue: DataFrame) -> DataFrame:

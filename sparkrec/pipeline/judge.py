@@ -20,6 +20,7 @@ from sparkrec.evaluation.session_events import left_out
 from sparkrec.evaluation.sessions import all_session_metrics, popularity_ranks
 from sparkrec.evaluation.split import holdout_users, known_items_only
 from sparkrec.evaluation.values import (
+    AGAIN_SPLIT,
     BASKETS_SPLIT,
     NOT_JUDGED,
     RATINGS_SPLIT,
@@ -81,7 +82,7 @@ def judge(night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselin
     """
     trained = [card for card in cards if HOLDOUT in card.parts]
     by = {lists: [card for card in trained if KINDS[card.model].lists is lists] for lists in Lists}
-    judged = _not_judged([card for card in cards if card not in trained], Held(0, 0))
+    judged = _not_judged([card for card in cards if card not in trained], Held(0, 0), night.fmt.recommend_seen)
     of_users: list[Judged] = []
     if by[Lists.USERS]:
         with named_jobs(night.spark, "judge users"):
@@ -102,30 +103,47 @@ def judge(night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselin
 
 
 def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_baselines: bool = True) -> list[Judged]:
-    """Metrics of user models, and of popularity beside them, on what each user first took from the cutoff on."""
-    cutoff, ks = cards[0].cutoff, night.config.evaluation.k
-    cold_below = night.config.evaluation.cold_below
-    held_out = holdout_users(inputs.read(INTERACTIONS), cutoff, night.as_of, night.fmt.event_weights, cold_below)
-    held = Held(held_out.users, held_out.n_pairs)
-    if held.too_little(night):
+    """Metrics of user models, and of popularity beside them, on what each user took from the cutoff on.
+
+    On the items that a user had not taken before, by lists without those; where the format recommends items again, as
+    they are published too: by lists that may hold them, on all that was taken (``AGAIN_SPLIT``).
+    """
+    cutoff, settings, again = cards[0].cutoff, night.config.evaluation, night.fmt.recommend_seen
+    held_out = holdout_users(
+        inputs.read(INTERACTIONS), cutoff, night.as_of, night.fmt.event_weights, settings.cold_below, again
+    )
+    new, wide = Held(held_out.users, held_out.n_pairs), Held(held_out.again_users, held_out.n_again)
+    published = wide if again else new
+    if published.too_little(night):
         held_out.kept.unpersist()
-        return _not_judged(cards, held)
-    truth, users = held_out.pairs, held_out.pairs.select(USER_IDX).distinct()
-    taken = seen_pairs(night, inputs, cutoff).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
-    users = users.join(taken, USER_IDX, "left").persist(StorageLevel.MEMORY_AND_DISK)
+        return _not_judged(cards, published, again)
     scorers = [(c.model, c.model_version, user_scorer(night, inputs, c, HOLDOUT, cutoff)) for c in cards]
     popular = _popularity(night, inputs, cutoff, cards[0].n_items) if with_baselines else {}
-    baselines = [(name, "", scorer) for name, scorer in popular.items()]
-    lists = {}
-    for model, _, scorer in [*scorers, *baselines]:
-        best = scorer.best(users, Wanted((USER_IDX,), max(ks), night.config.topk))
-        lists[model] = RankedLists(best, scorer.n_items)
-    found = ranking_metrics(lists, truth, ks)
-    users.unpersist()
+    scorers += [(name, "", scorer) for name, scorer in popular.items()]
+    judged: list[Judged] = []
+    if not new.too_little(night):
+        taken = seen_pairs(night, inputs, cutoff).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
+        users = held_out.pairs.select(USER_IDX).distinct().join(taken, USER_IDX, "left")
+        judged += _judged_lists(night, scorers, users, held_out.pairs, USERS_SPLIT)
+    if held_out.again is not None:
+        users = held_out.again.select(USER_IDX).distinct()
+        judged += _judged_lists(night, scorers, users, held_out.again, AGAIN_SPLIT)
     held_out.kept.unpersist()
+    return judged
+
+
+def _judged_lists(
+    night: Night, scorers: Sequence[tuple[str, str, Scorer]], users: DataFrame, truth: DataFrame, split: str
+) -> list[Judged]:
+    """Metrics of the lists that models ``(name, version, scorer)`` make for users ``(user_idx[, seen])``."""
+    ks, kept = night.config.evaluation.k, users.persist(StorageLevel.MEMORY_AND_DISK)
+    wanted = Wanted((USER_IDX,), max(ks), night.config.topk)
+    lists = {model: RankedLists(scorer.best(kept, wanted), scorer.n_items) for model, _, scorer in scorers}
+    found = ranking_metrics(lists, truth, ks)
+    kept.unpersist()
     return [
-        (model, version, USERS_SPLIT if segment == ALL else segment, value)
-        for model, version, _ in [*scorers, *baselines]
+        (model, version, split if segment == ALL else segment, value)
+        for model, version, _ in scorers
         for segment, values in found[model].items()
         for value in values
     ]
@@ -165,7 +183,7 @@ def judge_sessions(
     held = Held(n_sessions, skipped["events"] - skipped["events_unseen"] - skipped["events_short"] - n_sessions)
     if held.too_little(night):
         later.unpersist()
-        return _not_judged(cards, held)
+        return _not_judged(cards, held, night.fmt.recommend_seen)
     earlier = sessions(rows.where(F.col(TS) < utc(cutoff)), night.config.prepare.sessions, events)
     ranks = {c.model: m.next_item_ranks(later, earlier, ties) for c, m in zip(cards, models, strict=True)}
     if with_baselines:
@@ -196,7 +214,7 @@ def judge_baskets(
     held = Held(n_baskets, n_pairs)
     if held.too_little(night):
         known.unpersist()
-        return _not_judged(cards, held)
+        return _not_judged(cards, held, night.fmt.recommend_seen)
     pairs = next_products(known).persist(StorageLevel.MEMORY_AND_DISK)
     judged: list[Judged] = []
     for card in cards:
@@ -248,7 +266,7 @@ def unjudged(night: Night, card: ModelCard, values: Iterable[MetricValue]) -> st
     )
 
 
-def _not_judged(cards: Sequence[ModelCard], held: Held) -> list[Judged]:
+def _not_judged(cards: Sequence[ModelCard], held: Held, recommend_seen: bool) -> list[Judged]:
     """What stands in ``metrics`` for models that nothing can be said of: how little was held out."""
     value = MetricValue(NOT_JUDGED, None, float(held.pairs), held.users)
-    return [(card.model, card.model_version, split_of(card.model), value) for card in cards]
+    return [(card.model, card.model_version, split_of(card.model, recommend_seen), value) for card in cards]

@@ -180,7 +180,7 @@ def search(
             started = time.monotonic()
             if not files.exists(files.join(other.warehouse.model_path(model, last_day), CARD)):
                 stage.run(other, known)
-            one = Tried(point, (), split_of(model), 0.0)
+            one = Tried(point, (), split_of(model, night.fmt.recommend_seen), 0.0)
             alone = all(one.judged_by != earlier.judged_by for earlier in tried)  # popularity is judged with the first
             tried.append(_judge(other, known, model, one, started, with_baselines=alone))
             metric, k = night.config.gate.metric, night.config.gate.k

@@ -260,8 +260,8 @@ def _unjudged(night: Night, inputs: Inputs, card: ModelCard) -> str:
         return card.untrained
     if not night.config.gate.enabled:
         return ""
-    rows = _metrics(inputs, _compared(night, inputs, card.model))
-    mine, _ = _judgement(rows, night.run_date, card.model, card.model_version)
+    rows, split = _metrics(inputs, _compared(night, inputs, card.model)), split_of(card.model, night.fmt.recommend_seen)
+    mine, _ = _judgement(rows, night.run_date, card.model, card.model_version, split)
     return unjudged(night, card, mine.model)
 
 
@@ -286,10 +286,11 @@ def _verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts, w
 def verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) -> Verdict:
     """What the gate says of the night's model, by ``metrics`` and the share of those expected that have a list."""
     last, rows = _last(night, inputs, card.model), _metrics(inputs, _compared(night, inputs, card.model))
-    mine, how = _judgement(rows, night.run_date, card.model, card.model_version)
+    split = split_of(card.model, night.fmt.recommend_seen)
+    mine, how = _judgement(rows, night.run_date, card.model, card.model_version, split)
     before = None
     if last is not None:
-        theirs, otherwise = _judgement(rows, last[0], card.model, last[1])
+        theirs, otherwise = _judgement(rows, last[0], card.model, last[1], split)
         before = Last(last[0], theirs, difference(otherwise, how) if theirs.model else "")
     return verdict(mine, before, _share(counts), night.config.gate)
 
@@ -311,9 +312,8 @@ def _compared(night: Night, inputs: Inputs, model: str) -> set[date]:
     return {night.run_date, *([last[0]] if last else [])}
 
 
-def _judgement(rows: Sequence[Row], day: date, model: str, version: str) -> tuple[Judgement, str | None]:
+def _judgement(rows: Sequence[Row], day: date, model: str, version: str, split: str) -> tuple[Judgement, str | None]:
     """What ``metrics`` says of a night's model and of recent popularity beside it, and how they were judged."""
-    split = split_of(model)
 
     def values(name: str, of: str) -> list[MetricValue]:
         mine = [r for r in rows if (r[RUN_DATE], r["model"], r[MODEL_VERSION], r["split"]) == (day, name, of, split)]

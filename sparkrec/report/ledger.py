@@ -173,7 +173,8 @@ def histories(
     nights = sorted(metrics[RUN_DATE].unique().to_list())
     found = []
     for model in models:
-        split = split_of(model)
+        again, split = (split_of(model, seen) for seen in (True, False))
+        split = again if any((night, model, again) in values for night in nights) else split
         points: list[NightValue] = []
         last: tuple[float, float] | None = (
             None  # of the model published last: its metric, as a multiple of popularity's

@@ -30,15 +30,17 @@ from sparkrec.report.markup import Child, Markup, duration, element, join, numbe
 
 _TONES = {PUBLISHED: "good", HELD_BACK: "warn", "done": "good", "held_back": "warn", "failed": "bad"}
 _SPLITS = {
-    "holdout_users": "Lists for users, judged on what they took after the cutoff",
+    "holdout_users_with_taken": "Lists for users as they are published, judged on all that they took after the cutoff",
+    "holdout_users": "Lists for users without what they had, judged on what else they took after the cutoff",
     "holdout_cold_users": "Of these, users who had taken few items before",
     "holdout_frequent_users": "Of these, the other users",
     "holdout_cold_items": "Of these, items that few users had taken before",
     "holdout_frequent_items": "Of these, the other items",
     "holdout_sessions": "Next item in the sessions after the cutoff",
+    "holdout_baskets": "Next product in the baskets after the cutoff",
     "holdout_ratings": "Predicted ratings after the cutoff",
 }
-_JUDGED = {"holdout_sessions": "events", "holdout_ratings": "ratings"}  # of the others: users
+_JUDGED = {"holdout_sessions": "events", "holdout_baskets": "products", "holdout_ratings": "ratings"}  # others: users
 _SPREAD = ("coverage", "gini")
 
 

@@ -79,6 +79,11 @@ def test_truth_is_what_known_users_first_took_after_the_cutoff(spark, caplog):
     truth = held_out.pairs
     assert held_out.users == truth.select("user_idx").distinct().count()
     assert held_out.n_pairs == truth.count()
+    assert held_out.again is None
+    wide = holdout_users(events, cutoff, AS_OF, {"buy": 1.0, "view": 0.1}, cold_below=2, again=True)
+    assert sorted(tuple(row) for row in wide.again.collect()) == [(1, 10), (1, 11), (2, 12)]  # 10 had been taken before
+    assert (wide.again_users, wide.n_again, wide.users, wide.n_pairs) == (2, 3, 2, 2)
+    assert sorted(map(tuple, wide.pairs.collect())) == sorted(map(tuple, truth.collect()))
     assert sorted(tuple(row) for row in truth.collect()) == [
         (1, 11, ["holdout_frequent_users", "holdout_cold_items"]),  # took 10 and 12 before; 11 had one user
         (2, 12, ["holdout_cold_users", "holdout_cold_items"]),

@@ -79,6 +79,53 @@ def test_lists_are_those_that_would_be_judged_at_their_time(place, judging, mode
     assert both["score"].to_list() == pytest.approx(both["score_judged"].to_list(), rel=1e-5)
 
 
+@pytest.fixture(scope="module")
+def again(spark, place, tmp_path_factory):
+    """The night judged and published once more for a shop that recommends items again; the exit code."""
+    folder = tmp_path_factory.mktemp("again")
+    declared = yaml.safe_load((place.warehouse.parent / "invoices.yaml").read_text())
+    fmt = folder / "invoices.yaml"
+    fmt.write_text(yaml.safe_dump({**declared, "recommend_seen": True}))
+    other = place.copied_to(folder / "warehouse")
+    strict = ("gate.enabled=true", "gate.k=10", "gate.below_popularity=-50", "models=[als]", f"logs.format={fmt}")
+    return other, other.run(spark, other.last, *strict, only=("evaluate", "topk"))
+
+
+def test_lists_that_may_hold_what_users_had_are_judged_so_too_and_by_the_gate(spark, place, judging, again):
+    other, code = again
+    night, inputs = judging
+    card = read_card(night.warehouse, "als", night.run_date)
+    cutoff = card.cutoff.replace(tzinfo=UTC)
+    rows = place.table("interactions").filter(
+        pl.col("user_idx").is_not_null() & (pl.col("event_type") == "purchase")
+    ).select("user_idx", "item_idx", "ts")  # fmt: skip
+    before, after = rows.filter(pl.col("ts") < cutoff), rows.filter(pl.col("ts") >= cutoff)
+    truth = (
+        after.select("user_idx", "item_idx").unique().join(before, "user_idx", "semi").join(before, "item_idx", "semi")
+    )
+    repeated = truth.join(before, ["user_idx", "item_idx"], "semi")
+    assert 0 < repeated.height < truth.height
+    users = spark.createDataFrame(truth.select("user_idx").unique().rows(), "user_idx int")
+    scorer = user_scorer(night, inputs, card, HOLDOUT, card.cutoff)
+    lists = pl.from_pandas(scorer.best(users, Wanted(("user_idx",), 10, night.config.topk)).toPandas())
+    hits = lists.join(truth, ["user_idx", "item_idx"]).group_by("user_idx").len("hits")
+    each = truth.group_by("user_idx").len("wanted").join(hits, "user_idx", "left").fill_null(0)
+    recall = (each["hits"] / each["wanted"].clip(upper_bound=10)).mean()
+
+    metrics = other.table("metrics").filter((pl.col("model") == "als") & (pl.col("k") == 10))
+    of = {split: part for (split,), part in metrics.group_by("split")}
+    (row,) = of["holdout_users_with_taken"].filter(pl.col("metric") == "recall").rows(named=True)
+    assert (row["value"], row["n"]) == (pytest.approx(recall), each.height)
+    without = place.table("metrics").filter((pl.col("model") == "als") & (pl.col("k") == 10))
+    without = without.filter(pl.col("split") == "holdout_users").sort("metric")
+    assert of["holdout_users"].sort("metric")["value"].to_list() == pytest.approx(without["value"].to_list())
+    assert without.filter(pl.col("metric") == "recall")["value"][0] != pytest.approx(recall)
+
+    assert code == 3
+    said = other.table("runs").filter(pl.col("stage") == "topk").sort("ended_at")["message"][-1]
+    assert f"als held back: recall@10 {recall:.4f} is more than -5000% below recent popularity's" in said
+
+
 def momentum_at(place, when, windows, n_items):
     """float32 [n_items, windows + 1], by hand: log counts in the days before, and log days since the first event."""
     rows = times_of(place, when).filter(pl.col("item_idx").is_in(list(supported(place, when))))
