@@ -18,7 +18,7 @@ from tests.nights import assert_same_night
 
 pytestmark = pytest.mark.slow
 
-KILLED = ("prepare", "train_two_tower", "topk", "maintain")  # in Spark's work, in ranks, as lists are made, in care
+KILLED = ("train_two_tower", "topk", "maintain")  # in the ranks, as lists are made, in the care of tables
 CARE = ("maintenance.enabled=true", "maintenance.compact_files=1")  # a last stage that has something to do
 
 
