@@ -74,6 +74,8 @@ def build_session(config: SparkConfig, log_mb: float | None = None) -> SparkSess
     """
     from pyspark.sql import SparkSession
 
+    from sparkrec.jvm_names import know_names
+
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     wait_passively()  # local Python workers inherit it
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
@@ -87,7 +89,7 @@ def build_session(config: SparkConfig, log_mb: float | None = None) -> SparkSess
             builder = builder.config(key, value)
         if not submitted:
             jvm.start(merged)
-        jvm.know_names()
+        know_names()
         with own_ctrl_c():
             spark = builder.getOrCreate()
     except UserError:

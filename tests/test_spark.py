@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from py4j.java_gateway import JavaPackage, java_import
 from pyspark import inheritable_thread_target
 
 from sparkrec.config import SparkConfig
@@ -178,3 +179,13 @@ def test_an_archive_that_does_not_fit_is_passed_over_in_silence(tmp_path):
     assert (other.returncode, other.stdout) == (0, "")
     assert other.stderr.splitlines()[:2] == plain.stderr.splitlines()[:2]
     assert len(other.stderr.splitlines()) == 3
+
+
+def test_the_jvm_is_asked_once_for_each_name_and_again_for_one_that_it_did_not_have(spark):
+    jvm = spark._jvm
+    assert jvm.PythonUtils is jvm.PythonUtils
+    assert jvm.org.apache.spark.sql.functions is jvm.org.apache.spark.sql.functions
+    assert jvm.org.apache.spark is not jvm.org.apache.hadoop
+    assert isinstance(jvm.Semaphore, JavaPackage)  # which is what Py4J says of all that it does not find
+    java_import(jvm, "java.util.concurrent.Semaphore")
+    assert jvm.Semaphore(3).availablePermits() == 3
