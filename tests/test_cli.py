@@ -62,8 +62,8 @@ def test_topk(capsys, warehouse, form):
 
 def test_metrics_are_one_table_or_a_row_for_each_number(capsys, tmp_path):
     values = [("als", "recall", 20, 0.25), ("als", "ndcg", 20, 0.125), ("popularity", "recall", 20, 0.2)]
-    rows = [(NIGHT, model, "v", metric, k, value, 9, "holdout_users") for model, metric, k, value in values]
-    types = [pl.Date, pl.String, pl.String, pl.String, pl.Int32, pl.Float64, pl.Int64, pl.String]
+    rows = [(NIGHT, model, "v", metric, k, value, 9, "holdout_users", None) for model, metric, k, value in values]
+    types = [pl.Date, pl.String, pl.String, pl.String, pl.Int32, pl.Float64, pl.Int64, pl.String, pl.String]
     schema = dict(zip(METRICS.column_names, types, strict=True))
     write_deltalake(tmp_path / "metrics", pl.DataFrame(rows, schema=schema, orient="row"), partition_by=["run_date"])
     argv = ["query", "metrics", f"warehouse.path={tmp_path}"]
@@ -202,10 +202,7 @@ def test_unicode_whatever_the_locale(warehouse):
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
 )
 def test_a_command_that_is_told_to_end_says_one_line(tmp_path, number, code, said):
-    command = [
-        sys.executable,
-        "-m",
-        "sparkrec.cli",
+    words = [
         "make-log",
         "--format",
         "reviews",
@@ -213,10 +210,15 @@ def test_a_command_that_is_told_to_end_says_one_line(tmp_path, number, code, sai
         "200000000",
         "--days",
         "2",
+        "--users",
+        "1000",
+        "--items",
+        "1000",
     ]
     process = subprocess.Popen(
-        [*command, "--out", str(tmp_path), "--users", "1000", "--items", "1000"], stderr=subprocess.PIPE
-    )
+        [sys.executable, "-m", "sparkrec.cli", *words, "--out", str(tmp_path)], stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # tests in the background have some ignored
+    )  # fmt: skip
     limit = time.monotonic() + 60
     while time.monotonic() < limit and not list(tmp_path.glob("log/.*")):
         time.sleep(0.05)
