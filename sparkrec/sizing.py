@@ -31,8 +31,8 @@ _SMALL = {
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.ui.explainMode": "simple",  # what each query is described by to listeners
 }
-# The JVM keeps both its compilers: the first alone saves a third of a fresh JVM's CPU time on ingest and index, but
-# what it costs ALS, whose loops are the JVM's own, is not measured.
+# The JVM keeps both its compilers: the first alone saves a third of the time of ingest and index in a fresh JVM, and
+# loses as much in the stages after them.
 
 
 @dataclass(frozen=True)
