@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 from sparkrec.errors import UserError
@@ -21,11 +21,6 @@ def zone_of(name: str | None) -> tzinfo:
     except (KeyError, OSError, ValueError) as error:  # unknown, a folder of zones, no name at all
         fix = "a name of the IANA database, e.g. Europe/London"
         raise UserError("unknown time zone", where=name, fix=fix) from error
-
-
-def end_of(day: date, name: str | None) -> datetime:
-    """The moment that a day ends in a zone, in UTC."""
-    return datetime.combine(day + timedelta(days=1), time.min, zone_of(name)).astimezone(UTC)
 
 
 def yesterday(name: str | None) -> date:

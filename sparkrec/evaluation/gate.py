@@ -84,7 +84,7 @@ def verdict(judged: Judgement | None, last: Last | None, users_share: float, lim
     if mine is None or popular is None or last is None:
         return Verdict(against)
     theirs, popular_then = _value(last.judgement.model, limits), _value(last.judgement.popularity, limits)
-    reason = last.otherwise or _incomparable(last.judgement, limits, popular)
+    reason = last.otherwise or _incomparable(name, theirs, popular_then, popular)
     if reason or theirs is None or not popular_then:
         return Verdict(against, [f"not compared with the model of {last.run_date}: {reason}"])
     times, before = mine / popular, theirs / popular_then
@@ -96,12 +96,11 @@ def verdict(judged: Judgement | None, last: Last | None, users_share: float, lim
     return Verdict(against)
 
 
-def _incomparable(last: Judgement, limits: GateConfig, popular: float) -> str:
+def _incomparable(name: str, theirs: float | None, popular_then: float | None, popular: float) -> str:
     """Why metrics of the same protocol cannot be compared; empty where they can."""
-    name = f"{limits.metric}@{limits.k}"
-    if _value(last.model, limits) is None or _value(last.popularity, limits) is None:
+    if theirs is None or popular_then is None:
         return f"its {name} was not judged"
-    nothing = [when for when, value in (("then", _value(last.popularity, limits)), ("now", popular)) if not value]
+    nothing = [when for when, value in (("then", popular_then), ("now", popular)) if not value]
     return f"recent popularity's {name} is 0 {' and '.join(nothing)}" if nothing else ""
 
 

@@ -34,13 +34,18 @@ def repeated(known: Mapping[str, KnownFile], there: Collection[str], now: str, a
     Raises:
         UserError: No such file.
     """
+    require_there(asked, there)
+    mended = {name for name, file in known.items() if file.rows_refused and file.format_hash not in (None, now)}
+    wanted = set(known) if ALL in asked else set(asked)
+    return (mended | wanted) & known.keys() & set(there)
+
+
+def require_there(asked: Collection[str], there: Collection[str]) -> None:
+    """Raises UserError where a file that is asked for is not there to be read."""
     strange = sorted(set(asked) - {ALL} - set(there))
     if strange:
         fix = "a name as the table files has it and that is there, or all"
         raise UserError("no such file to read again", where=", ".join(strange), fix=fix)
-    mended = {name for name, file in known.items() if file.rows_refused and file.format_hash not in (None, now)}
-    wanted = set(known) if ALL in asked else set(asked)
-    return (mended | wanted) & known.keys() & set(there)
 
 
 def sharing(known: Mapping[str, KnownFile], changed: Collection[str], now: str) -> set[str]:

@@ -275,10 +275,9 @@ def _read_columnar(
 def _illegal(text: str, group: Group) -> str:
     """Which columns have the type that Spark says it cannot read; empty where it says nothing of the kind."""
     found = re.search(r"type: \w+ (\(.*\))", text)
-    lines = (
-        [line.split() for line in group.columns[0].splitlines() if found and found[1] in line] if group.columns else []
-    )
-    return ", ".join(f"column {words[2]}" for words in lines)
+    if found is None or not group.columns:
+        return ""
+    return ", ".join(f"column {line.split()[2]}" for line in group.columns[0].splitlines() if found[1] in line)
 
 
 def _nanos(group: Group, name: str) -> str:

@@ -12,7 +12,7 @@ from sparkrec import store
 from sparkrec.errors import UserError
 from sparkrec.formats import AttributeFile, Reader
 from sparkrec.ingest import files
-from sparkrec.ingest.again import ALL, repeated, sharing
+from sparkrec.ingest.again import ALL, repeated, require_there, sharing
 from sparkrec.ingest.context import Context
 from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.log import warn_event
@@ -168,7 +168,7 @@ def select_attribute_files(context: Context, known: dict[str, files.KnownFile]) 
             again = repeated(known, names, context.format_hash, [*everything, *(n for n in asked if n in names)])
             found[kind] = files.select_files(listed, known, context.fs.sha256, date.max, "replace", again)
             asked = [name for name in asked if name not in names]
-    repeated({}, (), "", asked)  # nowhere
+    require_there(asked, ())  # in no attribute file
     return found
 
 

@@ -271,17 +271,23 @@ def _best(
 
 
 def _current_sessions(night: Night, inputs: Inputs) -> DataFrame:
-    found = current_sessions(inputs.read(SESSIONS), night.run_date, night.config.logs.timezone)
-    return _named(night, inputs, found, SESSION_ID)
+    def found() -> DataFrame:
+        latest = current_sessions(inputs.read(SESSIONS), night.run_date, night.config.logs.timezone)
+        return _named(night, inputs, latest, SESSION_ID)
+
+    return inputs.found.kept("current sessions", found)
 
 
 def _current_baskets(night: Night, inputs: Inputs) -> DataFrame:
-    found = current_baskets(inputs.read(COPURCHASE), night.run_date, night.config.logs.timezone)
-    return _named(night, inputs, found, BASKET_ID)
+    def found() -> DataFrame:
+        latest = current_baskets(inputs.read(COPURCHASE), night.run_date, night.config.logs.timezone)
+        return _named(night, inputs, latest, BASKET_ID)
+
+    return inputs.found.kept("current baskets", found)
 
 
 def _named(night: Night, inputs: Inputs, current: DataFrame, own: str) -> DataFrame:
-    """The current sessions or baskets with ``user_id``, ``key_type`` and ``seen array<int>``; kept by the stage.
+    """The current sessions or baskets with ``user_id``, ``key_type`` and ``seen array<int>``.
 
     A user's id, and all that the user has taken; of an anonymous one its own (``own``), and what is in it.
     """
@@ -291,8 +297,7 @@ def _named(night: Night, inputs: Inputs, current: DataFrame, own: str) -> DataFr
         KEY_TYPE: F.when(nobody, own.removesuffix("_id")).otherwise("user"),
         SEEN: F.when(nobody, F.col(ITEMS)).otherwise(F.col(SEEN)),
     }
-    named = current.join(_everyone(night, inputs).drop(DUE), USER_IDX, "left").withColumns(columns)
-    return inputs.found.kept(("current", own), lambda: named)
+    return current.join(_everyone(night, inputs).drop(DUE), USER_IDX, "left").withColumns(columns)
 
 
 def _seen(night: Night, lists: DataFrame, key: Sequence[str]) -> DataFrame | None:

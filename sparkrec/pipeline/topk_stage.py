@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date
@@ -260,8 +260,7 @@ def _unjudged(night: Night, inputs: Inputs, card: ModelCard) -> str:
         return card.untrained
     if not night.config.gate.enabled:
         return ""
-    rows, split = _metrics(inputs, _compared(night, inputs, card.model)), split_of(card.model, night.fmt.recommend_seen)
-    mine, _ = _judgement(rows, night.run_date, card.model, card.model_version, split)
+    mine, _ = _judgement(night, inputs, card.model, night.run_date, card.model_version)
     return unjudged(night, card, mine.model)
 
 
@@ -285,12 +284,10 @@ def _verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts, w
 
 def verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) -> Verdict:
     """What the gate says of the night's model, by ``metrics`` and the share of those expected that have a list."""
-    last, rows = _last(night, inputs, card.model), _metrics(inputs, _compared(night, inputs, card.model))
-    split = split_of(card.model, night.fmt.recommend_seen)
-    mine, how = _judgement(rows, night.run_date, card.model, card.model_version, split)
-    before = None
+    last, before = _last(night, inputs, card.model), None
+    mine, how = _judgement(night, inputs, card.model, night.run_date, card.model_version)
     if last is not None:
-        theirs, otherwise = _judgement(rows, last[0], card.model, last[1], split)
+        theirs, otherwise = _judgement(night, inputs, card.model, *last)
         before = Last(last[0], theirs, difference(otherwise, how) if theirs.model else "")
     return verdict(mine, before, _share(counts), night.config.gate)
 
@@ -312,8 +309,9 @@ def _compared(night: Night, inputs: Inputs, model: str) -> set[date]:
     return {night.run_date, *([last[0]] if last else [])}
 
 
-def _judgement(rows: Sequence[Row], day: date, model: str, version: str, split: str) -> tuple[Judgement, str | None]:
+def _judgement(night: Night, inputs: Inputs, model: str, day: date, version: str) -> tuple[Judgement, str | None]:
     """What ``metrics`` says of a night's model and of recent popularity beside it, and how they were judged."""
+    rows, split = _metrics(inputs, _compared(night, inputs, model)), split_of(model, night.fmt.recommend_seen)
 
     def values(name: str, of: str) -> list[MetricValue]:
         mine = [r for r in rows if (r[RUN_DATE], r["model"], r[MODEL_VERSION], r["split"]) == (day, name, of, split)]

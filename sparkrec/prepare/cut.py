@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
 from sparkrec.tables import EVENT_DATE, TS
-from sparkrec.zones import end_of
+from sparkrec.zones import zone_of
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -18,7 +18,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def as_of(run_date: date, zone: str | None = None) -> datetime:
     """00:00 of the day after ``run_date`` in a zone (None: UTC), as UTC: the night knows what happened before it."""
-    return end_of(run_date, zone)
+    return datetime.combine(run_date + timedelta(days=1), time.min, zone_of(zone)).astimezone(UTC)
 
 
 def until(events: DataFrame, run_date: date, zone: str | None = None) -> DataFrame:

@@ -176,9 +176,7 @@ def histories(
         again, split = (split_of(model, seen) for seen in (True, False))
         split = again if any((night, model, again) in values for night in nights) else split
         points: list[NightValue] = []
-        last: tuple[float, float] | None = (
-            None  # of the model published last: its metric, as a multiple of popularity's
-        )
+        last: tuple[float, float] | None = None  # of the model published last: its metric, and times popularity's
         judged: str | None = None  # how that one was
         for night in nights:
             out = published.get(model, {}).get(night) == ""

@@ -84,9 +84,10 @@ def test_a_night_that_ends_before_any_of_its_writes_is_finished_by_a_plain_rerun
     """Ingest's own are tried in tests/ingest/test_broken_off.py."""
     place = night.at(tmp_path / "warehouse")
     settings = ("models=[als]",)
-    writes = {}
-    for stage in stage_names(load_config(None, place.settings(*settings))):
-        for write in count() if stage != "ingest" else (10**6,):
+    assert place.run(spark, place.last, *settings, only=("ingest",)) == 0
+    stages, writes = stage_names(load_config(None, place.settings(*settings))), {}
+    for stage in stages[1:]:
+        for write in count():
             with monkeypatch.context() as patch:
                 cut_before(patch, write)
                 try:
