@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 if TYPE_CHECKING:
-    from sparkrec.config import GruConfig
+    from sparkrec.settings.config import GruConfig
 
 CPU = torch.device("cpu")
 

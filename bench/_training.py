@@ -11,18 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparkrec.config import SparkConfig
+from sparkrec.settings.config import SparkConfig
 
 
 def spark_session(ranks: int) -> Any:
     """Spark with a task slot for each rank."""
-    from sparkrec.spark import build_session
+    from sparkrec.spark.session import build_session
 
     return build_session(SparkConfig(master=f"local[{ranks}]", conf={"spark.driver.memory": "1g"}))
 
 
 def write_parts(parts: Mapping[int, Mapping[str, np.ndarray]], path: str, group: str, n_slots: int) -> None:
-    """Columns by number of the file, in the layout of ``training.snapshot``, whose Spark job is no part of a bench."""
+    """Columns by number of the file, in the layout of ``ranks.snapshot``, whose Spark job is no part of a bench."""
     Path(path, "data").mkdir(parents=True)
     files, names = [], []
     for number, columns in parts.items():

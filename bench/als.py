@@ -28,12 +28,12 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from sparkrec.config import AlsConfig, SparkConfig
 from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
-from sparkrec.models.als import fit_als
+from sparkrec.models.als.train import fit_als
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import item_matrix, top_k
-from sparkrec.spark import build_session
+from sparkrec.settings.config import AlsConfig, SparkConfig
+from sparkrec.spark.session import build_session
 
 
 def main() -> None:

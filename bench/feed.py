@@ -20,12 +20,12 @@ import torch
 from _measure import last_line, machine, say
 from gru_speed import SETTINGS, made_up, write_snapshot
 
-from sparkrec.config import Config, load_config
-from sparkrec.training import gru
-from sparkrec.training.comm import SingleProcess
-from sparkrec.training.feed import check_total, read_files
-from sparkrec.training.lanes import lane_table, lanes_of_files, walk_lanes
-from sparkrec.training.snapshot import read_manifest
+from sparkrec.models.gru import train as gru
+from sparkrec.models.gru.lanes import lane_table, lanes_of_files, walk_lanes
+from sparkrec.ranks.comm import SingleProcess
+from sparkrec.ranks.feed import check_total, read_files
+from sparkrec.ranks.snapshot import read_manifest
+from sparkrec.settings.config import Config, load_config
 
 
 def main() -> None:

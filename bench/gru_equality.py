@@ -22,13 +22,13 @@ import torch
 from _gru_peer import CPU, events_frame, item_numbers, load_peer, peer_weights, quietly
 from _measure import last_line, say
 
-from sparkrec.config import GruConfig
-from sparkrec.models.gru import gru_network
-from sparkrec.models.network import from_tensors, to_tensors
-from sparkrec.training.comm import SingleProcess
-from sparkrec.training.gru_fused import FusedSteps
-from sparkrec.training.gru_step import GruState, Trainer, make_batch
-from sparkrec.training.lanes import NO_TARGET, chunks, lane_table, walk_lanes
+from sparkrec.models.gru.fused import FusedSteps
+from sparkrec.models.gru.lanes import NO_TARGET, chunks, lane_table, walk_lanes
+from sparkrec.models.gru.network import gru_network
+from sparkrec.models.gru.protocol import from_tensors, to_tensors
+from sparkrec.models.gru.step import GruState, Trainer, make_batch
+from sparkrec.ranks.comm import SingleProcess
+from sparkrec.settings.config import GruConfig
 
 ALLOWED = 1e-5
 N_ITEMS, LANES, N_SAMPLE, SESSIONS = 500, 20, 64, 130

@@ -32,9 +32,9 @@ from _measure import last_line, machine, say
 from _training import spark_session, write_parts
 from gru_quality import SETTINGS as QUALITY_SETTINGS
 
-from sparkrec.config import Config, TrainConfig, load_config
-from sparkrec.training import gru
-from sparkrec.training.launch import run_ranks
+from sparkrec.models.gru import train as gru
+from sparkrec.ranks.launch import run_ranks
+from sparkrec.settings.config import Config, TrainConfig, load_config
 
 SETTINGS = ["gru.loss=bpr-max", *QUALITY_SETTINGS["bpr-max"], "gru.epochs=1", "train.device=cpu"]
 
@@ -107,7 +107,7 @@ def made_up(n_events: int, n_items: int) -> pd.DataFrame:
 
 
 def write_snapshot(events: pd.DataFrame, path: str, config: Config) -> None:
-    """The events in the layout of ``training.snapshot``, whose Spark job is no part of this."""
+    """The events in the layout of ``ranks.snapshot``, whose Spark job is no part of this."""
     n_files = config.train.snapshot_files
     number = events["SessionId"].to_numpy() % config.gru.lanes % n_files  # so that each lane gets its share
     session, item = events["SessionId"].to_numpy(), events["ItemId"].to_numpy().astype("int32")

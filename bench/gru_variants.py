@@ -22,11 +22,11 @@ from typing import Any
 from _measure import last_line, say
 from gru_quality import SETTINGS, read_sessions, run
 
-from sparkrec.config import GruConfig, SparkConfig, TextConfig, TrainConfig, load_config
 from sparkrec.log import setup_logging
 from sparkrec.prepare.text_vectors import text_vectors
-from sparkrec.spark import build_session
-from sparkrec.training.checkpoint import WEIGHTS
+from sparkrec.ranks.checkpoint import WEIGHTS
+from sparkrec.settings.config import GruConfig, SparkConfig, TextConfig, TrainConfig, load_config
+from sparkrec.spark.session import build_session
 
 RANKS = TrainConfig(threads_per_rank=1)  # small products: a second thread does not help
 

@@ -26,16 +26,16 @@ from _measure import last_line, machine, say
 from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import csr_matrix
 
-from sparkrec.config import ItemNeighboursConfig, SparkConfig
 from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
-from sparkrec.models.neighbours import (
+from sparkrec.models.neighbours.nearest import (
     item_neighbour_lists,
     item_neighbours,
     load_neighbours,
     matrix_profiles,
     save_neighbours,
 )
-from sparkrec.spark import build_session
+from sparkrec.settings.config import ItemNeighboursConfig, SparkConfig
+from sparkrec.spark.session import build_session
 
 K = 20
 

@@ -37,13 +37,13 @@ import torch
 from _measure import last_line, machine, run_measured, say, sparkrec_command
 from _training import spark_session, write_parts
 
-from sparkrec.config import Config, Prod2VecConfig, TrainConfig, load_config
-from sparkrec.models.two_tower import Feature
+from sparkrec.models.prod2vec import train as prod2vec
+from sparkrec.models.prod2vec.embeddings import ItemEmbeddings, stored_embeddings
+from sparkrec.models.prod2vec.side import Side
+from sparkrec.models.two_tower.network import Feature
+from sparkrec.ranks.launch import run_ranks
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.retrieval.item_embeddings import ItemEmbeddings, stored_embeddings
-from sparkrec.training import prod2vec
-from sparkrec.training.launch import run_ranks
-from sparkrec.training.prod2vec_side import Side
+from sparkrec.settings.config import Config, Prod2VecConfig, TrainConfig, load_config
 
 K = 10
 SELDOM = 5  # events
@@ -130,7 +130,7 @@ def read_side(warehouse: Path, n_items: int) -> Side:
 
 
 def write_snapshot(train: Sequences, path: str, n_files: int) -> None:
-    """The sequences in the layout of ``training.snapshot``."""
+    """The sequences in the layout of ``ranks.snapshot``."""
     parts = {}
     for number in range(n_files):
         mine = train[number::n_files]

@@ -25,11 +25,11 @@ from _measure import last_line, machine, say
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sparkrec.config import RulesConfig, SparkConfig
 from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
-from sparkrec.models.itemsets import prepared
-from sparkrec.models.rules import complete, mine_rules
-from sparkrec.spark import build_session
+from sparkrec.models.rules.itemsets import prepared
+from sparkrec.models.rules.mining import complete, mine_rules
+from sparkrec.settings.config import RulesConfig, SparkConfig
+from sparkrec.spark.session import build_session
 
 Rules = dict[tuple[tuple[int, ...], int], tuple[float, float, float, float]]
 MEASURES = ("support", "confidence", "lift", "leverage")

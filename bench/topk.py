@@ -34,9 +34,9 @@ from _measure import last_line, machine, say
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from sparkrec.config import SparkConfig
 from sparkrec.retrieval.topk import item_matrix, top_k
-from sparkrec.spark import build_session
+from sparkrec.settings.config import SparkConfig
+from sparkrec.spark.session import build_session
 
 
 def main() -> None:

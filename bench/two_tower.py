@@ -25,13 +25,13 @@ from _measure import last_line, machine, say
 from _training import spark_session, write_parts
 from torch import Tensor, nn
 
-from sparkrec.config import Config, load_config
-from sparkrec.models.two_tower import N_NUMERIC, PAD, TowerShape, new_table
-from sparkrec.training.comm import Comm, SingleProcess
-from sparkrec.training.launch import run_ranks
-from sparkrec.training.two_tower import TowerTask, tower_shape, train
-from sparkrec.training.two_tower_batches import DAY_S, Sequences, lane, lane_batch, sequences
-from sparkrec.training.two_tower_step import prepare
+from sparkrec.models.two_tower.batches import DAY_S, Sequences, lane, lane_batch, sequences
+from sparkrec.models.two_tower.network import N_NUMERIC, PAD, TowerShape, new_table
+from sparkrec.models.two_tower.step import prepare
+from sparkrec.models.two_tower.train import TowerTask, tower_shape, train
+from sparkrec.ranks.comm import Comm, SingleProcess
+from sparkrec.ranks.launch import run_ranks
+from sparkrec.settings.config import Config, load_config
 
 AS_OF = 100 * DAY_S
 
@@ -90,7 +90,7 @@ def made_up(args: argparse.Namespace, n_files: int) -> dict[int, Sequences]:
 
 
 def write_snapshot(files: dict[int, Sequences], path: str) -> None:
-    """The events in the layout of ``training.snapshot``."""
+    """The events in the layout of ``ranks.snapshot``."""
     parts = {
         number: {"user_idx": seq.user, "item_idx": seq.item, "ts_s": seq.ts, "weight": seq.weight}
         for number, seq in files.items()

@@ -13,9 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sparkrec.config import load_config
 from sparkrec.makelog import LogOptions, make_log
-from sparkrec.spark import JVM_OPTIONS, archive_path
+from sparkrec.settings.config import load_config
+from sparkrec.spark.session import JVM_OPTIONS, archive_path
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Fetches Delta's jars with Spark's own resolver, once, and puts them into this environment.
 
 The jars stay in ``${XDG_CACHE_HOME:-~/.cache}/sparkrec/jars/<coordinates>`` and are copied to
-``<environment>/share/sparkrec/jars``, where ``sparkrec.spark.delta_jars`` finds them: a night needs no network.
+``<environment>/share/sparkrec/jars``, where ``sparkrec.spark.session.delta_jars`` finds them: a night needs no network.
 ``infra/jars.sha256`` has their hashes; ``python infra/jars.py --renew`` writes it after a change of version.
 Spark's own settings (``SPARK_CONF_DIR``, e.g. ``spark.jars.ivySettings`` for a mirror) are honoured.
 """

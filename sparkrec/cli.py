@@ -23,8 +23,8 @@ from sparkrec.processes import ending_in_one_line, wait_passively
 if TYPE_CHECKING:
     import polars as pl
 
-    from sparkrec.config import Config
-    from sparkrec.store import Warehouse
+    from sparkrec.settings.config import Config
+    from sparkrec.warehouse.store import Warehouse
 
 OK, USER_ERROR, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
 ENDED = 128  # and the signal's number
@@ -161,8 +161,8 @@ def search(
     settings: Settings = None,
 ) -> int:
     """Try settings of a model on the night before the hold-out begins, and print what they and popularity reached."""
-    from sparkrec.config import load_config
     from sparkrec.log import setup_logging
+    from sparkrec.settings.config import load_config
 
     def configure(more: Sequence[str]) -> Config:
         return load_config(conf, [*(settings or []), *more])
@@ -189,9 +189,9 @@ def rollback(
     settings: Settings = None,
 ) -> int:
     """Make the lists of another night current; no list is changed."""
-    from sparkrec.config import load_config
-    from sparkrec.rollback import rollback as make_current
-    from sparkrec.store import Warehouse
+    from sparkrec.settings.config import load_config
+    from sparkrec.warehouse.rollback import rollback as make_current
+    from sparkrec.warehouse.store import Warehouse
 
     config = load_config(conf, list(settings or [])).warehouse
     warehouse = Warehouse(config.path)
@@ -207,9 +207,9 @@ def report(
     settings: Settings = None,
 ) -> int:
     """Write the HTML page of a night and print its path; needs no Spark or Java."""
-    from sparkrec.config import load_config
     from sparkrec.report import write_report
-    from sparkrec.store import Warehouse
+    from sparkrec.settings.config import load_config
+    from sparkrec.warehouse.store import Warehouse
 
     config = load_config(conf, list(settings or []))
     print(write_report(Warehouse(config.warehouse.path), config.report, run_date, out))
@@ -253,7 +253,7 @@ def make_log_command(
 @app.command()
 def jars() -> int:
     """Print the jars of Delta, for spark-submit --jars."""
-    from sparkrec.spark import delta_jars
+    from sparkrec.spark.session import delta_jars
 
     found = delta_jars()
     if not found:
@@ -273,7 +273,7 @@ def query_topk(
     settings: Settings = None,
 ) -> int:
     """Print the list of a user."""
-    from sparkrec import query
+    from sparkrec.warehouse import query
 
     return _show([query.topk(_warehouse(conf, settings), model, user, run_date=run_date, k=k)], form)
 
@@ -290,7 +290,7 @@ def query_similar(
     settings: Settings = None,
 ) -> int:
     """Print the items beside an item, or the users beside a user (topk.similar_users=true)."""
-    from sparkrec import query
+    from sparkrec.warehouse import query
 
     warehouse = _warehouse(conf, settings)
     if (item is None) == (user is None):
@@ -310,7 +310,7 @@ def query_metrics(
     settings: Settings = None,
 ) -> int:
     """Print the hold-out metrics: a row for each model, hold-out and length of the lists."""
-    from sparkrec import query
+    from sparkrec.warehouse import query
 
     found = query.metrics(_warehouse(conf, settings), run_date=run_date, model=model)
     return _show([found if long or form != "table" else query.metrics_short(found)], form)
@@ -325,7 +325,7 @@ def query_runs(
     settings: Settings = None,
 ) -> int:
     """Print what ran; json and csv hold all columns, the configuration too."""
-    from sparkrec import query
+    from sparkrec.warehouse import query
 
     ledger = query.runs(_warehouse(conf, settings), run_date=run_date, stage=stage)
     return _show([query.runs_short(ledger) if form == "table" else ledger], form)
@@ -334,7 +334,7 @@ def query_runs(
 @query_app.command("tables")
 def query_tables(form: Form = "table", conf: Conf = None, settings: Settings = None) -> int:
     """Print the tables that exist, with their sizes and versions."""
-    from sparkrec import query
+    from sparkrec.warehouse import query
 
     return _show([query.tables(_warehouse(conf, settings))], form)
 
@@ -347,7 +347,7 @@ def query_sql(
     conf: Conf = None,
 ) -> int:
     """Run a read-only query over all tables."""
-    from sparkrec import query
+    from sparkrec.warehouse import query
 
     return _show(query.sql(_warehouse(conf, settings), statement), form)
 
@@ -366,8 +366,8 @@ def _run_stages(
     force: bool = False,
     dry_run: bool = False,
 ) -> int:
-    from sparkrec.config import load_config
     from sparkrec.log import setup_logging
+    from sparkrec.settings.config import load_config
 
     config = load_config(conf, list(settings or []))  # before Spark is imported: a wrong key is told at once
     wait_passively()
@@ -383,8 +383,8 @@ def _run_stages(
 
 
 def _warehouse(conf: str | None, settings: Sequence[str] | None) -> Warehouse:
-    from sparkrec.config import load_config
-    from sparkrec.store import Warehouse
+    from sparkrec.settings.config import load_config
+    from sparkrec.warehouse.store import Warehouse
 
     return Warehouse(load_config(conf, list(settings or [])).warehouse.path)
 

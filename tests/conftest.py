@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkrec.config import SparkConfig
+from sparkrec.settings.config import SparkConfig
 from tests.quick import LOCAL
 
 SHARED = ("later", "products")  # warehouses that stand on the shared night, made once for all files that look at them
@@ -53,7 +53,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def spark():
     """The one Spark session of the suite."""
-    from sparkrec.spark import build_session
+    from sparkrec.spark.session import build_session
 
     sys.stderr.flush()
     conf = {

@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from sparkrec import store
+from sparkrec.warehouse import store
 
 WRITES = ("create", "append", "upsert", "overwrite", "replace_night", "delete_where")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sparkrec.config import load_config
 from sparkrec.makelog import LogOptions, make_log
 from sparkrec.pipeline.nightly import Choice, run_nightly
+from sparkrec.settings.config import load_config
 
 SMALL = [
     "als.rank=8",

@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 import torch
 
-from sparkrec import store
-from sparkrec.config import Config, GruConfig, MaintenanceConfig, WarehouseConfig, config_dict
-from sparkrec.pipeline.models import FULL, HOLDOUT, ModelCard, part_path, write_card
 from sparkrec.pipeline.night import Night
-from sparkrec.tables import ITEM_INDEX, topk_table
-from sparkrec.training.checkpoint import save_model
+from sparkrec.ranks.checkpoint import save_model
+from sparkrec.settings.config import Config, GruConfig, MaintenanceConfig, WarehouseConfig, config_dict
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import FULL, HOLDOUT, ModelCard, part_path, write_card
+from sparkrec.warehouse.tables import ITEM_INDEX, topk_table
 
 
 def a_night(spark, warehouse, config, run_date, maintenance=None):

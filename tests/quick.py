@@ -15,4 +15,4 @@ QUICK = {
     "spark.python.sql.dataFrameDebugging.enabled": "false",  # no line of each column's code for messages of errors
     "spark.sql.dataFrameQueryContext.enabled": "false",
 }
-LOCAL = {**QUICK, "spark.sql.adaptive.enabled": "false"}  # of one machine, as sparkrec.sizing has it; clusters adapt
+LOCAL = {**QUICK, "spark.sql.adaptive.enabled": "false"}  # of one machine, as spark.sizing has it; clusters adapt

@@ -16,9 +16,9 @@ import pytest
 from deltalake import write_deltalake
 
 from sparkrec import cli
-from sparkrec.config import load_config
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.tables import METRICS, topk_table
+from sparkrec.settings.config import load_config
+from sparkrec.warehouse.tables import METRICS, topk_table
 
 NIGHT = date(2024, 1, 1)
 

@@ -17,8 +17,8 @@ ON_SPARK = """
     from pathlib import Path
     from pyspark import SparkContext
     from sparkrec.cli import main_guard
-    from sparkrec.config import SparkConfig
-    from sparkrec.spark import build_session
+    from sparkrec.settings.config import SparkConfig
+    from sparkrec.spark.session import build_session
 
     folder = sys.argv[1]  # not there in Spark's workers
 

@@ -14,11 +14,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from sparkrec.config import load_config
 from sparkrec.errors import UserError
 from sparkrec.makelog import LogOptions, make_log
 from sparkrec.pipeline.nightly import parse_run_date
-from sparkrec.spark import delta_jars
+from sparkrec.settings.config import load_config
+from sparkrec.spark.session import delta_jars
 from tests.nights import Place
 from tests.quick import QUICK
 

@@ -9,9 +9,9 @@ import psutil
 import pytest
 import yaml
 
-from sparkrec.config import load_config, recorded_config
 from sparkrec.errors import UserError
-from sparkrec.spark import SECRET, _secret
+from sparkrec.settings.config import load_config, recorded_config
+from sparkrec.spark.session import SECRET, _secret
 from tests.night_process import NightProcess
 from tests.nights import make_place
 from tests.quick import QUICK

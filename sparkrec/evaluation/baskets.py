@@ -19,7 +19,7 @@ from sparkrec.errors import InvariantError
 from sparkrec.evaluation.ranking import ALL, SEGMENTS
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.log import log_event
-from sparkrec.tables import ITEM_IDX, ITEMS, QUERY_IDX, RANK
+from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, QUERY_IDX, RANK
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.tables import BASKET_ID, ITEM_IDX, ITEMS
+from sparkrec.warehouse.tables import BASKET_ID, ITEM_IDX, ITEMS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

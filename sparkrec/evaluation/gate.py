@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from sparkrec.config import GateConfig
 from sparkrec.evaluation.values import MetricValue
+from sparkrec.settings.config import GateConfig
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sparkrec.config import Config, config_dict
 from sparkrec.evaluation.values import BASKETS_SPLIT, SESSIONS_SPLIT
-from sparkrec.formats import LogFormat
+from sparkrec.settings.config import Config, config_dict
+from sparkrec.settings.formats import LogFormat
 
 UNKNOWN = "an earlier version of sparkrec judged it"
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.log import log_event
-from sparkrec.tables import ITEM_IDX, RANK, USER_IDX
+from sparkrec.warehouse.tables import ITEM_IDX, RANK, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.tables import IDX, ITEM_IDX, RATING, USER_IDX
+from sparkrec.warehouse.tables import IDX, ITEM_IDX, RATING, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

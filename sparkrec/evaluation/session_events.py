@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparkrec.broadcast import broadcast
 from sparkrec.processes import begin_task
-from sparkrec.tables import ITEMS
+from sparkrec.spark.broadcast import broadcast
+from sparkrec.warehouse.tables import ITEMS
 
 if TYPE_CHECKING:
     import pyarrow as pa

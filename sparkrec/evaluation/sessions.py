@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.tables import ITEM_IDX, ITEMS, RANK
+from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, RANK
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

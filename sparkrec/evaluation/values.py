@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparkrec.model_kinds import KINDS, Lists
+from sparkrec.models.kinds import KINDS, Lists
 
 USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
 BASKETS_SPLIT = "holdout_baskets"

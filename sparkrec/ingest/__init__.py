@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 
-from sparkrec.config import Config
-from sparkrec.formats import LogFormat
-from sparkrec.store import Warehouse
+from sparkrec.settings.config import Config
+from sparkrec.settings.formats import LogFormat
+from sparkrec.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

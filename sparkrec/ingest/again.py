@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from sparkrec.config import IngestConfig, config_hash
 from sparkrec.errors import UserError
-from sparkrec.formats import LogFormat
 from sparkrec.ingest.files import KnownFile
+from sparkrec.settings.config import IngestConfig, config_hash
+from sparkrec.settings.formats import LogFormat
 
 ALL = "all"
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.formats import AttributeFile
 from sparkrec.ingest.parse import REASON, attribute
 from sparkrec.ingest.readers import FAULT, RAW, URI
 from sparkrec.ingest.values import pick_id
-from sparkrec.tables import ID, TS, Column, Table
+from sparkrec.settings.formats import AttributeFile
+from sparkrec.warehouse.tables import ID, TS, Column, Table
 
 UPDATED_AT, KNOWN = "updated_at", "_known"
 

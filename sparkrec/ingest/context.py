@@ -8,11 +8,11 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from sparkrec import store
-from sparkrec.config import Config
-from sparkrec.formats import LogFormat, Reader
 from sparkrec.ingest.again import format_hash
 from sparkrec.ingest.hadoop import FileStatus, FileSystem
+from sparkrec.settings.config import Config
+from sparkrec.settings.formats import LogFormat, Reader
+from sparkrec.warehouse import store
 
 FileReader = tuple[FileStatus, Reader]
 

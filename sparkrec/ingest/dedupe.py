@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.tables import EVENT_DATE, EVENTS, ITEM_ID, SOURCE
+from sparkrec.warehouse.tables import EVENT_DATE, EVENTS, ITEM_ID, SOURCE
 
 FILE_NO, LAST_NO, N_ROWS = "file_no", "last_no", "n_rows"
 IN_TABLE = -1

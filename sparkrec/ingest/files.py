@@ -9,8 +9,8 @@ from datetime import date, datetime
 from fnmatch import fnmatchcase
 
 from sparkrec.errors import UserError
-from sparkrec.formats import Reader
 from sparkrec.ingest.hadoop import FileStatus
+from sparkrec.settings.formats import Reader
 
 ISO_DATE = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2})(?!\d)")
 

@@ -9,10 +9,10 @@ from datetime import UTC, date, datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.formats import Attribute, Check, Field, LogFormat, has_offset
 from sparkrec.ingest.readers import FAULT, RAW, URI
 from sparkrec.ingest.values import EXPONENT, number, pick, pick_id
-from sparkrec.tables import (
+from sparkrec.settings.formats import Attribute, Check, Field, LogFormat, has_offset
+from sparkrec.warehouse.tables import (
     BASKET_ID,
     EVENT_DATE,
     EVENT_TYPE,

@@ -23,10 +23,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from sparkrec.errors import UserError
-from sparkrec.files import literal_path
-from sparkrec.formats import Reader
 from sparkrec.ingest.hadoop import FileStatus, FileSystem, java_message, normal_uri
 from sparkrec.ingest.values import EXACT, inexact, json_number, json_plain, plain
+from sparkrec.settings.formats import Reader
+from sparkrec.warehouse.files import literal_path
 
 RAW, FAULT, URI = "_raw", "_fault", "_uri"
 NOT_UTF8, MALFORMED_JSON, FIELD_COUNT = "not UTF-8", "malformed JSON", "wrong number of fields"

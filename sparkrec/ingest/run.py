@@ -12,10 +12,7 @@ from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType
 
-from sparkrec import store
-from sparkrec.config import Config
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.formats import LogFormat
 from sparkrec.ingest import IngestResult, attributes, files, parse
 from sparkrec.ingest.context import Context, FileReader, FileRows, Kept, Staged, Verdict
 from sparkrec.ingest.dedupe import FILE_NO, IN_TABLE, LAST_NO, N_ROWS, group_equal, holders
@@ -33,7 +30,10 @@ from sparkrec.ingest.selection import (
 from sparkrec.ingest.write import note_again, undo, write_files, write_tables
 from sparkrec.log import log_event
 from sparkrec.prepare.cut import as_of, utc
-from sparkrec.tables import EVENT_DATE, EVENTS, SOURCE, TS
+from sparkrec.settings.config import Config
+from sparkrec.settings.formats import LogFormat
+from sparkrec.warehouse import store
+from sparkrec.warehouse.tables import EVENT_DATE, EVENTS, SOURCE, TS
 
 FEW = 5  # invalid rows
 CHECK_FORMAT = "check logs.format and the file, or raise ingest.max_quarantine_share"

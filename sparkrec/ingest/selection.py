@@ -8,15 +8,15 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from sparkrec import store
 from sparkrec.errors import UserError
-from sparkrec.formats import AttributeFile, Reader
 from sparkrec.ingest import files
 from sparkrec.ingest.again import ALL, repeated, require_there, sharing
 from sparkrec.ingest.context import Context
 from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.log import warn_event
-from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, SOURCE, USERS_TABLE, Table
+from sparkrec.settings.formats import AttributeFile, Reader
+from sparkrec.warehouse import store
+from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, SOURCE, USERS_TABLE, Table
 
 ITEMS_FILE, USERS_FILE = "@items", "@users"  # attribute files in the column ``source``
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.formats import Attribute, Field
+from sparkrec.settings.formats import Attribute, Field
 
 BLANKS = " \t\n\v\f\r\u00a0\u2007\u202f\u3000\u200b\ufeff"  # what is no part of an id, no-break and zero width too
 EXACT = {"double": 1 << 53, "float": 1 << 24}  # up to here a type holds every whole number

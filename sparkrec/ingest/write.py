@@ -9,7 +9,6 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec import store
 from sparkrec.ingest import attributes, parse
 from sparkrec.ingest.context import Context, Kept, Staged, Verdict
 from sparkrec.ingest.dedupe import FILE_NO
@@ -19,7 +18,18 @@ from sparkrec.ingest.readers import RAW
 from sparkrec.ingest.selection import ITEMS_FILE, USERS_FILE
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.numbering import cut_lineage
-from sparkrec.tables import EVENTS, FILES, ITEM_ID, ITEMS_TABLE, QUARANTINE, SOURCE, USER_ID, USERS_TABLE, Table
+from sparkrec.warehouse import store
+from sparkrec.warehouse.tables import (
+    EVENTS,
+    FILES,
+    ITEM_ID,
+    ITEMS_TABLE,
+    QUARANTINE,
+    SOURCE,
+    USER_ID,
+    USERS_TABLE,
+    Table,
+)
 
 
 def note_again(context: Context, names: Sequence[str]) -> None:

@@ -1,1 +1,1 @@
-"""The models: ALS-WR, the session-parallel GRU, two towers, popularity."""
+"""The models, a folder each."""

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING
 
 from pyspark import inheritable_thread_target
 
-from sparkrec import store
-from sparkrec.formats import Feature
 from sparkrec.ingest import IngestResult, files_to_read
 from sparkrec.ingest import ingest as ingest_files
 from sparkrec.log import log_event, warn_event
-from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.counts import Counts
@@ -27,7 +24,10 @@ from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.text_vectors import ready_vectors, text_vectors
 from sparkrec.prepare.user_item import user_item
-from sparkrec.tables import (
+from sparkrec.settings.formats import Feature
+from sparkrec.warehouse import store
+from sparkrec.warehouse.ledger import StageResult, Versions
+from sparkrec.warehouse.tables import (
     COPURCHASE,
     EVENTS,
     FEATURE_INDEX,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from sparkrec import store
 from sparkrec.evaluation.protocol import protocol, written
 from sparkrec.evaluation.values import AGAIN_SPLIT, BASKETS_SPLIT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
 from sparkrec.log import warn_event
 from sparkrec.pipeline.judge import Judged, judge, unjudged
-from sparkrec.pipeline.ledger import StageResult
-from sparkrec.pipeline.models import ModelCard, read_card
 from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.tables import METRICS
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import ModelCard, read_card
+from sparkrec.warehouse.ledger import StageResult
+from sparkrec.warehouse.tables import METRICS
 
 
 def run_evaluate(night: Night, inputs: Inputs) -> StageResult:

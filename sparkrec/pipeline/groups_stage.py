@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from sparkrec import store
 from sparkrec.errors import NothingToTrain
+from sparkrec.groups.kmeans import group_users
+from sparkrec.groups.profiles import attribute_values, profiles
+from sparkrec.groups.rfm import rfm_scaling, rfm_values, rfm_vectors
 from sparkrec.log import warn_event
-from sparkrec.models.group_profiles import attribute_values, profiles
-from sparkrec.models.rfm import rfm_scaling, rfm_values, rfm_vectors
-from sparkrec.models.user_groups import group_users
-from sparkrec.pipeline.ledger import StageResult, Versions
-from sparkrec.pipeline.models import read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.scorer import DenseScorer
 from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer
 from sparkrec.retrieval.topk import VECTOR
-from sparkrec.tables import (
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import read_card
+from sparkrec.warehouse.ledger import StageResult, Versions
+from sparkrec.warehouse.tables import (
     ID,
     IDX,
     INTERACTIONS,

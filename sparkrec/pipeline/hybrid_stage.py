@@ -9,15 +9,15 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import NothingToTrain
 from sparkrec.evaluation.split import holdout_users
-from sparkrec.models import hybrid
-from sparkrec.pipeline.ledger import StageResult
-from sparkrec.pipeline.models import BLEND, HOLDOUT
+from sparkrec.models.hybrid import blender as hybrid
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import Part, blend_cutoff, blended_models, model_cutoff, train_parts, with_parts
 from sparkrec.pipeline.scorer import Wanted
 from sparkrec.pipeline.scorers import hybrid_scorer, seen_pairs
 from sparkrec.retrieval.topk import SEEN
-from sparkrec.tables import INTERACTIONS, ITEM_IDX, USER_IDX
+from sparkrec.warehouse.cards import BLEND, HOLDOUT
+from sparkrec.warehouse.ledger import StageResult
+from sparkrec.warehouse.tables import INTERACTIONS, ITEM_IDX, USER_IDX
 
 
 def run_train_hybrid(night: Night, inputs: Inputs) -> StageResult:

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from sparkrec.cli import main_guard
-from sparkrec.config import load_config
 from sparkrec.log import setup_logging
 from sparkrec.processes import wait_passively
+from sparkrec.settings.config import load_config
 
 
 def run_job(stages: Sequence[str], description: str | None, argv: Sequence[str] | None = None) -> int:

@@ -31,10 +31,9 @@ from sparkrec.evaluation.values import (
     split_of,
 )
 from sparkrec.log import log_event
-from sparkrec.model_kinds import KINDS, Lists
-from sparkrec.models.als import load_als
-from sparkrec.models.popularity import popularity_arrays, popularity_matrix
-from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path
+from sparkrec.models.als.train import load_als
+from sparkrec.models.kinds import KINDS, Lists
+from sparkrec.models.popularity.counts import popularity_arrays, popularity_matrix
 from sparkrec.pipeline.next_items import next_product_metrics, session_model
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.scorer import PopularityScorer, Scorer, Wanted
@@ -44,8 +43,9 @@ from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
 from sparkrec.retrieval.topk import SEEN
-from sparkrec.spark import named_jobs
-from sparkrec.tables import (
+from sparkrec.spark.session import named_jobs
+from sparkrec.warehouse.cards import HOLDOUT, ModelCard, part_path
+from sparkrec.warehouse.tables import (
     BASKET_ID,
     INTERACTIONS,
     ITEM_IDX,

@@ -12,11 +12,12 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import InvariantError
 from sparkrec.log import log_event, warn_event
-from sparkrec.model_kinds import Lists as KindOfLists
-from sparkrec.models.rules import complete, load_rules
-from sparkrec.models.session_hybrid import session_hybrid_lists
-from sparkrec.models.session_neighbours import session_neighbour_lists
-from sparkrec.pipeline.models import ModelCard, part_path
+from sparkrec.models.gru.states import output_items, session_states, trained_items
+from sparkrec.models.kinds import Lists as KindOfLists
+from sparkrec.models.prod2vec.embeddings import stored_embeddings
+from sparkrec.models.rules.mining import complete, load_rules
+from sparkrec.models.session_hybrid.blend import session_hybrid_lists
+from sparkrec.models.session_neighbours.nearest import session_neighbour_lists
 from sparkrec.pipeline.next_items import gru_path, hybrid_model, neighbour_model
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import index_size
@@ -26,12 +27,11 @@ from sparkrec.prepare.cut import day_of
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.block_search import IntArray, ItemMatrix
 from sparkrec.retrieval.fallback import DUE
-from sparkrec.retrieval.gru_states import output_items, session_states, trained_items
-from sparkrec.retrieval.item_embeddings import stored_embeddings
 from sparkrec.retrieval.lsh import lsh_nearest, lsh_recall
 from sparkrec.retrieval.similar import nearest
 from sparkrec.retrieval.topk import SEEN, VECTOR, item_matrix, top_k
-from sparkrec.tables import (
+from sparkrec.warehouse.cards import ModelCard, part_path
+from sparkrec.warehouse.tables import (
     BASKET_ID,
     CONSEQUENT,
     COPURCHASE,

@@ -15,18 +15,17 @@ from functools import partial
 from pyspark import inheritable_thread_target
 from pyspark.sql import functions as F
 
-from sparkrec import files, store
 from sparkrec.log import log_event, warn_event
-from sparkrec.maintenance import nights as kept
-from sparkrec.maintenance import tables as care
-from sparkrec.maintenance.tables import State
-from sparkrec.model_kinds import MODELS
-from sparkrec.pipeline.ledger import StageResult
+from sparkrec.models.kinds import MODELS
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import current_lists
 from sparkrec.report import PAGE, reports_folder
-from sparkrec.spark import named_jobs
-from sparkrec.tables import (
+from sparkrec.spark.session import named_jobs
+from sparkrec.warehouse import care, files, store
+from sparkrec.warehouse import old_nights as kept
+from sparkrec.warehouse.care import State
+from sparkrec.warehouse.ledger import StageResult
+from sparkrec.warehouse.tables import (
     RULES,
     RUN_DATE,
     RUNS,

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from sparkrec.models.content import content_matrix, save_content
-from sparkrec.models.neighbours import item_neighbours, save_neighbours, user_neighbours
-from sparkrec.models.session_hybrid import save_session_hybrid
-from sparkrec.models.session_neighbours import save_session_neighbours
-from sparkrec.pipeline.ledger import StageResult
+from sparkrec.models.content.vectors import content_matrix, save_content
+from sparkrec.models.neighbours.nearest import item_neighbours, save_neighbours, user_neighbours
+from sparkrec.models.session_hybrid.blend import save_session_hybrid
+from sparkrec.models.session_neighbours.nearest import save_session_neighbours
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import (
     Part,
@@ -22,7 +21,8 @@ from sparkrec.pipeline.parts import (
     train_parts,
     user_item_of,
 )
-from sparkrec.tables import CONFIDENCE, ITEM_INDEX, ITEM_VECTORS, USER_INDEX
+from sparkrec.warehouse.ledger import StageResult
+from sparkrec.warehouse.tables import CONFIDENCE, ITEM_INDEX, ITEM_VECTORS, USER_INDEX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -10,22 +10,22 @@ import numpy as np
 import numpy.typing as npt
 from pyspark import StorageLevel
 
-from sparkrec.config import SessionNeighboursConfig
 from sparkrec.evaluation.baskets import basket_metrics
 from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
 from sparkrec.evaluation.ranking import ALL
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.model_kinds import KINDS, Lists
-from sparkrec.models import session_neighbours
-from sparkrec.models.rules import complete, load_rules
-from sparkrec.models.session_hybrid import SessionHybrid
-from sparkrec.models.session_votes import TrainedSessions
-from sparkrec.pipeline.models import ModelCard, part_path
+from sparkrec.models.gru import states as gru_states
+from sparkrec.models.kinds import KINDS, Lists
+from sparkrec.models.prod2vec.embeddings import stored_embeddings
+from sparkrec.models.rules.mining import complete, load_rules
+from sparkrec.models.session_hybrid.blend import SessionHybrid
+from sparkrec.models.session_neighbours import nearest as session_neighbours
+from sparkrec.models.session_neighbours.votes import TrainedSessions
 from sparkrec.pipeline.night import Night
-from sparkrec.retrieval import gru_states
-from sparkrec.retrieval.item_embeddings import stored_embeddings
 from sparkrec.retrieval.similar import nearest
-from sparkrec.tables import BASKET_ID, SESSION_ID
+from sparkrec.settings.config import SessionNeighboursConfig
+from sparkrec.warehouse.cards import ModelCard, part_path
+from sparkrec.warehouse.tables import BASKET_ID, SESSION_ID
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

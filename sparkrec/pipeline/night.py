@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyspark import StorageLevel
 
-from sparkrec import store
-from sparkrec.config import Config
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.formats import LogFormat
-from sparkrec.pipeline.ledger import StageResult, Versions
-from sparkrec.pipeline.lock import Lock
 from sparkrec.prepare.cut import as_of, utc
-from sparkrec.store import Warehouse
-from sparkrec.tables import COPURCHASE, END_TS, INTERACTIONS, LAST_TS, SESSIONS, TS, USER_ITEM, Table
+from sparkrec.settings.config import Config
+from sparkrec.settings.formats import LogFormat
+from sparkrec.warehouse import store
+from sparkrec.warehouse.ledger import StageResult, Versions
+from sparkrec.warehouse.lock import Lock
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import COPURCHASE, END_TS, INTERACTIONS, LAST_TS, SESSIONS, TS, USER_ITEM, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

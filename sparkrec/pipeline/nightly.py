@@ -10,25 +10,26 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from sparkrec import sizing, store
-from sparkrec.collected import LIMIT, OUTGROWN, outgrown
-from sparkrec.config import Config, config_hash, recorded_config
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.formats import load_format
 from sparkrec.log import LOGGER, log_event, warn_event
-from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult, Versions, new_run_id
-from sparkrec.pipeline.lock import locked
-from sparkrec.pipeline.models import published_version
 from sparkrec.pipeline.night import Inputs, Night, Stage
 from sparkrec.pipeline.preflight import preflight
 from sparkrec.pipeline.publication import has_rows
 from sparkrec.pipeline.stages import STAGES, stage_names
-from sparkrec.pipeline.version import code_version
 from sparkrec.prepare.cut import as_of
 from sparkrec.report import write_report
-from sparkrec.spark import build_session, jobs_started, named_jobs
-from sparkrec.store import Warehouse
-from sparkrec.tables import EVENTS, PREPARED
+from sparkrec.settings.config import Config, config_hash, recorded_config
+from sparkrec.settings.formats import load_format
+from sparkrec.spark import sizing
+from sparkrec.spark.collected import LIMIT, OUTGROWN, outgrown
+from sparkrec.spark.session import build_session, jobs_started, named_jobs
+from sparkrec.version import code_version
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import published_version
+from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult, Versions, new_run_id
+from sparkrec.warehouse.lock import locked
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import EVENTS, PREPARED
 from sparkrec.zones import yesterday
 
 if TYPE_CHECKING:
@@ -365,7 +366,7 @@ def _would_run(night: Night, stage: Stage, force: bool, ledger: Ledger) -> tuple
 
 
 def _current(night: Night, name: str, version: int | str) -> bool:
-    from sparkrec.tables import TABLES
+    from sparkrec.warehouse.tables import TABLES
 
     if name.startswith("models/"):
         try:

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from sparkrec.config import Config, SupportConfig, config_dict, config_hash
 from sparkrec.errors import NothingToTrain
 from sparkrec.evaluation.split import resolve_cutoff
 from sparkrec.log import warn_event
-from sparkrec.model_kinds import KINDS, Lists, models_for
-from sparkrec.pipeline.ledger import StageResult, Versions
-from sparkrec.pipeline.models import BLEND, FULL, HOLDOUT, ModelCard, model_version, part_path, read_card, write_card
+from sparkrec.models.kinds import KINDS, Lists, models_for
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.warm_start import FROM_SCRATCH, Beginning, Earlier, begin_with, beginning, index_ids
 from sparkrec.prepare.copurchase import copurchase
@@ -24,8 +21,13 @@ from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import user_item
 from sparkrec.prepare.weights import counted
-from sparkrec.spark import named_jobs
-from sparkrec.tables import (
+from sparkrec.ranks.launch import run_ranks
+from sparkrec.ranks.snapshot import Manifest, write_snapshot
+from sparkrec.settings.config import Config, SupportConfig, config_dict, config_hash
+from sparkrec.spark.session import named_jobs
+from sparkrec.warehouse.cards import BLEND, FULL, HOLDOUT, ModelCard, model_version, part_path, read_card, write_card
+from sparkrec.warehouse.ledger import StageResult, Versions
+from sparkrec.warehouse.tables import (
     COPURCHASE,
     INTERACTIONS,
     ITEM_IDX,
@@ -39,8 +41,6 @@ from sparkrec.tables import (
     USER_ITEM,
     Table,
 )
-from sparkrec.training.launch import run_ranks
-from sparkrec.training.snapshot import Manifest, write_snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

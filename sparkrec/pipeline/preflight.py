@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sparkrec.config import Config, TopKConfig, TwoTowerConfig
-from sparkrec.config_checks import excluded_attributes
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
-from sparkrec.formats import LogFormat, load_format
+from sparkrec.models.two_tower.examples import second_outputs
 from sparkrec.retrieval.approximate import require_faiss
-from sparkrec.store import Warehouse
-from sparkrec.training.two_tower_examples import second_outputs
+from sparkrec.settings.checks import excluded_attributes
+from sparkrec.settings.config import Config, TopKConfig, TwoTowerConfig
+from sparkrec.settings.formats import LogFormat, load_format
+from sparkrec.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -105,7 +105,7 @@ def _check_writable(spark: SparkSession, path: str) -> None:
 
 
 def _check_workers(spark: SparkSession, config: Config) -> None:
-    from sparkrec.training.launch import check_slots
+    from sparkrec.ranks.launch import check_slots
 
     if importlib.util.find_spec("horovod") is None:
         raise UserError(

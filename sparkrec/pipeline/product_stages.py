@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
-from sparkrec.models.prod2vec_mllib import train_mllib
-from sparkrec.models.rules import mine_rules, save_rules
-from sparkrec.pipeline.ledger import StageResult
-from sparkrec.pipeline.models import part_path
+from sparkrec.models.content2vec import train as content2vec
+from sparkrec.models.prod2vec import train as prod2vec
+from sparkrec.models.prod2vec.mllib import train_mllib
+from sparkrec.models.prod2vec.sequences import snapshot_rows
+from sparkrec.models.prod2vec.side import Side
+from sparkrec.models.rules.mining import mine_rules, save_rules
+from sparkrec.models.two_tower.examples import item_codes
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import (
     Part,
@@ -21,12 +24,10 @@ from sparkrec.pipeline.parts import (
     snapshot,
     train_parts,
 )
-from sparkrec.tables import ITEM_FEATURES, ITEM_IDX, ITEM_INDEX, ITEM_VECTORS
-from sparkrec.training import content2vec, prod2vec
-from sparkrec.training.item_vectors import write_item_vectors
-from sparkrec.training.prod2vec_sequences import snapshot_rows
-from sparkrec.training.prod2vec_side import Side
-from sparkrec.training.two_tower_examples import item_codes
+from sparkrec.ranks.item_vectors import write_item_vectors
+from sparkrec.warehouse.cards import part_path
+from sparkrec.warehouse.ledger import StageResult
+from sparkrec.warehouse.tables import ITEM_FEATURES, ITEM_IDX, ITEM_INDEX, ITEM_VECTORS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

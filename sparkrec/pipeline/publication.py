@@ -8,12 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import functions as F
 
-from sparkrec import store
-from sparkrec.pipeline.models import ModelCard
 from sparkrec.pipeline.night import Night
-from sparkrec.pipeline.pointer import Pointer, published
 from sparkrec.prepare.cut import EPOCH
-from sparkrec.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, Table, lists_table
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import ModelCard
+from sparkrec.warehouse.pointer import Pointer, published
+from sparkrec.warehouse.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, Table, lists_table
 
 STAND_IN = ".popularity"  # how the version ends of lists that stand in for a model's
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sparkrec.config import TopKConfig
-from sparkrec.models.neighbours import item_neighbour_lists, similar, user_neighbour_lists
-from sparkrec.models.popularity import popularity_queries
+from sparkrec.models.neighbours.nearest import item_neighbour_lists, similar, user_neighbour_lists
+from sparkrec.models.popularity.counts import popularity_queries
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
 from sparkrec.retrieval.topk import VECTOR, top_k
-from sparkrec.tables import ITEM_IDX, USER_IDX
+from sparkrec.settings.config import TopKConfig
+from sparkrec.warehouse.tables import ITEM_IDX, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -82,7 +82,7 @@ class DenseScorer:
 
 @dataclass(frozen=True)
 class PopularityScorer:
-    """What is popular, which is the same for everybody: of ``models.popularity.popularity_matrix``."""
+    """What is popular, which is the same for everybody: of ``models.popularity.counts.popularity_matrix``."""
 
     items: ItemMatrix
 
@@ -101,8 +101,8 @@ class NeighbourScorer:
     """What the scorers by neighbours have in common.
 
     Attributes:
-        neighbours: Of ``models.neighbours.item_neighbours`` or ``user_neighbours``.
-        taken: What users took until lists are made: ``neighbours.profiles``, or in the columns of ``tables.USER_ITEM``.
+        neighbours: Of ``models.neighbours.nearest.item_neighbours`` or ``user_neighbours``.
+        taken: What users took until lists are made: ``nearest.profiles``, or in the columns of ``tables.USER_ITEM``.
         n_index: Size of the index of items.
         factors: float32 ``[n_index]``: what the items' scores are multiplied by; None: nothing.
     """

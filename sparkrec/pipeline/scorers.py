@@ -11,22 +11,22 @@ import numpy as np
 import numpy.typing as npt
 from pyspark.sql import functions as F
 
-from sparkrec.config import HybridConfig
 from sparkrec.evaluation.values import RECENT
-from sparkrec.models import hybrid
-from sparkrec.models.als import load_als
-from sparkrec.models.als_fold_in import fold_in
-from sparkrec.models.content import load_content
-from sparkrec.models.content import profiles as content_profiles
-from sparkrec.models.neighbours import load_neighbours, profiles
-from sparkrec.models.popularity import (
+from sparkrec.models.als.fold_in import fold_in
+from sparkrec.models.als.train import load_als
+from sparkrec.models.content.vectors import load_content
+from sparkrec.models.content.vectors import profiles as content_profiles
+from sparkrec.models.hybrid import blender as hybrid
+from sparkrec.models.neighbours.nearest import load_neighbours, profiles
+from sparkrec.models.popularity.counts import (
     plus_popularity,
     popularity_arrays,
     popularity_factors,
     popularity_matrix,
     times_popularity,
 )
-from sparkrec.pipeline.models import HOLDOUT, ModelCard, part_path, read_card
+from sparkrec.models.two_tower import serve as towers
+from sparkrec.models.two_tower.examples import seconds
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import index_size, supported
 from sparkrec.pipeline.scorer import (
@@ -41,11 +41,11 @@ from sparkrec.pipeline.scorer import (
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.prepare.weights import counted
-from sparkrec.retrieval import towers
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import SEEN, VECTOR, item_matrix
-from sparkrec.tables import IDX, INTERACTIONS, ITEM_IDX, ITEM_INDEX, TS, USER_FEATURES, USER_IDX, USER_INDEX
-from sparkrec.training.two_tower_examples import seconds
+from sparkrec.settings.config import HybridConfig
+from sparkrec.warehouse.cards import HOLDOUT, ModelCard, part_path, read_card
+from sparkrec.warehouse.tables import IDX, INTERACTIONS, ITEM_IDX, ITEM_INDEX, TS, USER_FEATURES, USER_IDX, USER_INDEX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -19,23 +19,23 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from pyspark.sql import functions as F
 
-from sparkrec import files, store
-from sparkrec.config import Config, GateConfig, config_hash
 from sparkrec.errors import UserError
 from sparkrec.evaluation.values import NOT_JUDGED, MetricValue, split_of
 from sparkrec.log import log_event
-from sparkrec.model_kinds import KINDS, MODELS
+from sparkrec.models.kinds import KINDS, MODELS
 from sparkrec.pipeline.judge import Judged, judge
-from sparkrec.pipeline.ledger import Ledger
-from sparkrec.pipeline.lock import locked
-from sparkrec.pipeline.models import CARD, read_card
 from sparkrec.pipeline.night import Inputs, Night, Stage
 from sparkrec.pipeline.nightly import night_of, parse_run_date, pin, session_for
 from sparkrec.pipeline.parts import model_cutoff
 from sparkrec.pipeline.preflight import preflight
 from sparkrec.pipeline.stages import STAGES
 from sparkrec.prepare.cut import as_of, utc
-from sparkrec.tables import INTERACTIONS, SEARCHES, TS, Table
+from sparkrec.settings.config import Config, GateConfig, config_hash
+from sparkrec.warehouse import files, store
+from sparkrec.warehouse.cards import CARD, read_card
+from sparkrec.warehouse.ledger import Ledger
+from sparkrec.warehouse.lock import locked
+from sparkrec.warehouse.tables import INTERACTIONS, SEARCHES, TS, Table
 from sparkrec.zones import zone_of
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def run_search(
     Args:
         configure: The night's configuration with more ``key=value`` settings.
         run_date: The night, ``YYYY-MM-DD`` or ``yesterday``; its tables must be there.
-        model: One of ``model_kinds.MODELS``.
+        model: One of ``kinds.MODELS``.
         grid: ``key=[value, …]`` each; see ``parse_grid``.
         spark: The caller's session; without one a session is built, and stopped at the end.
 
@@ -147,7 +147,7 @@ def search(
 
     Args:
         night: The night whose tables are used and whose hold-out stays unseen.
-        model: One of ``model_kinds.MODELS``.
+        model: One of ``kinds.MODELS``.
         points: Settings, key → value each; see ``parse_grid``.
         configure: The night's configuration with more ``key=value`` settings.
         stage: The model's training stage.

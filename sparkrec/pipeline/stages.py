@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkrec.config import Config
-from sparkrec.model_kinds import KINDS, MODELS
+from sparkrec.models.kinds import KINDS, MODELS
 from sparkrec.pipeline.data_stages import plan_ingest, run_index, run_ingest, run_prepare
 from sparkrec.pipeline.evaluate_stage import run_evaluate
 from sparkrec.pipeline.groups_stage import run_user_groups
@@ -29,7 +28,8 @@ from sparkrec.pipeline.product_stages import (
 from sparkrec.pipeline.topk_stage import run_topk
 from sparkrec.pipeline.train_stages import run_train_als, run_train_gru, run_train_two_tower
 from sparkrec.pipeline.warm_start import beginning
-from sparkrec.tables import (
+from sparkrec.settings.config import Config
+from sparkrec.warehouse.tables import (
     COPURCHASE,
     EVENTS,
     FEATURE_INDEX,

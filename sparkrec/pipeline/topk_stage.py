@@ -14,21 +14,17 @@ import numpy as np
 from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
-from sparkrec import store
-from sparkrec.config_checks import excluded_attributes
 from sparkrec.evaluation.gate import Judgement, Last, Verdict, verdict
 from sparkrec.evaluation.protocol import difference
 from sparkrec.evaluation.values import RECENT, MetricValue, split_of
+from sparkrec.groups.kmeans import group_popularity, group_queries
 from sparkrec.log import warn_event
-from sparkrec.model_kinds import KINDS, Lists
-from sparkrec.models.popularity import fallback_matrix, popularity_queries
-from sparkrec.models.rules import load_rules
-from sparkrec.models.user_groups import group_popularity, group_queries
+from sparkrec.models.kinds import KINDS, Lists
+from sparkrec.models.popularity.counts import fallback_matrix, popularity_queries
+from sparkrec.models.rules.mining import load_rules
 from sparkrec.pipeline.judge import unjudged
-from sparkrec.pipeline.ledger import StageResult, Versions
 from sparkrec.pipeline.lists import Lists as ListsOf
 from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, standing_in, user_lists
-from sparkrec.pipeline.models import ModelCard, part_path, read_card
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.publication import (
     current_lists,
@@ -42,8 +38,12 @@ from sparkrec.pipeline.scorers import item_popularity
 from sparkrec.retrieval.block_search import IntArray
 from sparkrec.retrieval.fallback import FROM_GROUP, FROM_MODEL, FROM_POPULARITY, Counts, count_lists, filled_up
 from sparkrec.retrieval.publish import published, published_similar
-from sparkrec.spark import named_jobs
-from sparkrec.tables import (
+from sparkrec.settings.checks import excluded_attributes
+from sparkrec.spark.session import named_jobs
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import ModelCard, part_path, read_card
+from sparkrec.warehouse.ledger import StageResult, Versions
+from sparkrec.warehouse.tables import (
     ANTECEDENT,
     CONFIDENCE,
     CONSEQUENT,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from sparkrec.errors import NothingToTrain
-from sparkrec.models.als import fit_als, save_als
-from sparkrec.pipeline.ledger import StageResult
+from sparkrec.models.als.train import fit_als, save_als
+from sparkrec.models.gru import train as gru
+from sparkrec.models.two_tower import examples as two_tower_examples
+from sparkrec.models.two_tower import train as two_tower
 from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.pipeline.parts import (
     Begin,
@@ -22,7 +24,9 @@ from sparkrec.pipeline.parts import (
     user_item_of,
 )
 from sparkrec.prepare.user_item import debiased
-from sparkrec.tables import (
+from sparkrec.ranks.item_vectors import write_item_vectors
+from sparkrec.warehouse.ledger import StageResult
+from sparkrec.warehouse.tables import (
     INTERACTIONS,
     ITEM_FEATURES,
     ITEM_INDEX,
@@ -31,8 +35,6 @@ from sparkrec.tables import (
     USER_IDX,
     USER_INDEX,
 )
-from sparkrec.training import gru, two_tower, two_tower_examples
-from sparkrec.training.item_vectors import write_item_vectors
 
 
 def run_train_als(night: Night, inputs: Inputs) -> StageResult:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sparkrec import store
-from sparkrec.config import GruConfig, TwoTowerConfig, config_dict
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.log import log_event
-from sparkrec.pipeline.models import FULL, part_path, read_card
 from sparkrec.pipeline.night import Night
 from sparkrec.pipeline.publication import held_back_before, published_before
 from sparkrec.prepare.cut import as_of
-from sparkrec.tables import FEATURE_INDEX, ITEM_INDEX, USER_INDEX, Table
-from sparkrec.training.checkpoint import MODEL_HASH, read_model
+from sparkrec.ranks.checkpoint import MODEL_HASH, read_model
+from sparkrec.settings.config import GruConfig, TwoTowerConfig, config_dict
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import FULL, part_path, read_card
+from sparkrec.warehouse.tables import FEATURE_INDEX, ITEM_INDEX, USER_INDEX, Table
 
 # The indexes whose numbers are those of the weights' rows.
 _NUMBERED_BY = {"gru": (ITEM_INDEX,), "two_tower": (USER_INDEX, ITEM_INDEX, FEATURE_INDEX)}

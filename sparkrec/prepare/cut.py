@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from sparkrec.tables import EVENT_DATE, TS
+from sparkrec.warehouse.tables import EVENT_DATE, TS
 from sparkrec.zones import zone_of
 
 if TYPE_CHECKING:

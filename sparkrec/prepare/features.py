@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from sparkrec.formats import Feature
 from sparkrec.log import warn_event
 from sparkrec.prepare.numbering import POSITION, numbered
-from sparkrec.tables import FEATURE, ID, IDX, VALUE
+from sparkrec.settings.formats import Feature
+from sparkrec.warehouse.tables import FEATURE, ID, IDX, VALUE
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from sparkrec.tables import ITEM_IDX, TS, USER_IDX
+from sparkrec.warehouse.tables import ITEM_IDX, TS, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, WindowSpec

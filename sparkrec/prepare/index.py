@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.prepare.numbering import POSITION, numbered
-from sparkrec.tables import FEATURE, ID, IDX, VALUE
+from sparkrec.warehouse.tables import FEATURE, ID, IDX, VALUE
 
 MAX_IDX = 2**31 - 1
 _OF = "of"

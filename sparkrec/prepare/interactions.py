@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from sparkrec.errors import InvariantError
-from sparkrec.tables import (
+from sparkrec.warehouse.tables import (
     BASKET_ID,
     EVENT_TYPE,
     ID,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from sparkrec.config import SessionsConfig
 from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.cut import day_of
 from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, in_order, keys, so_far, with_owner
-from sparkrec.tables import (
+from sparkrec.settings.config import SessionsConfig
+from sparkrec.warehouse.tables import (
     END_TS,
     EVENT_TS,
     EVENT_TYPE,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from sparkrec.config import SupportConfig
 from sparkrec.prepare.numbering import cut_and_count, cut_lineage
-from sparkrec.tables import ITEM_IDX, N_EVENTS, USER_IDX
+from sparkrec.settings.config import SupportConfig
+from sparkrec.warehouse.tables import ITEM_IDX, N_EVENTS, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

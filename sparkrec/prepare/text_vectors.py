@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from pyspark.sql import functions as F
 
-from sparkrec.broadcast import broadcast
-from sparkrec.config import TextConfig
 from sparkrec.errors import UserError
 from sparkrec.processes import begin_task
-from sparkrec.tables import ID, IDX, ITEM_IDX, NAME, VECTOR
+from sparkrec.settings.config import TextConfig
+from sparkrec.spark.broadcast import broadcast
+from sparkrec.warehouse.tables import ID, IDX, ITEM_IDX, NAME, VECTOR
 
 if TYPE_CHECKING:
     import pyarrow as pa

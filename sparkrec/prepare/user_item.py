@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from sparkrec.config import UserItemConfig
 from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.weights import WEIGHT, event_weight
-from sparkrec.tables import CONFIDENCE, ITEM_IDX, LAST_TS, N_EVENTS, RATING, TS, USER_IDX, USER_ITEM, VALUE
+from sparkrec.settings.config import UserItemConfig
+from sparkrec.warehouse.tables import CONFIDENCE, ITEM_IDX, LAST_TS, N_EVENTS, RATING, TS, USER_IDX, USER_ITEM, VALUE
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

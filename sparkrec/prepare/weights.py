@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from sparkrec.tables import EVENT_TYPE
+from sparkrec.warehouse.tables import EVENT_TYPE
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sparkrec import files
-from sparkrec.config import ReportConfig
-from sparkrec.reading import LATEST
-from sparkrec.store import Warehouse
+from sparkrec.settings.config import ReportConfig
+from sparkrec.warehouse import files
+from sparkrec.warehouse.reading import LATEST
+from sparkrec.warehouse.store import Warehouse
 
 PAGE = ".html"  # after the night's date
 

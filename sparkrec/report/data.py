@@ -10,11 +10,11 @@ from datetime import date, datetime
 
 import polars as pl
 
-from sparkrec import query
-from sparkrec.reading import collected, scan_rows
 from sparkrec.report.facts import Lengths, Reason, Sample, Spread, TableSize
-from sparkrec.store import Warehouse
-from sparkrec.tables import (
+from sparkrec.warehouse import query
+from sparkrec.warehouse.reading import collected, scan_rows
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import (
     ID,
     IDX,
     INTERACTIONS,

@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from sparkrec import files
 from sparkrec.errors import UserError
-from sparkrec.model_kinds import KINDS, Lists, models_for
-from sparkrec.pipeline.models import FULL, HOLDOUT, part_path
-from sparkrec.query import runs
-from sparkrec.reading import LATEST, choose_night, current_nights, open_table, read_rows
+from sparkrec.models.kinds import KINDS, Lists, models_for
+from sparkrec.ranks.checkpoint import MODEL
 from sparkrec.report import data, ledger
 from sparkrec.report.facts import Absent, Losses, MetricRow, Report, Spread
 from sparkrec.report.lists import user_lists
-from sparkrec.store import Warehouse
-from sparkrec.tables import COPURCHASE, METRICS, RUN_DATE, RUNS, SESSIONS
-from sparkrec.training.checkpoint import MODEL
+from sparkrec.warehouse import files
+from sparkrec.warehouse.cards import FULL, HOLDOUT, part_path
+from sparkrec.warehouse.query import runs
+from sparkrec.warehouse.reading import LATEST, choose_night, current_nights, open_table, read_rows
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import COPURCHASE, METRICS, RUN_DATE, RUNS, SESSIONS
 
 T = TypeVar("T")
 

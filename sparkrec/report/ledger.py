@@ -10,9 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from sparkrec.config import GateConfig, config_hash
 from sparkrec.evaluation.values import RECENT, split_of
-from sparkrec.pipeline.ledger import ROLLBACK
 from sparkrec.report.facts import (
     FAILED,
     HELD_BACK,
@@ -26,7 +24,9 @@ from sparkrec.report.facts import (
     NightValue,
     Stage,
 )
-from sparkrec.tables import PROTOCOL, RUN_DATE, VALUE
+from sparkrec.settings.config import GateConfig, config_hash
+from sparkrec.warehouse.ledger import ROLLBACK
+from sparkrec.warehouse.tables import PROTOCOL, RUN_DATE, VALUE
 
 Row = dict[str, Any]
 _FINISHED = ("done", "held_back")

@@ -8,13 +8,13 @@ from datetime import date
 import polars as pl
 
 from sparkrec.errors import UserError
-from sparkrec.formats import load_format
-from sparkrec.query import TITLE
-from sparkrec.reading import collected, exists, scan_rows
 from sparkrec.report.data import version_of
 from sparkrec.report.facts import Listed, UserLists
-from sparkrec.store import Warehouse
-from sparkrec.tables import (
+from sparkrec.settings.formats import load_format
+from sparkrec.warehouse.query import TITLE
+from sparkrec.warehouse.reading import collected, exists, scan_rows
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import (
     ID,
     IDX,
     INTERACTIONS,

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sparkrec.broadcast import broadcast
-from sparkrec.config import TopKConfig
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import MARGIN, FloatArray, IntArray, ItemMatrix
 from sparkrec.retrieval.topk import list_batch, prepared_queries, query_vectors, seen_positions, top_k
-from sparkrec.tables import ITEM_IDX
+from sparkrec.settings.config import TopKConfig
+from sparkrec.spark.broadcast import broadcast
+from sparkrec.warehouse.tables import ITEM_IDX
 
 if TYPE_CHECKING:
     import pyarrow as pa

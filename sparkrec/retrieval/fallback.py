@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparkrec.models.popularity import popularity_queries
+from sparkrec.models.popularity.counts import popularity_queries
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import top_k
-from sparkrec.tables import ITEM_IDX, RANK, SCORE, SOURCE
+from sparkrec.warehouse.tables import ITEM_IDX, RANK, SCORE, SOURCE
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -25,14 +25,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from sparkrec.broadcast import broadcast
-from sparkrec.collected import collected
 from sparkrec.errors import InvariantError
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
 from sparkrec.retrieval.similar import unit_vectors
 from sparkrec.retrieval.topk import PARTITIONS_PER_CORE, VECTOR, list_batch
-from sparkrec.tables import IDX, ITEM_IDX, QUERY_IDX, RANK, SCORE
+from sparkrec.spark.broadcast import broadcast
+from sparkrec.spark.collected import collected
+from sparkrec.warehouse.tables import IDX, ITEM_IDX, QUERY_IDX, RANK, SCORE
 
 if TYPE_CHECKING:
     import pyarrow as pa

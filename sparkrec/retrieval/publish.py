@@ -6,7 +6,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from sparkrec.errors import InvariantError
-from sparkrec.tables import (
+from sparkrec.warehouse.tables import (
     ID,
     IDX,
     ITEM_ID,

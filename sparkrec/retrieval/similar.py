@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sparkrec.errors import InvariantError
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
 from sparkrec.retrieval.topk import PASS_MB, VECTOR, top_k
-from sparkrec.tables import ITEM_IDX, QUERY_IDX
+from sparkrec.warehouse.tables import ITEM_IDX, QUERY_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

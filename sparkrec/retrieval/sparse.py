@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from sparkrec.broadcast import broadcast
-from sparkrec.collected import collected
 from sparkrec.errors import InvariantError
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import MAX_ROWS, FloatArray, IntArray
 from sparkrec.retrieval.topk import PASS_MB, list_batch, merged, observed, prepared_queries, seen_positions
+from sparkrec.spark.broadcast import broadcast
+from sparkrec.spark.collected import collected
 
 if TYPE_CHECKING:
     import pyarrow as pa

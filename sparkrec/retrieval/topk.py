@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparkrec.broadcast import broadcast
-from sparkrec.collected import collected
 from sparkrec.errors import InvariantError
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemIndex, ItemMatrix, search_block
-from sparkrec.tables import IDX, ITEM_IDX, RANK, SCORE
+from sparkrec.spark.broadcast import broadcast
+from sparkrec.spark.collected import collected
+from sparkrec.warehouse.tables import IDX, ITEM_IDX, RANK, SCORE
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,8 +16,8 @@ import polars as pl
 import psutil
 import pytest
 
-from sparkrec import query
-from sparkrec.store import Warehouse
+from sparkrec.warehouse import query
+from sparkrec.warehouse.store import Warehouse
 from tests.nights import make_place
 from tests.quick import QUICK
 

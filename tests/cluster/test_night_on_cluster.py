@@ -31,9 +31,9 @@ def add_ranks(comm):
 
 def look(table):
     import sparkrec
-    from sparkrec.config import SparkConfig, TrainConfig, load_config
-    from sparkrec.spark import build_session
-    from sparkrec.training.launch import run_ranks
+    from sparkrec.settings.config import SparkConfig, TrainConfig, load_config
+    from sparkrec.spark.session import build_session
+    from sparkrec.ranks.launch import run_ranks
 
     conf = {"spark.executor.memory": "77m", "spark.sql.broadcastTimeout": "299"}
     spark = build_session(SparkConfig(conf=conf))

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from sparkrec.config import EvaluationConfig
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import exact_quantile, holdout_users, known_items_only, resolve_cutoff
+from sparkrec.settings.config import EvaluationConfig
 
 AS_OF = datetime(2020, 2, 1, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ from itertools import count
 import polars as pl
 import pytest
 
-from sparkrec.config import load_config
 from sparkrec.pipeline.stages import stage_names
+from sparkrec.settings.config import load_config
 from tests.cuts import PowerCutError, cut_before
 from tests.night_process import names_below
 from tests.nights import assert_same_night

@@ -7,9 +7,9 @@ from datetime import date
 import polars as pl
 import pytest
 
-from sparkrec import store
-from sparkrec.store import Warehouse
-from sparkrec.tables import topk_table
+from sparkrec.warehouse import store
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import topk_table
 
 pytestmark = pytest.mark.slow
 

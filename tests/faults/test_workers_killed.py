@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from sparkrec.training.checkpoint import load_model
+from sparkrec.ranks.checkpoint import load_model
 
 pytestmark = pytest.mark.slow
 

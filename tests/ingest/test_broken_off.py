@@ -8,10 +8,10 @@ from itertools import count
 
 import pytest
 
-from sparkrec import store
 from sparkrec.ingest import IngestResult
 from sparkrec.report.data import quarantine as reported
-from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
+from sparkrec.warehouse import store
+from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
 from tests.cuts import PowerCutError, cut_before
 from tests.ingest.test_ingest import DAY1, DAY2, FIRST, SECOND, rows, take_in, write
 

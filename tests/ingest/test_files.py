@@ -3,13 +3,13 @@ from datetime import date, datetime
 
 import pytest
 
-from sparkrec.config import IngestConfig
 from sparkrec.errors import UserError
-from sparkrec.files import literal_path
-from sparkrec.formats import Reader, load_format
 from sparkrec.ingest.again import format_hash, repeated, sharing
 from sparkrec.ingest.files import KnownFile, file_date, reader_for, select_files
 from sparkrec.ingest.hadoop import FileStatus, normal_uri
+from sparkrec.settings.config import IngestConfig
+from sparkrec.settings.formats import Reader, load_format
+from sparkrec.warehouse.files import literal_path
 
 T1, T2 = datetime(2011, 1, 1), datetime(2011, 1, 2)
 CSV = Reader("csv")

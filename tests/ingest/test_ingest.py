@@ -10,14 +10,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sparkrec import store
-from sparkrec.config import Config, IngestConfig, LogsConfig, WarehouseConfig, conf_dir
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.formats import load_format
 from sparkrec.ingest import IngestResult, ingest
 from sparkrec.ingest import run as ingest_run
 from sparkrec.ingest import write as ingest_write
-from sparkrec.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
+from sparkrec.settings.config import Config, IngestConfig, LogsConfig, WarehouseConfig, conf_dir
+from sparkrec.settings.formats import load_format
+from sparkrec.warehouse import store
+from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 DAY1, DAY2, DAY3 = date(2011, 1, 1), date(2011, 1, 2), date(2011, 1, 3)

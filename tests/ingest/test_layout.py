@@ -6,10 +6,10 @@ from datetime import date
 import pytest
 from deltalake import DeltaTable
 
-from sparkrec import store
-from sparkrec.config import load_config
 from sparkrec.pipeline.nightly import Choice, run_nightly
-from sparkrec.tables import EVENTS, SESSIONS
+from sparkrec.settings.config import load_config
+from sparkrec.warehouse import store
+from sparkrec.warehouse.tables import EVENTS, SESSIONS
 from tests.nights import DATA_TABLES, make_place
 
 DATA = Choice(only=("ingest", "index", "prepare"))

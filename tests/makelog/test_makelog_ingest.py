@@ -4,10 +4,10 @@ from datetime import date
 
 import pytest
 
-from sparkrec.config import Config, LogsConfig, WarehouseConfig
-from sparkrec.formats import load_format
 from sparkrec.ingest import ingest
 from sparkrec.makelog import LogOptions, make_log
+from sparkrec.settings.config import Config, LogsConfig, WarehouseConfig
+from sparkrec.settings.formats import load_format
 
 CASES = {
     "reviews": {"gzip": True},

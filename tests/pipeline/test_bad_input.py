@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkrec.config import load_config
 from sparkrec.errors import UserError
 from sparkrec.pipeline.nightly import run_nightly
+from sparkrec.settings.config import load_config
 
 pytestmark = pytest.mark.slow
 

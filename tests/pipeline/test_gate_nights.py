@@ -7,13 +7,13 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from sparkrec import query
-from sparkrec.config import load_config
 from sparkrec.errors import UserError
-from sparkrec.pipeline.lock import locked
 from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
-from sparkrec.rollback import rollback
-from sparkrec.store import Warehouse
+from sparkrec.settings.config import load_config
+from sparkrec.warehouse import query
+from sparkrec.warehouse.lock import locked
+from sparkrec.warehouse.rollback import rollback
+from sparkrec.warehouse.store import Warehouse
 from tests.nights import GATED
 
 pytestmark = pytest.mark.slow

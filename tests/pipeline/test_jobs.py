@@ -5,10 +5,10 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 
-from sparkrec import store
-from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult
-from sparkrec.store import Warehouse
-from sparkrec.tables import RUNS
+from sparkrec.warehouse import store
+from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import RUNS
 
 # What the shared night started when this was written, and 15 %: each job is a tenth of a second on a small log.
 MOST = {

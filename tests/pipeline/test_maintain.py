@@ -7,19 +7,19 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
-from sparkrec import query, store
-from sparkrec.config import MaintenanceConfig, load_config
 from sparkrec.errors import UserError
-from sparkrec.maintenance.nights import nights_in
 from sparkrec.pipeline.maintain_stage import plan_maintain, run_maintain
-from sparkrec.pipeline.models import read_card
 from sparkrec.pipeline.night import Inputs
 from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
 from sparkrec.pipeline.publication import has_rows, make_current
 from sparkrec.pipeline.warm_start import beginning
-from sparkrec.rollback import rollback
-from sparkrec.store import Warehouse
-from sparkrec.tables import RULES, TABLES, USER_GROUP_PROFILES, USER_GROUPS, topk_table
+from sparkrec.settings.config import MaintenanceConfig, load_config
+from sparkrec.warehouse import query, store
+from sparkrec.warehouse.cards import read_card
+from sparkrec.warehouse.old_nights import nights_in
+from sparkrec.warehouse.rollback import rollback
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import RULES, TABLES, USER_GROUP_PROFILES, USER_GROUPS, topk_table
 from tests.aged import age
 from tests.published import a_night, publish, small_gru, train
 

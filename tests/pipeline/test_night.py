@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from sparkrec.tables import TABLES
+from sparkrec.warehouse.tables import TABLES
 
 pytestmark = pytest.mark.slow
 

@@ -4,11 +4,11 @@ from datetime import date, datetime
 
 import pytest
 
-from sparkrec.config import SupportConfig
 from sparkrec.pipeline.lists import current_baskets, current_sessions
 from sparkrec.pipeline.night import Found
 from sparkrec.pipeline.parts import supported
 from sparkrec.prepare.support import filter_support
+from sparkrec.settings.config import SupportConfig
 
 ROWS = [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 2), (None, 0), (None, 3), (4, 4)]
 

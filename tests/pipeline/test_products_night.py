@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from sparkrec import query
-from sparkrec.config import load_config
 from sparkrec.errors import UserError
 from sparkrec.pipeline.nightly import plan_nightly
-from sparkrec.store import Warehouse
-from sparkrec.tables import TABLES
+from sparkrec.settings.config import load_config
+from sparkrec.warehouse import query
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import TABLES
 
 pytestmark = pytest.mark.slow
 

@@ -2,10 +2,10 @@
 
 from datetime import UTC, date, datetime
 
-from sparkrec import store
-from sparkrec.pipeline.models import FULL, ModelCard
 from sparkrec.pipeline.publication import current_lists, held_back_before, make_current, nights_held_back
-from sparkrec.tables import RUNS
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import FULL, ModelCard
+from sparkrec.warehouse.tables import RUNS
 from tests.published import a_night, small_gru
 
 FIRST, SECOND = date(2024, 1, 1), date(2024, 1, 2)

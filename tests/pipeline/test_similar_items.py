@@ -3,9 +3,9 @@
 import polars as pl
 import pytest
 
-from sparkrec import query
 from sparkrec.errors import UserError
-from sparkrec.store import Warehouse
+from sparkrec.warehouse import query
+from sparkrec.warehouse.store import Warehouse
 from tests.nights import most_listed
 
 pytestmark = pytest.mark.slow

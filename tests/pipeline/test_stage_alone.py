@@ -7,17 +7,17 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from sparkrec import store
-from sparkrec.config import load_config
 from sparkrec.errors import UserError
-from sparkrec.pipeline.ledger import Ledger, StageResult
-from sparkrec.pipeline.lock import LOCK, locked
-from sparkrec.pipeline.models import read_card
 from sparkrec.pipeline.night import Inputs, Stage
 from sparkrec.pipeline.nightly import Choice, _require_own, night_of, plan_nightly, run_nightly, run_stage
 from sparkrec.pipeline.stages import STAGES
-from sparkrec.store import Warehouse
-from sparkrec.tables import COPURCHASE, EVENTS, INTERACTIONS, PREPARED, SESSIONS, USER_ITEM
+from sparkrec.settings.config import load_config
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import read_card
+from sparkrec.warehouse.ledger import Ledger, StageResult
+from sparkrec.warehouse.lock import LOCK, locked
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import COPURCHASE, EVENTS, INTERACTIONS, PREPARED, SESSIONS, USER_ITEM
 from tests.nights import make_place
 
 READERS = [stage for stage in STAGES.values() if {*stage.inputs, *stage.optional} & set(PREPARED)]

@@ -7,12 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from sparkrec import store
-from sparkrec.pipeline.ledger import Ledger, RunRow, StageResult
-from sparkrec.pipeline.models import FULL, HOLDOUT, read_card
 from sparkrec.pipeline.warm_start import Earlier, begin_with, beginning, earlier_models
-from sparkrec.store import Warehouse
-from sparkrec.tables import ITEM_INDEX
+from sparkrec.warehouse import store
+from sparkrec.warehouse.cards import FULL, HOLDOUT, read_card
+from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import ITEM_INDEX
 from tests.nights import TRAIN_WARM, WARM
 from tests.published import a_night, publish, small_gru, train
 

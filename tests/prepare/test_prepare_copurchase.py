@@ -5,12 +5,12 @@ from itertools import pairwise
 
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from prepare_cases import Event, expected_baskets, found_baskets, frame
 
-from sparkrec.config import BasketsConfig
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.counts import Counts
-from sparkrec.tables import COPURCHASE
+from sparkrec.settings.config import BasketsConfig
+from sparkrec.warehouse.tables import COPURCHASE
+from tests.prepare.cases import Event, expected_baskets, found_baskets, frame
 
 HOUR = 3600
 BUY = ("buy",)

@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from sparkrec.formats import Feature
 from sparkrec.log import LOGGER
 from sparkrec.prepare.features import encode_features, feature_values, new_codes
+from sparkrec.settings.formats import Feature
 
 FEATURES = (
     Feature("brand"),

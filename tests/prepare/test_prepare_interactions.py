@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from sparkrec.errors import InvariantError
 from sparkrec.prepare.cut import as_of, day_of, micros, until, utc
 from sparkrec.prepare.interactions import assert_indexed, interactions
-from sparkrec.tables import EVENTS, INTERACTIONS
+from sparkrec.warehouse.tables import EVENTS, INTERACTIONS
 
 ROWS = [("u", "a"), (None, "b"), ("v", "a"), ("u", "b"), ("u", "a")]
 

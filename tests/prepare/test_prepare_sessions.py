@@ -6,13 +6,13 @@ from datetime import date
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from prepare_cases import Event, expected_sessions, found_sessions, frame
 from pyspark.sql import functions as F
 
-from sparkrec.config import SessionsConfig
 from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.sessions import sessions
-from sparkrec.tables import SESSIONS
+from sparkrec.settings.config import SessionsConfig
+from sparkrec.warehouse.tables import SESSIONS
+from tests.prepare.cases import Event, expected_sessions, found_sessions, frame
 
 GAP = 30 * 60
 

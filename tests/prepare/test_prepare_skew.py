@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 import pytest
 from pyspark.sql import functions as F
 
-from sparkrec.config import BasketsConfig, SessionsConfig, SupportConfig, UserItemConfig
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.index import assert_dense, new_ids
 from sparkrec.prepare.interactions import interactions
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import user_item
+from sparkrec.settings.config import BasketsConfig, SessionsConfig, SupportConfig, UserItemConfig
 
 MILLION = 1_000_000
 USERS, EACH = 200, 50

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from prepare_cases import Event, expected_support, frame
 
-from sparkrec.config import SupportConfig
 from sparkrec.prepare.support import SupportReport, filter_support
+from sparkrec.settings.config import SupportConfig
+from tests.prepare.cases import Event, expected_support, frame
 
 
 def pairs(rows):

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from prepare_cases import BASE, Event, frame, second
 
-from sparkrec.config import UserItemConfig
 from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.user_item import debiased, user_item
-from sparkrec.tables import USER_ITEM
+from sparkrec.settings.config import UserItemConfig
+from sparkrec.warehouse.tables import USER_ITEM
+from tests.prepare.cases import BASE, Event, frame, second
 
 DAY = 86_400
 WEIGHTS = {"view": 1.0, "buy": 4.0, "return": 0.0}

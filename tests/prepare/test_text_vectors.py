@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sparkrec.config import TextConfig
 from sparkrec.errors import UserError
 from sparkrec.prepare.text_vectors import item_words, ready_vectors, text_vectors
+from sparkrec.settings.config import TextConfig
 
 TFIDF = TextConfig(method="tfidf", dim=2, min_df=1)
 

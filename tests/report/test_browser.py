@@ -3,9 +3,9 @@
 import polars as pl
 import pytest
 
-from sparkrec.config import ReportConfig
 from sparkrec.report import write_report
-from sparkrec.store import Warehouse
+from sparkrec.settings.config import ReportConfig
+from sparkrec.warehouse.store import Warehouse
 from tests.report.browser import browser
 from tests.report.warehouses import SCRIPT, USER, write_warehouse
 

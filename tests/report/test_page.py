@@ -9,14 +9,14 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from sparkrec.config import GateConfig, ReportConfig
 from sparkrec.errors import UserError
 from sparkrec.report import ledger, write_report
 from sparkrec.report.facts import Absent
 from sparkrec.report.gather import gather
 from sparkrec.report.page import page
-from sparkrec.store import Warehouse
-from sparkrec.tables import METRICS
+from sparkrec.settings.config import GateConfig, ReportConfig
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import METRICS
 from tests.report.test_charts import Reader
 from tests.report.warehouses import (
     NIGHTS,

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from sparkrec.models.popularity import fallback_matrix, popularity_arrays
+from sparkrec.models.popularity.counts import fallback_matrix, popularity_arrays
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.fallback import Counts, count_lists, filled_up
 

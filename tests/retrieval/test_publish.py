@@ -5,7 +5,7 @@ from pyspark.errors import PySparkException
 
 from sparkrec.errors import InvariantError
 from sparkrec.retrieval.publish import published
-from sparkrec.tables import topk_table
+from sparkrec.warehouse.tables import topk_table
 
 NIGHT = date(2011, 12, 9)
 LISTS = "user_idx int, item_idx int, rank int, score float"

@@ -12,7 +12,7 @@ from pyspark.sql import Observation
 from scipy.sparse import csr_matrix
 
 from sparkrec.errors import InvariantError
-from sparkrec.models.neighbours import PairScore
+from sparkrec.models.neighbours.nearest import PairScore
 from sparkrec.retrieval import sparse
 from sparkrec.retrieval.sparse import SparseMatrix, cuts, in_passes, sparse_matrix, sparse_top_k
 

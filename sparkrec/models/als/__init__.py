@@ -1,0 +1,1 @@
+"""ALS with weighted-λ regularisation, by Spark MLlib."""

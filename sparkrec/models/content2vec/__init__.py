@@ -1,0 +1,1 @@
+"""content2vec: items' vectors from their contents and prod2vec's."""

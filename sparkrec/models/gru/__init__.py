@@ -1,0 +1,1 @@
+"""The session-parallel GRU: its networks, their training and their serving."""

@@ -1,0 +1,403 @@
+"""Session-parallel GRU (GRU4Rec): layers, one step's forward and backward pass.
+
+Source: Hidasi et al., "Session-based recommendations with recurrent neural networks" (arXiv 1511.06939).
+
+A step touches few rows of the items' tables, so gradients are written out by hand for just those rows: a full table
+never has one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from sparkrec.models.gru import compiled
+from sparkrec.models.gru.protocol import (
+    NO_START,
+    Batch,
+    Factored,
+    Gradients,
+    Mask,
+    Parameters,
+    ScoreLoss,
+    Scorer,
+    Table,
+    Touched,
+    dot_scorer,
+    dropped,
+    rows_of_both,
+    rows_of_candidates,
+    rows_of_inputs,
+    runs_compiled,
+)
+from sparkrec.settings.config import GruConfig
+
+# ---- layers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One GRU layer; the gates are stacked in the order reset, update, new, as in ``torch.nn.GRUCell``."""
+
+    weight_ih: torch.Tensor  # [3H, in]
+    weight_hh: torch.Tensor  # [3H, H]
+    bias_ih: torch.Tensor  # [3H]
+    bias_hh: torch.Tensor  # [3H]
+
+
+@dataclass(frozen=True)
+class CellTape:
+    """What a layer's backward pass needs of its forward pass."""
+
+    x: torch.Tensor  # [B, in]
+    h: torch.Tensor  # [B, H]
+    reset: torch.Tensor  # [B, H]
+    update: torch.Tensor  # [B, H]
+    new: torch.Tensor  # [B, H]
+    hidden_new: torch.Tensor  # [B, H], the share of h in ``new`` before the reset gate
+
+
+def cell_sizes(layers: Sequence[int], n_in: int) -> list[tuple[int, int]]:
+    """(input width, width) of each layer."""
+    return list(zip((n_in, *layers), layers, strict=False))
+
+
+def cells_size(sizes: Sequence[tuple[int, int]]) -> int:
+    """Number of weights and biases of layers of these (input width, width)."""
+    return sum(3 * width * (n_in + width + 2) for n_in, width in sizes)
+
+
+def cells_of(sizes: Sequence[tuple[int, int]], flat: torch.Tensor) -> list[Cell]:
+    """The layers as views into a flat vector (of weights, or of their gradients)."""
+    parts = iter(flat.split_with_sizes([n for n_in, w in sizes for n in (3 * w * n_in, 3 * w * w, 3 * w, 3 * w)]))
+    return [
+        Cell(next(parts).view(3 * w, n_in), next(parts).view(3 * w, w), next(parts), next(parts)) for n_in, w in sizes
+    ]
+
+
+def cell_forward(cell: Cell, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, CellTape]:
+    """One step of a layer, as ``torch.nn.GRUCell``: h' = (1 - z) n + z h. x: [B, in], h: [B, H] → [B, H]."""
+    of_input = torch.addmm(cell.bias_ih, x, cell.weight_ih.t())
+    of_hidden = torch.addmm(cell.bias_hh, h, cell.weight_hh.t())
+    if runs_compiled(of_input, of_hidden, h):
+        reset, update, new, out = torch.empty(4, *h.shape)
+        given = (of_input, of_hidden, h.contiguous())
+        compiled.step.gates(*[t.numpy() for t in (*given, reset, update, new, out)])
+        return out, CellTape(x, h, reset, update, new, of_hidden[:, 2 * h.shape[1] :])
+    i_r, i_z, i_n = of_input.chunk(3, dim=1)
+    h_r, h_z, h_n = of_hidden.chunk(3, dim=1)
+    reset, update = torch.sigmoid(i_r + h_r), torch.sigmoid(i_z + h_z)
+    new = torch.tanh(torch.addcmul(i_n, reset, h_n))
+    return torch.lerp(new, h, update), CellTape(x, h, reset, update, new, h_n)
+
+
+def cell_backward(
+    cell: Cell, tape: CellTape, d_out: torch.Tensor, grads: Cell, recurrent: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Writes the layer's gradient into ``grads``; returns that of x [B, in] and, where asked for, that of h [B, H]."""
+    if runs_compiled(d_out, tape.h):
+        d_i, d_h = torch.empty(2, len(d_out), 3 * d_out.shape[1])
+        given = (d_out.contiguous(), tape.h.contiguous(), tape.reset, tape.update, tape.new, tape.hidden_new)
+        written = (d_i, d_h, grads.bias_ih, grads.bias_hh)
+        compiled.step.gates_backward(*[t.numpy() for t in (*given, *written)])
+    else:
+        d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
+        d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
+        d_reset = d_new * tape.hidden_new * tape.reset * (1 - tape.reset)
+        d_i = torch.cat([d_reset, d_update, d_new], dim=1)
+        d_h = torch.cat([d_reset, d_update, d_new * tape.reset], dim=1)
+        torch.sum(d_i, 0, out=grads.bias_ih)
+        torch.sum(d_h, 0, out=grads.bias_hh)
+    torch.mm(d_i.t(), tape.x, out=grads.weight_ih)
+    torch.mm(d_h.t(), tape.h, out=grads.weight_hh)
+    through = torch.addcmul(d_h @ cell.weight_hh, d_out, tape.update) if recurrent else None
+    return d_i @ cell.weight_ih, through
+
+
+# ---- a first layer without an embedding ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LookupCell:
+    """A GRU layer over one-hot inputs, which look their share of the gates up; as GRU4Rec's authors write it.
+
+    Unlike ``Cell``, and as in Cho et al. (arXiv 1406.1078), the reset gate acts on h before its product with the
+    weights of the new gate, and there is one bias.
+    """
+
+    weight_hh: torch.Tensor  # [3H, H]: reset, update, new
+    bias: torch.Tensor  # [3H]
+
+
+@dataclass(frozen=True)
+class LookupTape:
+    """What the layer's backward pass needs of its forward pass; each [B, H]."""
+
+    h: torch.Tensor
+    reset: torch.Tensor
+    update: torch.Tensor
+    new: torch.Tensor
+    reset_h: torch.Tensor
+
+
+def lookup_forward(cell: LookupCell, gates: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, LookupTape]:
+    """One step: h' = (1 - z) n + z h. gates: [B, 3H], the inputs' rows; h: [B, H] → [B, H]."""
+    width = h.shape[1]
+    i_r, i_z, i_n = (gates + cell.bias).chunk(3, dim=1)
+    h_r, h_z = (h @ cell.weight_hh[: 2 * width].t()).chunk(2, dim=1)
+    reset, update = torch.sigmoid(i_r + h_r), torch.sigmoid(i_z + h_z)
+    reset_h = reset * h
+    new = torch.tanh(torch.addmm(i_n, reset_h, cell.weight_hh[2 * width :].t()))
+    return torch.lerp(new, h, update), LookupTape(h, reset, update, new, reset_h)
+
+
+def lookup_backward(
+    cell: LookupCell, tape: LookupTape, d_out: torch.Tensor, grads: LookupCell, recurrent: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Writes the layer's gradient into ``grads``; returns that of the inputs' rows [B, 3H] and, if asked for, of h."""
+    width = d_out.shape[1]
+    d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
+    d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
+    d_reset_h = d_new @ cell.weight_hh[2 * width :]
+    d_reset = d_reset_h * tape.h * tape.reset * (1 - tape.reset)
+    d_gates = torch.cat([d_reset, d_update, d_new], dim=1)
+    torch.mm(d_gates[:, : 2 * width].t(), tape.h, out=grads.weight_hh[: 2 * width])
+    torch.mm(d_new.t(), tape.reset_h, out=grads.weight_hh[2 * width :])
+    torch.sum(d_gates, 0, out=grads.bias)
+    if not recurrent:
+        return d_gates, None
+    through = d_gates[:, : 2 * width] @ cell.weight_hh[: 2 * width]
+    return d_gates, through.addcmul_(d_out, tape.update).addcmul_(d_reset_h, tape.reset)
+
+
+def lookup_of(width: int, flat: torch.Tensor) -> LookupCell:
+    """The layer as views into a flat vector of 3 width (width + 1)."""
+    return LookupCell(flat[: -3 * width].view(3 * width, width), flat[-3 * width :])
+
+
+# ---- any layer -------------------------------------------------------------------------------------------------------
+
+Layer = Cell | LookupCell
+Tape = CellTape | LookupTape
+
+
+def init_layers(layers: Sequence[Layer], generator: torch.Generator) -> None:
+    """Draws new weights in place; biases stay as they are.
+
+    The matrix of each gate by itself is uniform in ±sqrt(6 / (in + out)) (Glorot & Bengio 2010).
+    """
+    for layer in layers:
+        for matrix in (m for m in vars(layer).values() if m.dim() == 2):
+            for gate in matrix.chunk(3):
+                bound = math.sqrt(6.0 / sum(gate.shape))
+                gate.uniform_(-bound, bound, generator=generator)
+
+
+def layer_tensors(layers: Sequence[Layer], prefix: str = "gru") -> dict[str, torch.Tensor]:
+    """The layers' weights by name."""
+    return {f"{prefix}.{i}.{name}": weight for i, layer in enumerate(layers) for name, weight in vars(layer).items()}
+
+
+def layer_forward(layer: Layer, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, Tape]:
+    """One step of a layer of either kind."""
+    return lookup_forward(layer, x, h) if isinstance(layer, LookupCell) else cell_forward(layer, x, h)
+
+
+def layer_backward(
+    layer: Layer, tape: Tape, d_out: torch.Tensor, grads: Layer, recurrent: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The backward pass of a layer of either kind; its tape and gradients are of the same kind."""
+    if isinstance(layer, LookupCell):
+        return lookup_backward(layer, tape, d_out, grads, recurrent)  # type: ignore[arg-type]
+    return cell_backward(layer, tape, d_out, grads, recurrent)  # type: ignore[arg-type]
+
+
+# ---- network ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GruNetwork:
+    """GRU layers between the items of a session and the scores of the next one. A ``protocol.Network``.
+
+    ``embedding`` says how an input item enters: by its row of the output's matrix (constrained), by a row of a matrix
+    of its own, ``embedding_dim`` wide (separate), or as a one-hot vector, whose product with the first layer's
+    weights is a look-up (none; dropout of the embedding then acts on the first layer's output, as the authors have it).
+    """
+
+    n_items: int
+    layers: tuple[int, ...]
+    embedding: str = "constrained"
+    embedding_dim: int = 0
+    dropout_embedding: float = 0.0
+    dropout_hidden: float = 0.0
+    bptt: int = 1
+
+    @property
+    def dim(self) -> int:
+        """Width of the last layer."""
+        return self.layers[-1]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Inputs, then the output's matrix, which is the same table if constrained, then its bias."""
+        n, width, dim = self.n_items, self.layers[0], self.layers[-1]
+        bias = Table("bias", n, 1)
+        if self.embedding == "constrained":
+            return Table("embedding", n, dim, dim), bias
+        output = Table("output", n, dim, dim)
+        if self.embedding == "separate":
+            return Table("embedding", n, self.embedding_dim, self.embedding_dim), output, bias
+        return Table("input_gates", n, 3 * width, width), output, bias
+
+    @property
+    def flat_size(self) -> int:
+        """Number of weights and biases of the layers."""
+        return self._lookup_size + cells_size(self._sizes)
+
+    @property
+    def state_widths(self) -> tuple[int, ...]:
+        """A state for each layer."""
+        return self.layers
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """Of each step's embedding and of each layer's output; without an embedding of each layer's output alone.
+
+        The steps that gradients go back over share the masks of the layers' outputs.
+        """
+        first = self._sizes[0][0] if self._sizes else self.layers[0]
+        layers = [Mask(w, self.dropout_hidden) for _, w in self._sizes]
+        if self.embedding == "none":
+            return Mask(first, self.dropout_embedding), *layers
+        return *[Mask(first, self.dropout_embedding)] * self.bptt, *layers
+
+    def init_flat(self, flat: torch.Tensor, generator: torch.Generator) -> None:
+        """See ``Network``."""
+        init_layers(self._layers(flat), generator)
+
+    def flat_tensors(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """See ``Network``."""
+        return layer_tensors(self._layers(flat))
+
+    def touched(self, batch: Batch) -> tuple[Touched, ...]:
+        """See ``Network``."""
+        candidates = rows_of_candidates(batch)
+        if self.embedding == "constrained":
+            return rows_of_both(batch), candidates
+        return rows_of_inputs(batch), candidates, candidates
+
+    def gradients(
+        self,
+        weights: Parameters,
+        hidden: Sequence[torch.Tensor],
+        batch: Batch,
+        touched: Sequence[Touched],
+        masks: Sequence[torch.Tensor | None],
+        score_loss: ScoreLoss,
+    ) -> Gradients:
+        """See ``Network``."""
+        layers = self._layers(weights.flat)
+        n, last = len(layers), self.bptt - 1
+        one_hot = self.embedding == "none"
+        x_masks, layer_masks = ([None] * self.bptt, masks) if one_hot else (masks[: self.bptt], masks[self.bptt :])
+        past = touched[0].past
+        inputs = [*([] if past is None else past), touched[0].input]
+        begins = [(start != NO_START)[:, None] for start in (*batch.past_start, batch.start)]
+        states, tapes = list(hidden[:n]), list[list[Tape]]()
+        for step, (rows, mask) in enumerate(zip(inputs, x_masks, strict=True)):
+            x = dropped(weights.tables[0].index_select(0, rows), mask)
+            tapes.append([])
+            for i, layer in enumerate(layers):
+                x, tape = layer_forward(layer, x, states[i].masked_fill(begins[step], 0.0))
+                states[i] = x = dropped(x, layer_masks[i])
+                tapes[-1].append(tape)
+        items, bias = weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
+        loss, d_scores = score_loss((x @ items.t()).add_(bias.t()))  # addmm takes longer
+        d, d_flat = d_scores @ items, torch.empty_like(weights.flat)
+        d_inputs = []
+        through: list[torch.Tensor | None] = [None] * n  # what reaches a state from the step after
+        for step in reversed(range(self.bptt)):
+            part = d_flat if step == last else torch.empty_like(d_flat)
+            grads = self._layers(part)
+            for i in reversed(range(n)):
+                arrived = through[i]
+                both = d if arrived is None else arrived if i == n - 1 else arrived + d
+                d, of_state = layer_backward(
+                    layers[i], tapes[step][i], dropped(both, layer_masks[i]), grads[i], step > 0
+                )
+                through[i] = None if of_state is None else of_state.masked_fill_(begins[step], 0.0)
+            d_inputs.append(dropped(d, x_masks[step]))
+            if part is not d_flat:
+                d_flat += part
+        inputs_back, d_back = torch.cat(inputs[::-1]), torch.cat(d_inputs)
+        tables = self._table_gradients(weights, d_scores, x, inputs_back, d_back)
+        return Gradients(loss, tables, d_flat, [*hidden[n:], *states])
+
+    def _table_gradients(
+        self,
+        weights: Parameters,
+        d_scores: torch.Tensor,
+        vectors: torch.Tensor,
+        inputs: torch.Tensor,
+        d_inputs: torch.Tensor,
+    ) -> tuple[torch.Tensor | Factored, ...]:
+        """The gradients of the tables' touched rows, of which the inputs' are ``inputs``."""
+        d_bias = d_scores.sum(0, keepdim=True).t()
+        if self.embedding == "constrained":
+            return Factored(len(weights.tables[0]), d_scores, vectors, inputs, d_inputs), d_bias
+        d_input = torch.zeros_like(weights.tables[0]).index_add_(0, inputs, d_inputs)
+        return d_input, Factored(d_scores.shape[1], d_scores, vectors, inputs[:0], vectors[:0]), d_bias
+
+    def advance(
+        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """See ``Network``."""
+        begins, new = (start != NO_START)[:, None], []
+        x = parameters.tables[0].index_select(0, items)
+        for layer, h in zip(self._layers(parameters.flat), states, strict=True):
+            x, _ = layer_forward(layer, x, h.masked_fill(begins, 0.0))
+            new.append(x)
+        return x, new
+
+    def output(self, parameters: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
+        """See ``Network``."""
+        return parameters.tables[-2], parameters.tables[-1][:, 0]
+
+    def scorer(self, parameters: Parameters, items: torch.Tensor) -> Scorer:
+        """See ``Network``."""
+        return dot_scorer(self.output(parameters), items)
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        """(input width, width) of the layers that have an input matrix."""
+        if self.embedding == "none":
+            return cell_sizes(self.layers[1:], self.layers[0])
+        return cell_sizes(self.layers, self.tables[0].width)
+
+    @cached_property
+    def _lookup_size(self) -> int:
+        return 3 * self.layers[0] * (self.layers[0] + 1) if self.embedding == "none" else 0
+
+    def _layers(self, flat: torch.Tensor) -> list[Layer]:
+        """The layers as views into a flat vector."""
+        if not self._lookup_size:
+            return list[Layer](cells_of(self._sizes, flat))
+        first, rest = flat.split([self._lookup_size, len(flat) - self._lookup_size])
+        return [lookup_of(self.layers[0], first), *cells_of(self._sizes, rest)]
+
+
+def gru_network(config: GruConfig, n_items: int) -> GruNetwork:
+    """The network that the configuration asks for, over items 0 … n_items − 1."""
+    return GruNetwork(
+        n_items,
+        tuple(config.layers),
+        config.embedding,
+        config.embedding_dim,
+        config.dropout_embedding,
+        config.dropout_hidden,
+        config.bptt,
+    )

@@ -1,0 +1,1 @@
+"""The hybrid of the user models' candidates."""

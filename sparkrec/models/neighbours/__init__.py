@@ -1,0 +1,1 @@
+"""Item-based and user-based nearest neighbours."""

@@ -1,0 +1,1 @@
+"""What is popular: the baseline, and what fills short lists up."""

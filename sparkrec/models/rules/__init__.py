@@ -1,0 +1,1 @@
+"""Association rules, and the frequent itemsets that they are made from."""

@@ -1,0 +1,1 @@
+"""The hybrid of the GRU and the sessions' neighbours."""

@@ -1,0 +1,1 @@
+"""The two towers: their network, its training and its serving."""

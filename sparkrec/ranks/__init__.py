@@ -1,0 +1,1 @@
+"""What all models on Horovod workers share: ranks, snapshots, feed, launch, checkpoints."""

@@ -1,0 +1,1 @@
+"""The configuration, its checks, and the formats of logs."""

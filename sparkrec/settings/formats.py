@@ -1,0 +1,330 @@
+"""Log formats: what raw logs look like, declared in ``conf/formats/<name>.yaml`` and never in code.
+
+The YAML mirrors :class:`LogFormat`: its keys are the fields of the dataclasses below, and an unknown key is an
+error. Where a tuple of names is expected a single name will do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass, field, replace
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from sparkrec.errors import UserError
+from sparkrec.settings.config import conf_dir
+from sparkrec.zones import zone_of
+
+READER_KINDS = ("jsonl", "csv", "parquet", "delta")
+FEATURE_KINDS = ("categorical", "multi", "bucket")
+ATTRIBUTE_TYPES = ("string", "double", "int", "array<float>")
+TIME_UNITS = ("s", "ms", "us", "timestamp")
+NORMALIZATIONS = ("none", "trim", "nfc", "integer", "upper", "lower")
+ID_NULLS = ("NULL", "null", r"\N", "nan", "NaN", "NaT", "None")  # of MySQL, pandas, Python
+CHECKED_FIELDS = ("value", "quantity", "price")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A categorical feature of items or users, taken from an attribute of the same name.
+
+    ``categorical``: the value itself. ``multi``: the values between ``separator``, the first ``max_values`` of them.
+    ``bucket``: a number, in log2 buckets.
+    """
+
+    name: str
+    kind: str = "categorical"
+    separator: str = "|"
+    max_values: int = 8
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How files of one kind are read; a file goes to the first reader with a glob that its name matches."""
+
+    kind: str  # jsonl | csv | parquet | delta
+    files: tuple[str, ...] = ("*",)  # globs on the file's name
+    separator: str = ","  # csv: one character or several
+    header: bool = True  # csv: the first row names the columns
+    columns: tuple[str, ...] = ()  # csv without a header: the columns in order
+    quote: str = '"'  # csv: empty for none; a quote inside a quoted field is doubled
+    multi_line: bool = False  # csv: quoted fields may hold line ends; such a file is read by one task
+    max_record_lines: int = 5  # csv with multi_line: a record of more is quarantined, as a stray quote makes them
+    max_field_chars: int = 1_000_000  # csv: a longer field means an unclosed quote
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where a column of ``events`` comes from."""
+
+    # Names in the log; the first one that a file has. Folders as dt=2024-01-01/event=click/ are columns of their files.
+    columns: tuple[str, ...]
+    required: bool = True  # the column must be there, and a row without a value is quarantined
+    # Ids, any of: trim (blanks at both ends) | nfc (é is one character) | integer (17850.0 and 1.785E4 are written for
+    # 17850) | upper | lower. An attribute file's id that says nothing is taken as the log's.
+    normalize: tuple[str, ...] = ()
+    unit: str = ""  # ts: s, ms, us, timestamp, or a date-time pattern of Spark; see LogFormat.timezone
+    join: str | None = None  # text: join all of the columns with this, instead of taking the first
+
+
+@dataclass(frozen=True)
+class EventRule:
+    """The event type of rows whose ``column`` fits; the first rule that fits decides."""
+
+    type: str
+    column: str
+    starts_with: str | None = None
+    equals: str | None = None
+    below: float | None = None
+
+
+@dataclass(frozen=True)
+class EventType:
+    """How a row gets its event type: the rules, else the column, else the default."""
+
+    default: str
+    columns: tuple[str, ...] = ()  # names of the column that holds the type, where the log has one
+    rules: tuple[EventRule, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """Bounds of a number; rows outside are quarantined, but for events of the types in ``unless``."""
+
+    field: str  # value | quantity | price
+    above: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    unless: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An attribute column of ``items`` or ``users``."""
+
+    name: str
+    columns: tuple[str, ...]  # names in the log or attribute file; the first one that a file has
+    type: str = "string"  # string | double | int | array<float> (also written as JSON)
+    extract: str = ""  # a regular expression with one group, applied to the value
+
+
+@dataclass(frozen=True)
+class AttributeFile:
+    """The attribute file beside a log (``logs.items_path``, ``logs.users_path``)."""
+
+    readers: tuple[Reader, ...]
+    id: Field
+    attributes: tuple[Attribute, ...]
+
+
+@dataclass(frozen=True)
+class LogFormat:
+    """A declared log format.
+
+    Attributes:
+        name: Its name.
+        readers: How its files are read.
+        item: Item id. With ``ts`` the only column that every row must have.
+        ts: Time of the event.
+        event_type: How a row gets its event type.
+        event_weights: Weight of an interaction by event type; 0 or absent: not an interaction.
+        purchase_events: Event types that make baskets.
+        session_events: Event types that make sessions.
+        timezone: The zone of times that do not name one: texts without an offset, dates, and Parquet's timestamps
+            that are not adjusted to UTC; numbers count from 1970 in UTC. A time that a zone has twice, in the hour
+            after the clocks are set back, is taken as the first; one that it leaves out is moved by the gap: with
+            Europe/London 01:30 of a March night is 02:30 of summer time.
+        missing_user: ``keep`` a row without a user as an anonymous event, or ``quarantine`` it.
+        nulls: Texts that stand for a missing value.
+        id_nulls: Texts that stand for one besides, where an id is expected.
+        recommend_seen: Whether lists may hold items that the user has interacted with.
+        item_attributes, user_attributes: Attributes found in the rows of the log; the latest one counts.
+        items_file, users_file: Attribute files.
+        item_features, user_features: Features of the two-tower model, each from the attribute of its name.
+        title: The attribute of ``items`` that is shown to people.
+        defaults: Configuration defaults of this format.
+    """
+
+    name: str
+    readers: tuple[Reader, ...]
+    item: Field
+    ts: Field
+    event_type: EventType
+    event_weights: dict[str, float]
+    user: Field | None = None
+    value: Field | None = None
+    quantity: Field | None = None
+    price: Field | None = None
+    text: Field | None = None
+    session: Field | None = None
+    basket: Field | None = None
+    purchase_events: tuple[str, ...] = ()
+    session_events: tuple[str, ...] = ()
+    timezone: str = "UTC"
+    missing_user: str = "keep"
+    nulls: tuple[str, ...] = ("",)
+    id_nulls: tuple[str, ...] = ID_NULLS
+    checks: tuple[Check, ...] = ()
+    recommend_seen: bool = False
+    item_attributes: tuple[Attribute, ...] = ()
+    user_attributes: tuple[Attribute, ...] = ()
+    items_file: AttributeFile | None = None
+    users_file: AttributeFile | None = None
+    item_features: tuple[Feature, ...] = ()
+    user_features: tuple[Feature, ...] = ()
+    title: str | None = None
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    def item_columns(self) -> dict[str, str]:
+        """Attribute columns of ``items``, name to Spark type, those of the log first."""
+        return _attribute_columns(self.item_attributes, self.items_file)
+
+    def user_columns(self) -> dict[str, str]:
+        """Attribute columns of ``users``, name to Spark type, those of the log first."""
+        return _attribute_columns(self.user_attributes, self.users_file)
+
+
+def has_offset(unit: str) -> bool:
+    """Whether a date-time pattern holds the time zone or the offset."""
+    return unit not in TIME_UNITS and bool(re.search("[VzOXxZ]", re.sub("'[^']*'", "", unit)))
+
+
+def format_names() -> list[str]:
+    """Names of the shipped formats."""
+    files = (conf_dir() / "formats").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def load_format(name: str) -> LogFormat:
+    """Loads a format by name from ``conf/formats``, or from the path of a YAML file.
+
+    Raises:
+        UserError: No such format, or its YAML does not declare one properly.
+    """
+    path = _format_path(name)
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError("log format is not valid YAML", where=str(path), fix=str(error)) from error
+    if not isinstance(data, dict):
+        raise UserError("log format must be a mapping", where=str(path), fix="see conf/formats for examples")
+    fmt = _same_ids(_build(LogFormat, {"name": path.name.rpartition(".")[0], **data}, path.name))
+    _validate(fmt, path.name)
+    return fmt
+
+
+def _same_ids(fmt: LogFormat) -> LogFormat:
+    """Lets the ids of attribute files be spelt as the log's where they do not say how."""
+
+    def alike(file: AttributeFile | None, own: Field | None) -> AttributeFile | None:
+        if file is None or own is None or file.id.normalize:
+            return file
+        return replace(file, id=replace(file.id, normalize=own.normalize))
+
+    return replace(fmt, items_file=alike(fmt.items_file, fmt.item), users_file=alike(fmt.users_file, fmt.user))
+
+
+def _format_path(name: str) -> Traversable:
+    if name.endswith((".yaml", ".yml")):
+        path: Traversable = Path(name)
+    elif name in format_names():
+        path = conf_dir() / "formats" / f"{name}.yaml"
+    else:
+        known = ", ".join(format_names())
+        raise UserError("unknown log format", where=f"logs.format={name}", fix=f"one of {known}, or a path to a .yaml")
+    if not path.is_file():
+        raise UserError("no such log format file", where=str(path), fix=f"or one of {', '.join(format_names())}")
+    return path
+
+
+def _attribute_columns(own: tuple[Attribute, ...], beside: AttributeFile | None) -> dict[str, str]:
+    attributes = own + (beside.attributes if beside else ())
+    return {a.name: a.type for a in attributes}
+
+
+def _build(kind: Any, data: Any, where: str) -> Any:
+    """Builds a value of a declared type from plain YAML data, strictly."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return data
+    if origin in (typing.Union, types.UnionType):
+        return None if data is None else _build(next(a for a in arguments if a is not type(None)), data, where)
+    if origin is tuple:
+        values = data if isinstance(data, list) else [data]
+        return tuple(_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(values))
+    if origin is dict:
+        _require(isinstance(data, dict), "a mapping", data, where)
+        return {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in data.items()}
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, data, where)
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    _require(isinstance(data, kind) and not (kind is int and isinstance(data, bool)), kind.__name__, data, where)
+    return data
+
+
+def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
+    _require(isinstance(data, dict), "a mapping", data, where)
+    hints = typing.get_type_hints(kind)
+    for key in data:
+        if key not in hints:
+            fix = f"keys here: {', '.join(hints)}"
+            raise UserError("unknown key in log format", where=f"{key} in {where}", fix=fix)
+    for f in dataclasses.fields(kind):
+        optional = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+        if f.name not in data and not optional:
+            raise UserError(
+                "log format lacks a key", where=f"{f.name} in {where}", fix="see sparkrec/settings/formats.py"
+            )
+    return kind(**{key: _build(hints[key], value, f"{where}: {key}") for key, value in data.items()})
+
+
+def _require(condition: bool, expected: str, data: Any, where: str) -> None:
+    if not condition:
+        raise UserError("wrong value in log format", where=f"{where} = {data!r}", fix=f"must be {expected}")
+
+
+def _validate(fmt: LogFormat, where: str) -> None:
+    def one_of(value: str, allowed: typing.Iterable[str], key: str) -> None:
+        allowed = list(allowed)
+        _require(value in allowed, f"one of {', '.join(allowed)}", value, f"{where}: {key}")
+
+    files = [f for f in (fmt.items_file, fmt.users_file) if f]
+    for reader in fmt.readers + tuple(r for f in files for r in f.readers):
+        one_of(reader.kind, READER_KINDS, "readers.kind")
+        headed = reader.kind != "csv" or reader.header or bool(reader.columns)
+        _require(headed, "given for a CSV without a header", reader.columns, f"{where}: readers.columns")
+        _require(reader.max_record_lines >= 1, "1 or more", reader.max_record_lines, f"{where}: max_record_lines")
+        _require(len(reader.quote) <= 1, "one character or empty", reader.quote, f"{where}: readers.quote")
+    _require(bool(fmt.ts.unit), f"one of {', '.join(TIME_UNITS)} or a pattern", fmt.ts.unit, f"{where}: ts.unit")
+    zone_of(fmt.timezone)
+    optional = has_offset(fmt.ts.unit) and "[" in fmt.ts.unit and fmt.timezone != "UTC"
+    _require(not optional, "either with an offset or without, under a timezone", fmt.ts.unit, f"{where}: ts.unit")
+    one_of(fmt.missing_user, ("keep", "quarantine"), "missing_user")
+    ids = [fmt.user, fmt.item, fmt.session, fmt.basket, *(f.id for f in files)]
+    for steps in (f.normalize for f in ids if f):
+        for step in steps:
+            one_of(step, NORMALIZATIONS, "normalize")
+        _require(not {"upper", "lower"} <= set(steps), "either upper or lower", list(steps), f"{where}: normalize")
+    for event in fmt.purchase_events + fmt.session_events + (fmt.event_type.default,):
+        one_of(event, fmt.event_weights, "event types must be in event_weights;")
+    for rule in fmt.event_type.rules:
+        one_of(rule.type, fmt.event_weights, "event types must be in event_weights;")
+        tests = [t for t in (rule.starts_with, rule.equals, rule.below) if t is not None]
+        _require(len(tests) == 1, "one of starts_with, equals, below", rule.type, f"{where}: event_type.rules")
+    for check in fmt.checks:
+        one_of(check.field, [f for f in CHECKED_FIELDS if getattr(fmt, f)], "checks.field")
+    for columns, features in ((fmt.item_columns(), fmt.item_features), (fmt.user_columns(), fmt.user_features)):
+        for type_ in columns.values():
+            one_of(type_, ATTRIBUTE_TYPES, "attributes.type")
+        for feature in features:
+            one_of(feature.kind, FEATURE_KINDS, "features.kind")
+            one_of(feature.name, columns, "a feature must be a declared attribute;")
+    if fmt.title is not None:
+        one_of(fmt.title, fmt.item_columns(), "title must be an attribute of items;")

@@ -1,0 +1,1 @@
+"""The session: Spark, the JVM behind it, and what fits the machine and the log."""

@@ -1,1 +1,0 @@
-"""Training of the neural models: rails (ranks, snapshots, feed, checkpoints) and the loops."""

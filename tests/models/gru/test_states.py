@@ -1,0 +1,118 @@
+"""Hidden states and ranks of next items on Spark, against a plain loop."""
+
+import numpy as np
+import pytest
+import torch
+
+from sparkrec.models.gru.network import GruNetwork
+from sparkrec.models.gru.protocol import init_parameters, to_tensors
+from sparkrec.models.gru.states import left_out, next_item_ranks, output_items, session_states, trained_items
+from sparkrec.ranks.checkpoint import save_model
+
+N_ITEMS = 11
+UNTRAINED = {4, 9}
+SESSIONS = {
+    "long": [0, 1, 2, 3, 0, 5],
+    "one": [6],
+    "unseen": [4, 1, 9, 7],
+    "short after removal": [4, 2],
+    "nothing known": [9, 4],
+    "newer than the model": [3, 50, 5],
+    "two": [8, 10],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model with random weights; (path, network, parameters)."""
+    path = str(tmp_path_factory.mktemp("model"))
+    network = GruNetwork(N_ITEMS, (5, 4))
+    parameters = init_parameters(network, 2)
+    for table in parameters.tables:
+        table.normal_(generator=torch.Generator().manual_seed(3))
+        table[10] = table[5]  # a tie
+    counts = torch.tensor([0 if i in UNTRAINED else i + 1 for i in range(N_ITEMS)])
+    described = {"n_items": N_ITEMS, "config": {"layers": [5, 4]}}
+    save_model(path, {**to_tensors(network, parameters), "counts": counts}, described)
+    return path, network, parameters
+
+
+@pytest.fixture(scope="module")
+def sessions(spark):
+    rows = [(name, None if name == "one" else i, items) for i, (name, items) in enumerate(SESSIONS.items())]
+    return spark.createDataFrame(rows, "session_id string, user_idx int, items array<int>").repartition(2)
+
+
+def known(items):
+    return [i for i in items if i < N_ITEMS and i not in UNTRAINED]
+
+
+def walk(network, parameters, items):
+    """The last layer's state after each event, one event at a time, from zero."""
+    states = [torch.zeros(1, w) for w in network.state_widths]
+    found = []
+    for item in items:
+        vector, states = network.advance(parameters, torch.tensor([item]), states, torch.zeros(1, dtype=torch.int8))
+        found.append(vector[0])
+    return found
+
+
+def test_states_are_those_of_each_session_alone(sessions, model):
+    path, *served = model
+    rows = {r["session_id"]: r for r in session_states(sessions, path).collect()}
+    assert rows.keys() == SESSIONS.keys()
+    for i, (name, items) in enumerate(SESSIONS.items()):
+        expected = walk(*served, known(items))[-1].tolist() if known(items) else [0.0] * 4
+        assert rows[name]["vector"] == pytest.approx(expected, abs=1e-6)
+        assert rows[name]["n_known"] == len(known(items))
+        assert rows[name]["user_idx"] == (None if name == "one" else i)
+
+
+def test_ranks_over_all_trained_items_with_conservative_ties(sessions, model):
+    path, *served = model
+    weight, bias = output_items(path)
+    trained = np.flatnonzero(trained_items(path))
+    assert set(range(N_ITEMS)) - set(trained.tolist()) == UNTRAINED
+    expected = {}
+    for name, items in SESSIONS.items():
+        items = known(items)
+        for position, state in enumerate(walk(*served, items)[:-1], start=1):
+            scores = weight @ state.numpy() + bias
+            rank = int((scores[trained] >= scores[items[position]] - 1e-6).sum())
+            expected[name, position] = (items[position], rank)
+    found = next_item_ranks(sessions, path).collect()
+    assert {(r["session_id"], r["position"]): (r["item_idx"], r["rank"]) for r in found} == expected
+    assert len(found) == len(expected) == 5 + 1 + 1 + 1
+    assert next(r["rank"] for r in found if r["session_id"] == "two") >= 2  # 10 ties with 5: both count
+
+
+def test_ties_in_three_ways(sessions, model):
+    """Items 10 and 5 tie: after, before or between."""
+    ranks = {}
+    for ties in ("conservative", "standard", "median"):
+        found = next_item_ranks(sessions.where("session_id = 'two'"), model[0], ties=ties).collect()
+        (ranks[ties],) = [row["rank"] for row in found]
+    assert ranks["conservative"] == ranks["standard"] + 1 == ranks["median"] + 0.5
+
+
+def test_what_is_left_out_is_counted(sessions, model):
+    counted = left_out(sessions, trained_items(model[0]))
+    assert counted == {"events": 20, "sessions": 7, "events_unseen": 6, "sessions_short": 3, "events_short": 2}
+    ranked = next_item_ranks(sessions, model[0]).count()
+    kept_sessions = counted["sessions"] - counted["sessions_short"]
+    assert ranked == counted["events"] - counted["events_unseen"] - counted["events_short"] - kept_sessions
+
+
+def test_fewer_candidates(sessions, model):
+    trained = np.zeros(N_ITEMS, bool)
+    trained[[8, 10, 0]] = True
+    found = {r["session_id"]: r["rank"] for r in next_item_ranks(sessions, model[0], trained).collect()}
+    assert found.keys() == {"two", "long"}
+    assert max(found.values()) <= 3
+
+
+def test_no_sessions(sessions, model):
+    none = sessions.where("false")
+    assert session_states(none, model[0]).count() == 0
+    assert next_item_ranks(none, model[0]).count() == 0
+    assert left_out(none, trained_items(model[0]))["events"] == 0

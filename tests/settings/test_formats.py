@@ -1,0 +1,100 @@
+import pytest
+import yaml
+
+from sparkrec.errors import UserError
+from sparkrec.settings.config import load_config
+from sparkrec.settings.formats import Attribute, Feature, format_names, load_format
+
+MINIMAL = {
+    "readers": [{"kind": "csv"}],
+    "item": {"columns": "i"},
+    "ts": {"columns": "t", "unit": "s"},
+    "event_type": {"default": "click"},
+    "event_weights": {"click": 1},
+}
+
+
+def write(tmp_path, **changes):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **changes}))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", format_names())
+def test_every_shipped_format_loads_and_its_defaults_are_valid_configuration(name):
+    fmt = load_format(name)
+    assert fmt.name == name
+    assert load_config(None, [f"logs.format={name}"]).logs.format == name
+
+
+def test_the_four_promised_formats_are_shipped():
+    assert {"reviews", "invoices", "sessions", "ratings"} <= set(format_names())
+
+
+def test_cancellations_are_neither_purchases_nor_interactions():
+    fmt = load_format("invoices")
+    assert fmt.purchase_events == ("purchase",)
+    assert fmt.event_weights == {"purchase": 1.0, "cancellation": 0.0}
+    assert fmt.item_columns() == {"title": "string", "price": "double"}
+
+
+def test_a_format_may_be_the_path_of_a_yaml_file(tmp_path):
+    fmt = load_format(write(tmp_path, event_weights={"click": 2}))
+    assert (fmt.name, fmt.item.columns, fmt.event_weights) == ("mine", ("i",), {"click": 2.0})
+
+
+def test_a_multi_valued_feature_keeps_its_separator():
+    assert load_format("ratings").item_features == (Feature("genres", "multi", "|", 4),)
+    assert Attribute("year", ("title",), "int", r"\((\d{4})\)\s*$") in load_format("ratings").items_file.attributes
+
+
+def test_ids_of_attribute_files_are_spelt_as_the_logs():
+    assert load_format("sessions").items_file.id.normalize == load_format("sessions").item.normalize != ()
+
+
+def test_an_unknown_format_names_the_known_ones():
+    with pytest.raises(
+        UserError, match=r"unknown log format: logs.format=clicks .*invoices, ratings, reviews, sessions"
+    ):
+        load_format("clicks")
+
+
+def test_a_missing_format_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no such log format file: .*none\.yaml"):
+        load_format(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colums": 1}, "unknown key in log format: colums"),
+        ({"readers": [{"kind": "csv", "seperator": ";"}]}, "unknown key in log format: seperator"),
+        ({"readers": [{"kind": "xml"}]}, "kind = 'xml' .must be one of jsonl, csv"),
+        ({"readers": [{"kind": "csv", "header": False}]}, "columns"),
+        ({"readers": [{"kind": "csv", "header": "no"}]}, "must be bool"),
+        ({"event_weights": {"click": "much"}}, "must be float"),
+        ({"ts": {"columns": "t"}}, "ts.unit"),
+        ({"item": {"unit": "s"}}, "lacks a key: columns"),
+        ({"item": {"columns": "i", "normalize": "trimm"}}, "'trimm' .must be one of none, trim, nfc"),
+        ({"item": {"columns": "i", "normalize": ["upper", "lower"]}}, "either upper or lower"),
+        ({"timezone": "Europe/Londinium"}, "unknown time zone: Europe/Londinium"),
+        ({"timezone": "Europe/London", "ts": {"columns": "t", "unit": "HH:mm[XXX]"}}, "with an offset or without"),
+        ({"missing_user": "drop"}, "missing_user"),
+        ({"purchase_events": "buy"}, "'buy' .must be one of click"),
+        ({"checks": [{"field": "price", "above": 0}]}, "checks.field"),
+        ({"event_type": {"default": "click", "rules": [{"type": "click", "column": "x"}]}}, "starts_with, equals"),
+        ({"item_features": [{"name": "brand"}]}, "a feature must be a declared attribute"),
+        ({"title": "name"}, "title must be an attribute"),
+    ],
+)
+def test_a_wrong_declaration_is_one_clear_line(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        load_format(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "\xff\xfe"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "x.yaml"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match="log format"):
+        load_format(str(path))
