@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from sparkrec.pipeline.night import Night
+from sparkrec.models.night import Night
 from sparkrec.ranks.checkpoint import save_model
 from sparkrec.settings.config import Config, GruConfig, MaintenanceConfig, WarehouseConfig, config_dict
 from sparkrec.warehouse import store

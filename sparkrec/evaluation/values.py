@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparkrec.models.kinds import KINDS, Lists
+from sparkrec.models import MODELS
+from sparkrec.models.model import Lists
 
 USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
 BASKETS_SPLIT = "holdout_baskets"
@@ -25,7 +26,7 @@ def split_of(model: str, recommend_seen: bool) -> str:
         recommend_seen: Whether users' lists may hold what a user has taken already, as the log's format says.
     """
     splits = {Lists.USERS: AGAIN_SPLIT if recommend_seen else USERS_SPLIT, Lists.SESSIONS: SESSIONS_SPLIT}
-    return splits.get(KINDS[model].lists, BASKETS_SPLIT)
+    return splits.get(MODELS[model].lists, BASKETS_SPLIT)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pyspark import inheritable_thread_target
 from sparkrec.ingest import IngestResult, files_to_read
 from sparkrec.ingest import ingest as ingest_files
 from sparkrec.log import log_event, warn_event
-from sparkrec.pipeline.night import Inputs, Night
+from sparkrec.models.night import Inputs, Night
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.cut import until

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sparkrec.evaluation.protocol import protocol, written
 from sparkrec.evaluation.values import AGAIN_SPLIT, BASKETS_SPLIT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
 from sparkrec.log import warn_event
+from sparkrec.models.night import Inputs, Night
 from sparkrec.pipeline.judge import Judged, judge, unjudged
-from sparkrec.pipeline.night import Inputs, Night
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import ModelCard, read_card
 from sparkrec.warehouse.ledger import StageResult

@@ -11,9 +11,9 @@ from sparkrec.groups.kmeans import group_users
 from sparkrec.groups.profiles import attribute_values, profiles
 from sparkrec.groups.rfm import rfm_scaling, rfm_values, rfm_vectors
 from sparkrec.log import warn_event
-from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.scorer import DenseScorer
-from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer
+from sparkrec.models.night import Inputs, Night
+from sparkrec.models.scorer import DenseScorer
+from sparkrec.models.scorers import seen_pairs, timeless_scorer
 from sparkrec.retrieval.topk import VECTOR
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import read_card

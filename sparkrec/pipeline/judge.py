@@ -12,7 +12,8 @@ import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
-from sparkrec.evaluation.baskets import next_products
+from sparkrec.evaluation.baskets import basket_metrics, next_products
+from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
 from sparkrec.evaluation.ranking import ALL, ranking_metrics
 from sparkrec.evaluation.ranking import Lists as RankedLists
 from sparkrec.evaluation.ratings import rating_metrics
@@ -31,20 +32,22 @@ from sparkrec.evaluation.values import (
     split_of,
 )
 from sparkrec.log import log_event
-from sparkrec.models.als.train import load_als
-from sparkrec.models.kinds import KINDS, Lists
+from sparkrec.models import MODELS
+from sparkrec.models.model import Lists
+from sparkrec.models.night import Inputs, Night
 from sparkrec.models.popularity.counts import popularity_arrays, popularity_matrix
-from sparkrec.pipeline.next_items import next_product_metrics, session_model
-from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.scorer import PopularityScorer, Scorer, Wanted
-from sparkrec.pipeline.scorers import item_popularity, seen_pairs, user_scorer
+from sparkrec.models.program import program
+from sparkrec.models.scorer import PopularityScorer, Scorer, Wanted
+from sparkrec.models.scorers import item_popularity, seen_pairs, user_scorer
+from sparkrec.pipeline.lists import completed, embeddings, session_model
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
+from sparkrec.retrieval.similar import nearest
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.spark.session import named_jobs
-from sparkrec.warehouse.cards import HOLDOUT, ModelCard, part_path
+from sparkrec.warehouse.cards import HOLDOUT, ModelCard
 from sparkrec.warehouse.tables import (
     BASKET_ID,
     INTERACTIONS,
@@ -81,7 +84,7 @@ def judge(night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselin
     A model without a hold-out part, or whose hold-out is too small, has one value in place of all: ``NOT_JUDGED``.
     """
     trained = [card for card in cards if HOLDOUT in card.parts]
-    by = {lists: [card for card in trained if KINDS[card.model].lists is lists] for lists in Lists}
+    by = {lists: [card for card in trained if MODELS[card.model].lists is lists] for lists in Lists}
     judged = _not_judged([card for card in cards if card not in trained], Held(0, 0), night.fmt.recommend_seen)
     of_users: list[Judged] = []
     if by[Lists.USERS]:
@@ -89,9 +92,11 @@ def judge(night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselin
             of_users = judge_users(night, inputs, by[Lists.USERS], with_baselines)
     judged += of_users
     for card in by[Lists.USERS] if not any(value.metric == NOT_JUDGED for *_, value in of_users) else []:
-        if card.model == "als" and night.config.als.feedback == "explicit":
+        predicts = program(card.model).ratings
+        factors = predicts(night, card, HOLDOUT) if predicts else None
+        if factors is not None:
             with named_jobs(night.spark, "judge ratings"):
-                judged += judge_ratings(night, inputs, card)
+                judged += judge_ratings(night, inputs, card, *factors)
     if by[Lists.SESSIONS]:
         with named_jobs(night.spark, "judge sessions"):
             judged += judge_sessions(night, inputs, by[Lists.SESSIONS], with_baselines)
@@ -156,14 +161,13 @@ def _popularity(night: Night, inputs: Inputs, cutoff: datetime, n_items: int) ->
     return {name: PopularityScorer(popularity_matrix(one, found.ever)) for name, one in scores.items()}
 
 
-def judge_ratings(night: Night, inputs: Inputs, card: ModelCard) -> list[Judged]:
+def judge_ratings(night: Night, inputs: Inputs, card: ModelCard, users: DataFrame, items: DataFrame) -> list[Judged]:
     """Errors of the predicted ratings of what was rated from the cutoff on; a cold pair is predicted by the mean."""
     settings, weights, rows = night.config.prepare.user_item, night.fmt.event_weights, inputs.read(INTERACTIONS)
     earlier, later = rows.where(F.col(TS) < utc(card.cutoff)), rows.where(F.col(TS) >= utc(card.cutoff))
     held_out = user_item(later, settings, weights, night.as_of)
     mean = user_item(earlier, settings, weights, card.cutoff).agg(F.avg(RATING)).head()
-    model = load_als(night.spark, part_path(night.warehouse, card.model, night.run_date, HOLDOUT))
-    values = rating_metrics(held_out, model.user_factors, model.item_factors, float(mean[0]))  # type: ignore[index]
+    values = rating_metrics(held_out, users, items, float(mean[0]))  # type: ignore[index]
     return [(card.model, card.model_version, RATINGS_SPLIT, value) for value in values]
 
 
@@ -218,7 +222,7 @@ def judge_baskets(
     pairs = next_products(known).persist(StorageLevel.MEMORY_AND_DISK)
     judged: list[Judged] = []
     for card in cards:
-        values = next_product_metrics(night, card, HOLDOUT, known, pairs, ks)
+        values = _next_product_metrics(night, card, HOLDOUT, known, pairs, ks)
         judged += [(card.model, card.model_version, BASKETS_SPLIT, value) for value in values]
     if with_baselines:
         ties = night.config.evaluation.ties
@@ -228,6 +232,33 @@ def judge_baskets(
     for frame in (known, pairs):
         frame.unpersist()
     return judged
+
+
+def _next_product_metrics(
+    night: Night, card: ModelCard, part: str, baskets: DataFrame, pairs: DataFrame, ks: Sequence[int]
+) -> list[MetricValue]:
+    """Metrics of a model's lists at guessing the next products of baskets.
+
+    Args:
+        night: The night.
+        card: A model whose lists are for items (asked what goes with the product before) or for baskets (shown all
+            that is in the basket by then).
+        part: Its part.
+        baskets: ``(session_id string, items array<int>)``, items in order.
+        pairs: Their ``next_products``.
+        ks: Lengths of the lists.
+    """
+    settings, k = night.config.topk, max(ks)
+    if MODELS[card.model].lists is Lists.ITEMS:
+        vectors, contexts = embeddings(night, card, part)
+        lists = nearest(night.spark, vectors, k=k, among=contexts, block_mb=settings.block_mb, pass_mb=settings.pass_mb)
+        return basket_metrics(lists, pairs, ks)[ALL]
+    cases = prefixes(baskets.withColumnRenamed(SESSION_ID, BASKET_ID)).persist(StorageLevel.MEMORY_AND_DISK)
+    lists = completed(night, card, part, cases, Wanted((CASE,), k, settings)).persist(StorageLevel.MEMORY_AND_DISK)
+    values = completion_metrics(lists, cases, ks, card.n_items)
+    for frame in (lists, cases):
+        frame.unpersist()
+    return values
 
 
 def _times_taken(
@@ -258,7 +289,7 @@ def unjudged(night: Night, card: ModelCard, values: Iterable[MetricValue]) -> st
         return ""
     if HOLDOUT not in card.parts:
         return card.untrained
-    whom = {Lists.USERS: "users", Lists.SESSIONS: "sessions"}.get(KINDS[card.model].lists, "baskets")
+    whom = {Lists.USERS: "users", Lists.SESSIONS: "sessions"}.get(MODELS[card.model].lists, "baskets")
     least = night.config.evaluation
     return (
         f"{few.n} {whom} with {few.value:.0f} items to foresee are held out, of evaluation.min_users={least.min_users} "

@@ -12,28 +12,22 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import InvariantError
 from sparkrec.log import log_event, warn_event
-from sparkrec.models.gru.states import output_items, session_states, trained_items
-from sparkrec.models.kinds import Lists as KindOfLists
-from sparkrec.models.prod2vec.embeddings import stored_embeddings
-from sparkrec.models.rules.mining import complete, load_rules
-from sparkrec.models.session_hybrid.blend import session_hybrid_lists
-from sparkrec.models.session_neighbours.nearest import session_neighbour_lists
-from sparkrec.pipeline.next_items import gru_path, hybrid_model, neighbour_model
-from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.parts import index_size
-from sparkrec.pipeline.scorer import NO_ITEMS, DenseScorer, NeighbourScorer, Wanted
-from sparkrec.pipeline.scorers import seen_pairs, timeless_scorer, user_scorer
+from sparkrec.models.model import Lists as KindOfLists
+from sparkrec.models.night import Inputs, Night
+from sparkrec.models.parts import index_size
+from sparkrec.models.program import program
+from sparkrec.models.scorer import NO_ITEMS, DenseScorer, KnowsBeside, SessionModel, Wanted
+from sparkrec.models.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.prepare.cut import day_of
-from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
+from sparkrec.retrieval.best import best
 from sparkrec.retrieval.block_search import IntArray, ItemMatrix
 from sparkrec.retrieval.fallback import DUE
 from sparkrec.retrieval.lsh import lsh_nearest, lsh_recall
 from sparkrec.retrieval.similar import nearest
-from sparkrec.retrieval.topk import SEEN, VECTOR, item_matrix, top_k
+from sparkrec.retrieval.topk import SEEN, VECTOR, item_matrix
 from sparkrec.warehouse.cards import ModelCard, part_path
 from sparkrec.warehouse.tables import (
     BASKET_ID,
-    CONSEQUENT,
     COPURCHASE,
     END_TS,
     ID,
@@ -86,7 +80,8 @@ def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
     everyone, key, note = _everyone(night, inputs), (USER_IDX, USER_ID), ""
     users = everyone.drop(DUE, SEEN) if night.fmt.recommend_seen else everyone.drop(DUE)
     if isinstance(scorer, DenseScorer):
-        rows, note = _best(night, card.model, scorer.of(users), scorer.items.without(excluded), key, None)
+        items = scorer.items.without(excluded)
+        rows, note = best(scorer.of(users), items, night.config.topk, key, card.model)
     else:
         rows = scorer.best(users, Wanted(key, night.config.topk.k, night.config.topk, None, excluded))
     return replace(_users(night, inputs), rows=rows, note=note)
@@ -149,10 +144,9 @@ def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
     """``(query_idx, item_idx, rank, score)``: what goes with each item that the model has a vector of.
 
     The score is the cosine of the two, or, of what is bought together, σ(x · c): the model's probability that the two
-    were taken together and not drawn at random (``models.prod2vec``).
+    were taken together and not drawn at random (``models.prod2vec.skipgram``).
     """
-    path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
-    vectors, contexts = stored_embeddings(path)
+    vectors, contexts = embeddings(night, card, card.served_part)
     numbers = [(int(i),) for i in vectors.positions()]
     keys = night.spark.createDataFrame(numbers, f"{QUERY_IDX} int")
     rows = _nearest(night, card, vectors, excluded, contexts)
@@ -164,7 +158,7 @@ def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
 def beside_lists(night: Night, inputs: Inputs, card: ModelCard, what: str, excluded: IntArray) -> DataFrame:
     """``(query_idx, item_idx, rank, score)``: the items or users beside each, as the users' lists know them."""
     scorer = timeless_scorer(night, inputs, card, card.served_part, night.as_of)
-    if isinstance(scorer, NeighbourScorer):
+    if isinstance(scorer, KnowsBeside):
         return scorer.beside(night.config.topk.k, excluded if what == "items" else NO_ITEMS)
     if not isinstance(scorer, DenseScorer):
         raise InvariantError(f"{card.model} has nothing beside its {what}")
@@ -204,28 +198,20 @@ def _nearest(
 
 def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
     """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
-    walked, key, settings, note = inputs.read(SESSIONS), (USER_ID, KEY_TYPE), night.config.topk, ""
-    current = _current_sessions(night, inputs)
+    current, settings = _current_sessions(night, inputs), night.config.topk
     queries = current.drop(SEEN) if night.fmt.recommend_seen else current
-    if card.model in ("gru", "session_hybrid"):
-        path = gru_path(night, card.served_part)
-        states = session_states(current, path, walked.join(current, SESSION_ID, "left_anti"))
-        items = ItemMatrix(*output_items(path), trained_items(path))
-        queries = states.select(SESSION_ID, VECTOR).join(queries, SESSION_ID, "inner")
-    if card.model == "gru":
-        rows, note = _best(night, card.model, queries, items.without(excluded), key, None)
-    elif card.model == "session_hybrid":
-        rows = session_hybrid_lists(
-            queries, items, hybrid_model(night, card, card.served_part).blend, key=key, k=settings.k, without=excluded,
-            block_mb=settings.block_mb,
-        )  # fmt: skip
-    else:
-        model = neighbour_model(night, card, card.served_part)
-        rows = session_neighbour_lists(
-            queries, model.sessions, model.config, key=key, k=settings.k, without=excluded,
-            own_items=model.config.own_items, block_mb=settings.block_mb,
-        )  # fmt: skip
+    earlier = inputs.read(SESSIONS).join(current, SESSION_ID, "left_anti")
+    wanted = Wanted((USER_ID, KEY_TYPE), settings.k, settings, excluded=excluded)
+    rows, note = session_model(night, card, card.served_part).lists(queries, earlier, wanted)
     return replace(_sessions(night, inputs), rows=rows, note=note)
+
+
+def session_model(night: Night, card: ModelCard, part: str) -> SessionModel:
+    """A part of a night's model of sessions."""
+    made = program(card.model).session_model
+    if made is None:
+        raise InvariantError(f"{card.model} has no lists for sessions")
+    return made(night, card, part)
 
 
 def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
@@ -233,41 +219,30 @@ def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArr
 
     A basket that no rule applies to has no list: none is expected of it.
     """
-    rules = load_rules(night.spark, part_path(night.warehouse, card.model, night.run_date, card.served_part)).rules
-    if len(excluded):
-        hidden = night.spark.createDataFrame([(int(i),) for i in excluded], f"{CONSEQUENT} int")
-        rules = rules.join(F.broadcast(hidden), CONSEQUENT, "left_anti")
-    key, empty = (USER_ID, KEY_TYPE), _baskets(night, inputs)
+    key, empty, settings = (USER_ID, KEY_TYPE), _baskets(night, inputs), night.config.topk
     current = _current_baskets(night, inputs)
-    found = complete(current.select(*key, ITEMS), rules, key=key, k=night.config.topk.k, seen=empty.seen)
+    wanted = Wanted(key, settings.k, settings, empty.seen, excluded)
+    found = completed(night, card, card.served_part, current.select(*key, ITEMS), wanted)
     rows = inputs.found.kept("completed", lambda: found)
     keys, n = rows.select(*key).distinct(), current.count()
     note = f"{n - keys.count()} of {n} baskets without a rule"
     return replace(empty, rows=rows, keys=keys, note=note)
 
 
-def _best(
-    night: Night, model: str, queries: DataFrame, items: ItemMatrix, key: tuple[str, ...], seen: DataFrame | None
-) -> tuple[DataFrame, str]:
-    """The best items of each query: exactly, or by an index whose recall was measured and is high enough.
+def completed(night: Night, card: ModelCard, part: str, baskets: DataFrame, wanted: Wanted) -> DataFrame:
+    """What a part of a night's model of baskets adds to them; see ``Program.completed``."""
+    made = program(card.model).completed
+    if made is None:
+        raise InvariantError(f"{card.model} has no lists for baskets")
+    return made(night, card, part, baskets, wanted)
 
-    Returns:
-        The lists, and what there is to say about the index.
-    """
-    settings, note = night.config.topk, ""
-    if settings.index != "exact":
-        index = approximate_index(night.spark, items, settings)
-        recall = measured_recall(queries, items, index, key=key, settings=settings, seen=seen)
-        note = f"recall of {settings.index} {recall:.4f}"
-        log_event("approximate_index", model=model, index=settings.index, recall=round(recall, 4), k=settings.k)
-        if recall >= settings.min_recall:
-            return approximate_top_k(queries, index, key=key, k=settings.k, seen=seen), note
-        note = f"{note}, below topk.min_recall={settings.min_recall}: exact lists"
-        warn_event("approximate_index_refused", model=model, recall=round(recall, 4), min_recall=settings.min_recall)
-    lists = top_k(
-        queries, items, key=key, k=settings.k, seen=seen, block_mb=settings.block_mb, pass_mb=settings.pass_mb
-    )
-    return lists, note
+
+def embeddings(night: Night, card: ModelCard, part: str) -> tuple[ItemMatrix, ItemMatrix | None]:
+    """The vectors of a part of a night's model of items, and those of what goes with them where these are others."""
+    made = program(card.model).embeddings
+    if made is None:
+        raise InvariantError(f"{card.model} has no vectors of items")
+    return made(part_path(night.warehouse, card.model, night.run_date, part))
 
 
 def _current_sessions(night: Night, inputs: Inputs) -> DataFrame:

@@ -16,9 +16,9 @@ from pyspark import inheritable_thread_target
 from pyspark.sql import functions as F
 
 from sparkrec.log import log_event, warn_event
-from sparkrec.models.kinds import MODELS
-from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.publication import current_lists
+from sparkrec.models import MODELS
+from sparkrec.models.night import Inputs, Night
+from sparkrec.models.publication import current_lists
 from sparkrec.report import PAGE, reports_folder
 from sparkrec.spark.session import named_jobs
 from sparkrec.warehouse import care, files, store

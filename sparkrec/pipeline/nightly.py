@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import LOGGER, log_event, warn_event
-from sparkrec.pipeline.night import Inputs, Night, Stage
+from sparkrec.models.night import Inputs, Night
+from sparkrec.models.publication import has_rows
 from sparkrec.pipeline.preflight import preflight
-from sparkrec.pipeline.publication import has_rows
+from sparkrec.pipeline.stage import Stage
 from sparkrec.pipeline.stages import STAGES, stage_names
 from sparkrec.prepare.cut import as_of
 from sparkrec.report import write_report

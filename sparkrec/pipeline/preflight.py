@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
-from sparkrec.models.two_tower.examples import second_outputs
+from sparkrec.models import MODELS
+from sparkrec.models.program import program
 from sparkrec.retrieval.approximate import require_faiss
 from sparkrec.settings.checks import excluded_attributes
-from sparkrec.settings.config import Config, TopKConfig, TwoTowerConfig
+from sparkrec.settings.config import Config, TopKConfig
 from sparkrec.settings.formats import LogFormat, load_format
 from sparkrec.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-WORKER_STAGES = frozenset({"train_gru", "train_two_tower"})
 
 
 def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of: datetime) -> None:
@@ -36,17 +35,20 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     _require(config.logs.format, "logs.format")
     fmt = load_format(config.logs.format)
     _check_attributes(config.topk, fmt)
-    _check_vectors(config, fmt)
-    if "two_tower" in config.models:
-        _check_second_head(config.two_tower, fmt)
+    for model in config.models:
+        program(model).check(config, fmt)
     if config.topk.index != "exact" and "topk" in stages:
         require_faiss(config.topk.index)
     if "ingest" in stages:
         _require(config.logs.path, "logs.path")
     declared_cutoff(config.evaluation, as_of)
     _check_writable(spark, config.warehouse.path)
-    if config.train.ranks > 1 and WORKER_STAGES & set(stages):
+    if config.train.ranks > 1 and any(f"train_{model}" in stages and _uses_ranks(config, model) for model in MODELS):
         _check_workers(spark, config)
+
+
+def _uses_ranks(config: Config, model: str) -> bool:
+    return MODELS[model].on_ranks and program(model).uses_ranks(config)
 
 
 def _check_attributes(topk: TopKConfig, fmt: LogFormat) -> None:
@@ -56,29 +58,6 @@ def _check_attributes(topk: TopKConfig, fmt: LogFormat) -> None:
     if unknown:
         known = ", ".join(declared) or "none"
         raise UserError("no such attribute of items", where=f"topk.exclude={unknown}", fix=f"{fmt.name} has: {known}")
-
-
-def _check_vectors(config: Config, fmt: LogFormat) -> None:
-    """Refuses models of the items' content or features where there are none."""
-    if "meta_prod2vec" in config.models:
-        known = [feature.name for feature in fmt.item_features]
-        lacking = [name for name in config.meta_prod2vec.side if name not in known]
-        if lacking or not known:
-            fix = f"{fmt.name} declares: {', '.join(known) or 'none'}"
-            raise UserError("no such feature of items", where=f"meta_prod2vec.side={lacking}", fix=fix)
-    wanting = [model for model in ("content", "content2vec") if model in config.models]
-    ready = any(type_ == "array<float>" for type_ in fmt.item_columns().values())
-    if wanting and config.prepare.text.method == "none" and not ready:
-        fix = "set prepare.text.method, or declare vectors in the format"
-        raise UserError("no vectors of the items", where=f"models={wanting}", fix=fix)
-
-
-def _check_second_head(two_tower: TwoTowerConfig, fmt: LogFormat) -> None:
-    """Refuses a second head that would have nothing to learn."""
-    second_outputs(two_tower, fmt.event_weights)
-    if two_tower.second_head == "rating" and fmt.value is None:
-        fix = f"declare value in the format {fmt.name}, or set it to none"
-        raise UserError("the log has no ratings to learn", where="two_tower.second_head=rating", fix=fix)
 
 
 def _require(value: str, key: str) -> None:

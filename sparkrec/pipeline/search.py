@@ -22,12 +22,13 @@ from pyspark.sql import functions as F
 from sparkrec.errors import UserError
 from sparkrec.evaluation.values import NOT_JUDGED, MetricValue, split_of
 from sparkrec.log import log_event
-from sparkrec.models.kinds import KINDS, MODELS
+from sparkrec.models import MODELS
+from sparkrec.models.night import Inputs, Night
+from sparkrec.models.parts import model_cutoff
 from sparkrec.pipeline.judge import Judged, judge
-from sparkrec.pipeline.night import Inputs, Night, Stage
 from sparkrec.pipeline.nightly import night_of, parse_run_date, pin, session_for
-from sparkrec.pipeline.parts import model_cutoff
 from sparkrec.pipeline.preflight import preflight
+from sparkrec.pipeline.stage import Stage
 from sparkrec.pipeline.stages import STAGES
 from sparkrec.prepare.cut import as_of, utc
 from sparkrec.settings.config import Config, GateConfig, config_hash
@@ -118,14 +119,14 @@ def run_search(
     Args:
         configure: The night's configuration with more ``key=value`` settings.
         run_date: The night, ``YYYY-MM-DD`` or ``yesterday``; its tables must be there.
-        model: One of ``kinds.MODELS``.
+        model: One of ``models.MODELS``.
         grid: ``key=[value, …]`` each; see ``parse_grid``.
         spark: The caller's session; without one a session is built, and stopped at the end.
 
     Raises:
         UserError: Bad input, configuration or environment, or a night is running on the warehouse.
     """
-    alone = [name for name, kind in KINDS.items() if not kind.needs and name != "hybrid"]
+    alone = [name for name, kind in MODELS.items() if not kind.needs and not kind.blends]
     if model not in alone:
         raise UserError("no model that is trained by itself", where=model, fix=f"choose among {', '.join(alone)}")
     config, points = configure([]), parse_grid(grid, model)
@@ -147,7 +148,7 @@ def search(
 
     Args:
         night: The night whose tables are used and whose hold-out stays unseen.
-        model: One of ``kinds.MODELS``.
+        model: One of ``models.MODELS``.
         points: Settings, key → value each; see ``parse_grid``.
         configure: The night's configuration with more ``key=value`` settings.
         stage: The model's training stage.
@@ -164,8 +165,7 @@ def search(
     always = [
         "evaluation.refit=false",
         f"evaluation.cutoff={cutoff.isoformat()}",
-        "gru.warm_start=false",
-        "two_tower.warm_start=false",
+        *(f"{name}.warm_start=false" for name, kind in MODELS.items() if kind.warm),
         f"models=[{model}]",
     ]
     configs = [configure([*always, *_overrides(point)]) for point in points]

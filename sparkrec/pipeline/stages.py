@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkrec.models.kinds import KINDS, MODELS
+from sparkrec.models import MODELS
+from sparkrec.models.model import Model
+from sparkrec.models.night import Night
+from sparkrec.models.parts import blended_models
+from sparkrec.models.program import program
+from sparkrec.models.warm_start import beginning
 from sparkrec.pipeline.data_stages import plan_ingest, run_index, run_ingest, run_prepare
 from sparkrec.pipeline.evaluate_stage import run_evaluate
 from sparkrec.pipeline.groups_stage import run_user_groups
-from sparkrec.pipeline.hybrid_stage import run_train_hybrid
 from sparkrec.pipeline.maintain_stage import maintenance_due, run_maintain
-from sparkrec.pipeline.neighbour_stages import (
-    run_train_content,
-    run_train_item_neighbours,
-    run_train_session_hybrid,
-    run_train_session_neighbours,
-    run_train_user_neighbours,
-)
-from sparkrec.pipeline.night import Night, Stage
-from sparkrec.pipeline.parts import blended_models
-from sparkrec.pipeline.product_stages import (
-    run_train_content2vec,
-    run_train_meta_prod2vec,
-    run_train_prod2vec,
-    run_train_rules,
-)
+from sparkrec.pipeline.stage import Stage
 from sparkrec.pipeline.topk_stage import run_topk
-from sparkrec.pipeline.train_stages import run_train_als, run_train_gru, run_train_two_tower
-from sparkrec.pipeline.warm_start import beginning
 from sparkrec.settings.config import Config
 from sparkrec.warehouse.tables import (
     COPURCHASE,
@@ -36,7 +24,6 @@ from sparkrec.warehouse.tables import (
     INTERACTIONS,
     ITEM_FEATURES,
     ITEM_INDEX,
-    ITEM_VECTORS,
     ITEMS_TABLE,
     METRICS,
     SESSIONS,
@@ -53,7 +40,7 @@ def _training(night: Night, model: str) -> tuple[Any, ...]:
     config, held_out = night.config, night.config.evaluation
     when = (held_out.cutoff, held_out.holdout_quantile, held_out.holdout_days, held_out.refit)
     blended = ("blended",) if model in blended_models(config) else ()
-    begun = (beginning(night, model).settings(night),) if KINDS[model].warm else ()
+    begun = (beginning(night, model).settings(night),) if MODELS[model].warm else ()
     settings = (getattr(config, model), config.prepare, when, config.train.snapshot_files, night.fmt.event_weights)
     return (*settings, *begun, *blended)
 
@@ -63,9 +50,17 @@ def _counting(night: Night) -> tuple[Any, ...]:
     return (night.fmt.event_weights, night.fmt.session_events, night.fmt.recommend_seen)
 
 
-def _sequences(night: Night) -> tuple[Any, ...]:
-    """What decides which events make sessions and baskets."""
-    return (night.fmt.session_events, night.fmt.purchase_events)
+def _training_stage(model: Model) -> Stage:
+    """The stage that trains a model, as its program has it."""
+    mine = program(model.name)
+    return Stage(
+        f"train_{model.name}",
+        mine.reads,
+        lambda night: (*mine.depends(night), *_training(night, model.name)),
+        mine.train,
+        optional=mine.optional,
+        models=lambda config: [*model.needs, *mine.models(config)],
+    )
 
 
 # What the user models' scores are made from.
@@ -87,96 +82,7 @@ _STAGES = (
         run_prepare,
         optional=(ITEMS_TABLE, USERS_TABLE),
     ),
-    Stage(
-        "train_als",
-        (INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX),
-        lambda n: _training(n, "als"),
-        run_train_als,
-    ),
-    Stage(
-        "train_gru",
-        (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.fmt.session_events, *_training(n, "gru")),
-        run_train_gru,
-        optional=(ITEM_VECTORS,),
-    ),
-    Stage(
-        "train_two_tower",
-        (INTERACTIONS, ITEM_FEATURES, USER_FEATURES, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.fmt.item_features, n.fmt.user_features, *_training(n, "two_tower")),
-        run_train_two_tower,
-    ),
-    Stage(
-        "train_prod2vec",
-        (INTERACTIONS, SESSIONS, COPURCHASE, USER_INDEX, ITEM_INDEX),
-        lambda n: (*_sequences(n), *_training(n, "prod2vec")),
-        run_train_prod2vec,
-    ),
-    Stage(
-        "train_meta_prod2vec",
-        (INTERACTIONS, ITEM_FEATURES, SESSIONS, COPURCHASE, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.fmt.item_features, *_sequences(n), *_training(n, "meta_prod2vec")),
-        run_train_meta_prod2vec,
-    ),
-    Stage(
-        "train_content2vec",
-        (INTERACTIONS, ITEM_VECTORS, SESSIONS, COPURCHASE, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.config.prod2vec.sequences, *_sequences(n), *_training(n, "content2vec")),
-        run_train_content2vec,
-        models=lambda _: ["prod2vec"],
-    ),
-    Stage(
-        "train_rules",
-        (INTERACTIONS, COPURCHASE, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.fmt.purchase_events, *_training(n, "rules")),
-        run_train_rules,
-    ),
-    Stage(
-        "train_item_neighbours",
-        (INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX),
-        lambda n: _training(n, "item_neighbours"),
-        run_train_item_neighbours,
-    ),
-    Stage(
-        "train_user_neighbours",
-        (INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX),
-        lambda n: _training(n, "user_neighbours"),
-        run_train_user_neighbours,
-    ),
-    Stage(
-        "train_session_neighbours",
-        (INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.fmt.session_events, *_training(n, "session_neighbours")),
-        run_train_session_neighbours,
-    ),
-    Stage(
-        "train_session_hybrid",
-        (INTERACTIONS, USER_INDEX, ITEM_INDEX),
-        lambda n: (n.fmt.session_events, n.config.prepare.sessions, *_training(n, "session_hybrid")),
-        run_train_session_hybrid,
-        models=lambda _: ["gru", "session_neighbours"],
-    ),
-    Stage(
-        "train_content",
-        (INTERACTIONS, ITEM_VECTORS, USER_INDEX, ITEM_INDEX),
-        lambda n: _training(n, "content"),
-        run_train_content,
-    ),
-    Stage(
-        "train_hybrid",
-        _SCORED,
-        lambda n: (
-            n.config.topk,
-            n.config.prior,
-            n.config.evaluation.recent_days,
-            n.config.evaluation.cold_below,
-            *_counting(n),
-            *_training(n, "hybrid"),
-        ),
-        run_train_hybrid,
-        optional=(ITEM_VECTORS,),
-        models=lambda c: blended_models(c),
-    ),
+    *(_training_stage(model) for model in MODELS.values()),
     Stage(
         "evaluate",
         _SCORED,
@@ -215,7 +121,7 @@ STAGES = {stage.name: stage for stage in _STAGES}
 
 def stage_names(config: Config) -> list[str]:
     """The stages of a whole night with these settings, in order."""
-    left_out = {f"train_{model}" for model in KINDS if model not in config.models}
+    left_out = {f"train_{model}" for model in MODELS if model not in config.models}
     for stage, enabled in (("maintain", config.maintenance.enabled), ("user_groups", config.user_groups.enabled)):
         if not enabled:
             left_out.add(stage)

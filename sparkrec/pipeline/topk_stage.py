@@ -19,14 +19,12 @@ from sparkrec.evaluation.protocol import difference
 from sparkrec.evaluation.values import RECENT, MetricValue, split_of
 from sparkrec.groups.kmeans import group_popularity, group_queries
 from sparkrec.log import warn_event
-from sparkrec.models.kinds import KINDS, Lists
+from sparkrec.models import MODELS
+from sparkrec.models.model import Lists
+from sparkrec.models.night import Inputs, Night
 from sparkrec.models.popularity.counts import fallback_matrix, popularity_queries
-from sparkrec.models.rules.mining import load_rules
-from sparkrec.pipeline.judge import unjudged
-from sparkrec.pipeline.lists import Lists as ListsOf
-from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, standing_in, user_lists
-from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.publication import (
+from sparkrec.models.program import program
+from sparkrec.models.publication import (
     current_lists,
     has_rows,
     last_published,
@@ -34,36 +32,31 @@ from sparkrec.pipeline.publication import (
     nights_held_back,
     stand_in_version,
 )
-from sparkrec.pipeline.scorers import item_popularity
+from sparkrec.models.scorers import item_popularity
+from sparkrec.pipeline.judge import unjudged
+from sparkrec.pipeline.lists import Lists as ListsOf
+from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, standing_in, user_lists
 from sparkrec.retrieval.block_search import IntArray
 from sparkrec.retrieval.fallback import FROM_GROUP, FROM_MODEL, FROM_POPULARITY, Counts, count_lists, filled_up
 from sparkrec.retrieval.publish import published, published_similar
 from sparkrec.settings.checks import excluded_attributes
 from sparkrec.spark.session import named_jobs
 from sparkrec.warehouse import store
-from sparkrec.warehouse.cards import ModelCard, part_path, read_card
+from sparkrec.warehouse.cards import ModelCard, read_card
 from sparkrec.warehouse.ledger import StageResult, Versions
 from sparkrec.warehouse.tables import (
-    ANTECEDENT,
-    CONFIDENCE,
-    CONSEQUENT,
     GROUP_ID,
     ID,
     IDX,
     INTERACTIONS,
     ITEM_INDEX,
     ITEMS_TABLE,
-    LEVERAGE,
-    LIFT,
     METRICS,
     MODEL_VERSION,
-    N_BASKETS,
     PROTOCOL,
-    RULES,
     RUN_DATE,
     SCORE,
     SOURCE,
-    SUPPORT,
     USER_GROUPS,
     USER_ID,
     USER_IDX,
@@ -110,10 +103,8 @@ def _publish(night: Night, inputs: Inputs) -> StageResult:
                 continue
             outputs[table.name] = store.replace_night(lists, night.warehouse, table, night.run_date)
             outputs |= _publish_similar(night, inputs, card, excluded) if of_the_model else {}
-            if model == "rules" and of_the_model:
-                outputs[RULES.name] = store.replace_night(
-                    _named_rules(night, inputs, card), night.warehouse, RULES, night.run_date
-                )
+            publish = program(model).publish
+            outputs |= publish(night, inputs, card) if publish and of_the_model else {}
             published_cards.append(card)
         rows += counts.rows
         note = f"{model}: {counts.lists} lists, {counts.whole} of them with {night.config.topk.k} items"
@@ -141,7 +132,7 @@ def _judged(
 
     Where the model was not judged (``why``) they are the model's all the same, or of what is popular.
     """
-    table, settings, kind = lists_table(card.model), night.config.topk, KINDS[card.model].lists
+    table, settings, kind = lists_table(card.model), night.config.topk, MODELS[card.model].lists
     named = night.spark.createDataFrame([], table.ddl)
     counts, said, notes = Counts(0, 0, 0, 0, 0, 0, 0), Verdict(["a score is not a number"]), []
     with ExitStack() as kept:
@@ -215,32 +206,13 @@ def _publish_similar(night: Night, inputs: Inputs, card: ModelCard, excluded: In
         "items": (settings.similar_items, similar_items_table, ITEM_INDEX),
         "users": (settings.similar_users, similar_users_table, USER_INDEX),
     }
-    for what in KINDS[card.model].beside:
+    for what in MODELS[card.model].beside:
         asked, table_of, index = wanted[what]
         if asked:
             table, lists = table_of(card.model), beside_lists(night, inputs, card, what, excluded)
             named = published_similar(lists, inputs.read(index), night.run_date, card.model_version, table)
             outputs[table.name] = store.replace_night(named, night.warehouse, table, night.run_date)
     return outputs
-
-
-def _named_rules(night: Night, inputs: Inputs, card: ModelCard) -> DataFrame:
-    """The rules of the served part in the columns of ``tables.RULES``, items by their ids."""
-    path = part_path(night.warehouse, card.model, night.run_date, card.served_part)
-    index = inputs.read(ITEM_INDEX)
-    names = F.broadcast(index.select(F.col(IDX).alias(CONSEQUENT), F.col(ID).alias("_consequent")))
-    rules = load_rules(night.spark, path).rules.join(names, CONSEQUENT, "inner")
-    each = rules.select("*", F.posexplode(ANTECEDENT).alias("_place", IDX)).join(F.broadcast(index), IDX, "inner")
-    measures = [SUPPORT, CONFIDENCE, LIFT, LEVERAGE, N_BASKETS]
-    ordered = F.array_sort(F.collect_list(F.struct("_place", ID)))
-    grouped = each.groupBy(ANTECEDENT, CONSEQUENT, "_consequent", *measures).agg(ordered.alias("_items"))
-    return grouped.select(
-        F.lit(night.run_date).alias(RUN_DATE),
-        F.col(f"_items.{ID}").alias(ANTECEDENT),
-        F.col("_consequent").alias(CONSEQUENT),
-        *measures,
-        F.lit(card.model_version).alias(MODEL_VERSION),
-    )
 
 
 def excluded_items(night: Night, inputs: Inputs) -> IntArray:
@@ -271,7 +243,7 @@ def _verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts, w
     """
     said = f"NOT JUDGED ({why})"
     if not of_the_model:
-        place = "" if KINDS[card.model].lists is Lists.ITEMS else ", recent popularity in its place"
+        place = "" if MODELS[card.model].lists is Lists.ITEMS else ", recent popularity in its place"
         return Verdict([said]) if _last(night, inputs, card.model) else Verdict(notes=[f"{said}{place}"])
     if not counts.rows:
         return Verdict(["it has no list"])

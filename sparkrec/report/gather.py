@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import polars as pl
 
 from sparkrec.errors import UserError
-from sparkrec.models.kinds import KINDS, Lists, models_for
+from sparkrec.models import MODELS, models_for
+from sparkrec.models.model import Lists
 from sparkrec.ranks.checkpoint import MODEL
 from sparkrec.report import data, ledger
 from sparkrec.report.facts import Absent, Losses, MetricRow, Report, Spread
@@ -104,7 +105,7 @@ def _spread(
 
 def _losses(warehouse: Warehouse, model: str, night: date) -> list[Losses | Absent]:
     """The losses of a model's parts, from their ``model.json``."""
-    if not KINDS[model].on_ranks:
+    if not MODELS[model].on_ranks:
         return [Absent(f"{model} is not trained by gradients: no loss is recorded.")]
     found: list[Losses | Absent] = []
     for part in (HOLDOUT, FULL):

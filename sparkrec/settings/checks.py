@@ -6,7 +6,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
-from sparkrec.models.kinds import KINDS, MODELS, Lists, models_for
+from sparkrec.models import MODELS, models_for
+from sparkrec.models.model import Lists
 from sparkrec.settings.bounds import BOUNDS, check_bounds
 from sparkrec.zones import zone_of
 
@@ -120,23 +121,22 @@ def _check_pairs(config: Config) -> None:
 def _check_models(config: Config) -> None:
     """Refuses models without the models that they build on."""
     for model in config.models:
-        missing = [needed for needed in KINDS[model].needs if needed not in config.models]
+        missing = [needed for needed in MODELS[model].needs if needed not in config.models]
         if missing:
             fix = f"add {', '.join(missing)} to models"
             raise UserError(f"{model} builds on {', '.join(missing)}", where=f"models={config.models}", fix=fix)
     if config.user_groups.enabled and config.user_groups.vectors not in ("rfm", *config.models):
         where = f"user_groups.vectors={config.user_groups.vectors}, models={config.models}"
         raise UserError("groups of users need a model's vectors", where=where, fix="train that model, or say rfm")
-    if "hybrid" not in config.models:
+    if not any(MODELS[model].blends for model in config.models):
         return
-    able = [name for name in models_for(Lists.USERS) if name != "hybrid" and name in config.models]
-    strange = [name for name in config.hybrid.models if name not in able]
-    if strange or not able:
+    able = [name for name in models_for(Lists.USERS) if not MODELS[name].blends]
+    mine = [name for name in able if name in config.models]
+    strange = [name for name in config.hybrid.models if name not in mine]
+    if strange or not mine:
         where = f"hybrid.models={config.hybrid.models}, models={config.models}"
-        raise UserError(
-            "the hybrid blends user models of the night", where=where,
-            fix=f"choose among {', '.join(able) or ', '.join(models_for(Lists.USERS)[:-1])}",
-        )  # fmt: skip
+        fix = f"choose among {', '.join(mine or able)}"
+        raise UserError("the hybrid blends user models of the night", where=where, fix=fix)
 
 
 def excluded_attributes(topk: TopKConfig) -> list[tuple[str, str]]:

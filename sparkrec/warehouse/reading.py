@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
-from sparkrec.models.kinds import MODELS, Lists, beside, models_for
+from sparkrec.models import MODELS, beside, models_for
+from sparkrec.models.model import Lists
 from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import (
     CURRENT,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparkrec.models.kinds import KINDS, Lists
+from sparkrec.models import MODELS
+from sparkrec.models.model import Lists
 
 USER_ID, ITEM_ID, ID, IDX = "user_id", "item_id", "id", "idx"
 USER_IDX, ITEM_IDX = "user_idx", "item_idx"
@@ -408,9 +409,12 @@ USER_GROUP_PROFILES = Table(
 )
 
 
+_COSINE = "score BETWEEN -1.001 AND 1.001"
+
+
 def topk_table(model: str) -> Table:
     """The published lists of a model for users, sessions or baskets: ``topk_<model>``."""
-    what = KINDS[model].lists.value.removesuffix("s")  # user, session, basket
+    what = MODELS[model].lists.value.removesuffix("s")  # user, session, basket
     who = (
         (Column(USER_ID, "string", "user"),)
         if what == "user"
@@ -443,11 +447,11 @@ def similar_users_table(model: str) -> Table:
 
 
 def _similar_table(model: str, what: str, key: str, similar: str) -> Table:
-    neighbours = model.endswith("_neighbours")
-    score = "similarity of those who took them" if neighbours else "cosine of their vectors"
-    if model == "prod2vec":
-        score += ", or how probable it is that they are bought together"
-    check = _finite(SCORE, "float") if neighbours else "score BETWEEN -1.001 AND 1.001"
+    score, check = {
+        "cosine": ("cosine of their vectors", _COSINE),
+        "partners": ("cosine of their vectors, or how probable it is that they are bought together", _COSINE),
+        "takers": ("similarity of those who took them", _finite(SCORE, "float")),
+    }[MODELS[model].measure]
     columns = (
         Column(RUN_DATE, "date", "night"),
         Column(key, "string", what),
@@ -467,12 +471,12 @@ def _similar_table(model: str, what: str, key: str, similar: str) -> Table:
 
 def lists_table(model: str) -> Table:
     """The table that a model's publication fills: of an item model what lies beside the items."""
-    return similar_items_table(model) if KINDS[model].lists is Lists.ITEMS else topk_table(model)
+    return similar_items_table(model) if MODELS[model].lists is Lists.ITEMS else topk_table(model)
 
 
 def list_tables(model: str) -> tuple[Table, ...]:
     """All tables of a model's lists: its own, and what lies beside items and users."""
-    similar = [make(model) for what, make in _SIMILAR.items() if what in KINDS[model].beside]
+    similar = [make(model) for what, make in _SIMILAR.items() if what in MODELS[model].beside]
     return lists_table(model), *similar
 
 
@@ -485,6 +489,6 @@ TABLES: dict[str, Table] = {
         EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
         SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS, METRICS, RUNS,
         CURRENT, SEARCHES,
-        RULES, USER_GROUPS, USER_GROUP_PROFILES, *(table for model in KINDS for table in list_tables(model)),
+        RULES, USER_GROUPS, USER_GROUP_PROFILES, *(table for model in MODELS for table in list_tables(model)),
     )
 }  # fmt: skip

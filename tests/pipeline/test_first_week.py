@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from sparkrec.pipeline.publication import STAND_IN
+from sparkrec.models.publication import STAND_IN
 from tests.nights import GATED, Place, make_place
 
 pytestmark = pytest.mark.slow

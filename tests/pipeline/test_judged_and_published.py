@@ -8,11 +8,11 @@ import pytest
 import yaml
 from pyspark.sql import functions as F
 
+from sparkrec.models.night import Inputs
+from sparkrec.models.scorer import Wanted
+from sparkrec.models.scorers import model_scorer, seen_pairs, user_scorer
 from sparkrec.models.two_tower.serve import load_served
-from sparkrec.pipeline.night import Inputs
 from sparkrec.pipeline.nightly import night_of
-from sparkrec.pipeline.scorer import Wanted
-from sparkrec.pipeline.scorers import model_scorer, seen_pairs, user_scorer
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.settings.config import conf_dir, load_config
 from sparkrec.warehouse.cards import HOLDOUT, read_card

@@ -8,11 +8,11 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from sparkrec.errors import UserError
+from sparkrec.models.night import Inputs
+from sparkrec.models.publication import has_rows, make_current
+from sparkrec.models.warm_start import beginning
 from sparkrec.pipeline.maintain_stage import plan_maintain, run_maintain
-from sparkrec.pipeline.night import Inputs
 from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
-from sparkrec.pipeline.publication import has_rows, make_current
-from sparkrec.pipeline.warm_start import beginning
 from sparkrec.settings.config import MaintenanceConfig, load_config
 from sparkrec.warehouse import query, store
 from sparkrec.warehouse.cards import read_card

@@ -4,9 +4,9 @@ from datetime import date, datetime
 
 import pytest
 
+from sparkrec.models.night import Found
+from sparkrec.models.parts import supported
 from sparkrec.pipeline.lists import current_baskets, current_sessions
-from sparkrec.pipeline.night import Found
-from sparkrec.pipeline.parts import supported
 from sparkrec.prepare.support import filter_support
 from sparkrec.settings.config import SupportConfig
 

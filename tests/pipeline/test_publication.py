@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime
 
-from sparkrec.pipeline.publication import current_lists, held_back_before, make_current, nights_held_back
+from sparkrec.models.publication import current_lists, held_back_before, make_current, nights_held_back
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, ModelCard
 from sparkrec.warehouse.tables import RUNS

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from sparkrec.errors import UserError
-from sparkrec.pipeline.night import Inputs, Stage
+from sparkrec.models.night import Inputs
 from sparkrec.pipeline.nightly import Choice, _require_own, night_of, plan_nightly, run_nightly, run_stage
+from sparkrec.pipeline.stage import Stage
 from sparkrec.pipeline.stages import STAGES
 from sparkrec.settings.config import load_config
 from sparkrec.warehouse import store

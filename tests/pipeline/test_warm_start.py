@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from sparkrec.pipeline.warm_start import Earlier, begin_with, beginning, earlier_models
+from sparkrec.models.warm_start import Earlier, begin_with, beginning, earlier_models
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, HOLDOUT, read_card
 from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult

@@ -1,1 +1,5 @@
 """content2vec: items' vectors from their contents and prod2vec's."""
+
+from sparkrec.models.model import Lists, Model
+
+MODEL = Model("content2vec", Lists.ITEMS, f"{__name__}.program:PROGRAM", on_ranks=True, needs=("prod2vec",))

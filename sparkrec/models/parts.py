@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from sparkrec.errors import NothingToTrain
+from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.evaluation.split import resolve_cutoff
 from sparkrec.log import warn_event
-from sparkrec.models.kinds import KINDS, Lists, models_for
-from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.warm_start import FROM_SCRATCH, Beginning, Earlier, begin_with, beginning, index_ids
+from sparkrec.models import MODELS
+from sparkrec.models.model import Lists
+from sparkrec.models.night import Inputs, Night
+from sparkrec.models.warm_start import FROM_SCRATCH, Beginning, Earlier, begin_with, beginning, index_ids
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.cut import EPOCH, utc
 from sparkrec.prepare.sessions import sessions
@@ -23,7 +24,8 @@ from sparkrec.prepare.user_item import user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import Manifest, write_snapshot
-from sparkrec.settings.config import Config, SupportConfig, config_dict, config_hash
+from sparkrec.settings.config import Config, SupportConfig, TextConfig, config_dict, config_hash
+from sparkrec.settings.formats import LogFormat
 from sparkrec.spark.session import named_jobs
 from sparkrec.warehouse.cards import BLEND, FULL, HOLDOUT, ModelCard, model_version, part_path, read_card, write_card
 from sparkrec.warehouse.ledger import StageResult, Versions
@@ -65,8 +67,9 @@ def parts(night: Night, model: str, cutoff: datetime) -> Iterator[Part]:
 
 def blended_models(config: Config) -> list[str]:
     """The models whose candidates the hybrid ranks; none without a hybrid."""
-    users = [model for model in config.models if model in models_for(Lists.USERS) and model != "hybrid"]
-    return (config.hybrid.models or users) if "hybrid" in config.models else []
+    blending = [model for model in config.models if MODELS[model].blends]
+    users = [m for m in config.models if MODELS[m].lists is Lists.USERS and m not in blending]
+    return (config.hybrid.models or users) if blending else []
 
 
 def blend_cutoff(night: Night, cutoff: datetime) -> datetime:
@@ -164,7 +167,7 @@ def model_cutoff(night: Night, inputs: Inputs, model: str) -> datetime:
 
     Where there are none to take a quantile of, it is the night itself: there is nothing to judge on either.
     """
-    rows, config, kind = inputs.read(INTERACTIONS), night.config, KINDS[model].lists
+    rows, config, kind = inputs.read(INTERACTIONS), night.config, MODELS[model].lists
     if kind is Lists.USERS:
         times = counted(rows, night.fmt.event_weights).where(F.col(USER_IDX).isNotNull()).select(TS)
     elif kind is Lists.SESSIONS:
@@ -188,6 +191,18 @@ def require_parts(night: Night, models: Sequence[str], name: str) -> None:
     lacking = [model for model in models if model not in there]
     if lacking:
         raise NothingToTrain(f"{', '.join(lacking)} of the night has no part {name}", fix="see its training's message")
+
+
+def require_vectors(model: str, text: TextConfig, fmt: LogFormat) -> None:
+    """Refuses a model of the items' content where they have no vectors: neither of texts nor declared ones.
+
+    Raises:
+        UserError: So it is.
+    """
+    ready = any(type_ == "array<float>" for type_ in fmt.item_columns().values())
+    if text.method == "none" and not ready:
+        fix = "set prepare.text.method, or declare vectors in the format"
+        raise UserError("no vectors of the items", where=f"models=[{model}]", fix=fix)
 
 
 def index_size(inputs: Inputs, table: Table) -> int:

@@ -1,7 +1,8 @@
-"""The training stage of the hybrid: what it learns from are candidates of models that had not seen what came next."""
+"""The hybrid in a night: what it learns from are candidates of models that had not seen what came next."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from pyspark import StorageLevel
@@ -10,17 +11,28 @@ from pyspark.sql import functions as F
 from sparkrec.errors import NothingToTrain
 from sparkrec.evaluation.split import holdout_users
 from sparkrec.models.hybrid import blender as hybrid
-from sparkrec.pipeline.night import Inputs, Night
-from sparkrec.pipeline.parts import Part, blend_cutoff, blended_models, model_cutoff, train_parts, with_parts
-from sparkrec.pipeline.scorer import Wanted
-from sparkrec.pipeline.scorers import hybrid_scorer, seen_pairs
+from sparkrec.models.hybrid.scorer import HybridScorer, hybrid_scorer
+from sparkrec.models.night import Inputs, Night
+from sparkrec.models.parts import Part, blend_cutoff, blended_models, model_cutoff, train_parts, with_parts
+from sparkrec.models.program import Program
+from sparkrec.models.scorer import Wanted
+from sparkrec.models.scorers import seen_pairs
 from sparkrec.retrieval.topk import SEEN
-from sparkrec.warehouse.cards import BLEND, HOLDOUT
+from sparkrec.warehouse.cards import BLEND, HOLDOUT, ModelCard, part_path
 from sparkrec.warehouse.ledger import StageResult
-from sparkrec.warehouse.tables import INTERACTIONS, ITEM_IDX, USER_IDX
+from sparkrec.warehouse.tables import (
+    INTERACTIONS,
+    ITEM_FEATURES,
+    ITEM_IDX,
+    ITEM_INDEX,
+    ITEM_VECTORS,
+    USER_FEATURES,
+    USER_IDX,
+    USER_INDEX,
+)
 
 
-def run_train_hybrid(night: Night, inputs: Inputs) -> StageResult:
+def train(night: Night, inputs: Inputs) -> StageResult:
     """The blender, by MLlib.
 
     The hold-out's learns how candidates of the models as of ``blend_cutoff`` were taken until the cutoff; the one to
@@ -28,7 +40,7 @@ def run_train_hybrid(night: Night, inputs: Inputs) -> StageResult:
     """
     config, cutoff = night.config.hybrid, model_cutoff(night, inputs, "hybrid")
 
-    def train(part: Part, path: str, meta: dict[str, Any]) -> str:
+    def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
         base, since = (BLEND, blend_cutoff(night, cutoff)) if part.name == HOLDOUT else (HOLDOUT, cutoff)
         models = with_parts(night, blended_models(night.config), base, part.name)
         if not models:
@@ -48,4 +60,26 @@ def run_train_hybrid(night: Night, inputs: Inputs) -> StageResult:
         held_out.kept.unpersist()
         return f"{hits} of {n} candidates taken from {since:%Y-%m-%d} on"
 
-    return train_parts(night, inputs, "hybrid", config, cutoff, train)
+    return train_parts(night, inputs, "hybrid", config, cutoff, train_part)
+
+
+def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> HybridScorer:
+    """The part's blender, over the same part of the models that it was trained with."""
+    blender, meta = hybrid.load_blender(part_path(night.warehouse, card.model, night.run_date, part))
+    return hybrid_scorer(night, inputs, meta["models"], part, as_of, blender)
+
+
+def _depends(night: Night) -> tuple[Any, ...]:
+    config, fmt = night.config, night.fmt
+    popular = (config.topk, config.prior, config.evaluation.recent_days, config.evaluation.cold_below)
+    return (*popular, fmt.event_weights, fmt.session_events, fmt.recommend_seen)
+
+
+PROGRAM = Program(
+    train=train,
+    reads=(INTERACTIONS, USER_INDEX, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
+    optional=(ITEM_VECTORS,),
+    depends=_depends,
+    models=blended_models,
+    scorer=scorer,
+)

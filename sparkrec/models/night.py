@@ -1,8 +1,8 @@
-"""What every stage of a night is given, and what a stage is."""
+"""What every stage of a night is given: the night, and the tables that the stage reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +14,7 @@ from sparkrec.prepare.cut import as_of, utc
 from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat
 from sparkrec.warehouse import store
-from sparkrec.warehouse.ledger import StageResult, Versions
+from sparkrec.warehouse.ledger import Versions
 from sparkrec.warehouse.lock import Lock
 from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import COPURCHASE, END_TS, INTERACTIONS, LAST_TS, SESSIONS, TS, USER_ITEM, Table
@@ -119,33 +119,3 @@ class Inputs:
     def has(self, table: Table) -> bool:
         """Whether the (optional) table existed when the stage began."""
         return table.name in self.versions
-
-
-def _no_models(_: Config) -> Sequence[str]:
-    return ()
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A step of the night.
-
-    Attributes:
-        name: Its name in ``runs``, in ``jobs/`` and on the command line.
-        inputs: The tables that it reads.
-        settings: The part of the configuration that its results depend on (JSON-able or dataclasses).
-        run: The work.
-        optional: The tables that it reads where they exist.
-        models: The night's trained models that it reads, by the configuration.
-        plan: Of a stage that decides by itself if there is anything to do, whatever the ledger says: whether it has,
-            and what, or why not.
-        aftercare: Whether the night is done without it: its failure is recorded, and the night ends as it would have.
-    """
-
-    name: str
-    inputs: tuple[Table, ...]
-    settings: Callable[[Night], tuple[Any, ...]]
-    run: Callable[[Night, Inputs], StageResult]
-    optional: tuple[Table, ...] = ()
-    models: Callable[[Config], Sequence[str]] = _no_models
-    plan: Callable[[Night], tuple[bool, str]] | None = None
-    aftercare: bool = False

@@ -10,8 +10,8 @@ from typing import Any
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.log import log_event
-from sparkrec.pipeline.night import Night
-from sparkrec.pipeline.publication import held_back_before, published_before
+from sparkrec.models.night import Night
+from sparkrec.models.publication import held_back_before, published_before
 from sparkrec.prepare.cut import as_of
 from sparkrec.ranks.checkpoint import MODEL_HASH, read_model
 from sparkrec.settings.config import GruConfig, TwoTowerConfig, config_dict

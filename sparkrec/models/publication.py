@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import functions as F
 
-from sparkrec.pipeline.night import Night
+from sparkrec.models.night import Night
 from sparkrec.prepare.cut import EPOCH
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import ModelCard

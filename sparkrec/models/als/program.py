@@ -1,0 +1,76 @@
+"""ALS-WR in a night: trained by MLlib on the cluster itself, served by its factors."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from sparkrec.models.als.fold_in import fold_in
+from sparkrec.models.als.train import fit_als, load_als, save_als
+from sparkrec.models.night import Inputs, Night
+from sparkrec.models.parts import Part, model_cutoff, supported, train_parts, user_item_of
+from sparkrec.models.program import Program
+from sparkrec.models.scorer import DenseScorer
+from sparkrec.prepare.cut import utc
+from sparkrec.prepare.user_item import debiased, user_item
+from sparkrec.retrieval.topk import VECTOR, item_matrix
+from sparkrec.warehouse.cards import HOLDOUT, ModelCard, part_path
+from sparkrec.warehouse.ledger import StageResult
+from sparkrec.warehouse.tables import IDX, INTERACTIONS, ITEM_IDX, ITEM_INDEX, TS, USER_IDX, USER_INDEX, USER_ITEM
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def train(night: Night, inputs: Inputs) -> StageResult:
+    """ALS-WR in MLlib, on the cluster itself."""
+    config = night.config
+
+    def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
+        matrix = debiased(user_item_of(night, inputs, part), config.als.debias)
+        save_als(fit_als(matrix, config.als, f"{config.warehouse.path}/_checkpoints/{night.run_id}"), path, meta)
+        return ""
+
+    return train_parts(night, inputs, "als", config.als, model_cutoff(night, inputs, "als"), train_part)
+
+
+def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:
+    """Factors of users and items; of a hold-out that serves later times, those of who came since are folded in."""
+    model = load_als(night.spark, part_path(night.warehouse, card.model, night.run_date, part))
+    users, items = model.user_factors, model.item_factors
+    if part == HOLDOUT and as_of > card.cutoff:  # served without a refit
+        users, items = _came_later(night, inputs, users, items, as_of)
+    return DenseScorer(users.select(F.col(IDX).alias(USER_IDX), VECTOR), item_matrix(items, card.n_items))
+
+
+def _came_later(
+    night: Night, inputs: Inputs, users: DataFrame, items: DataFrame, as_of: datetime
+) -> tuple[DataFrame, DataFrame]:
+    """The factors with those of users and items that ALS was not trained on, by what they did since."""
+    config = night.config
+    kept = supported(inputs.read(INTERACTIONS).where(F.col(TS) < utc(as_of)), config.prepare.support)
+    taken = user_item(kept, config.prepare.user_item, night.fmt.event_weights, as_of)
+    taken = debiased(taken, config.als.debias)
+    theirs = taken.join(users.select(F.col(IDX).alias(USER_IDX)), USER_IDX, "left_anti")
+    users = users.unionByName(fold_in(theirs, items, config.als, new=USER_IDX, known=ITEM_IDX))
+    theirs = taken.join(items.select(F.col(IDX).alias(ITEM_IDX)), ITEM_IDX, "left_anti")
+    return users, items.unionByName(fold_in(theirs, users, config.als, new=ITEM_IDX, known=USER_IDX))
+
+
+def ratings(night: Night, card: ModelCard, part: str) -> tuple[DataFrame, DataFrame] | None:
+    """The factors whose inner product is a rating; None where it was trained on implicit feedback."""
+    if night.config.als.feedback != "explicit":
+        return None
+    model = load_als(night.spark, part_path(night.warehouse, card.model, night.run_date, part))
+    return model.user_factors, model.item_factors
+
+
+PROGRAM = Program(
+    train=train,
+    reads=(INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX),
+    scorer=scorer,
+    prior=lambda prior: (prior.als, prior.als_added),
+    ratings=ratings,
+)

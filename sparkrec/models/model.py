@@ -1,0 +1,48 @@
+"""What is known of a model before a night: whom its lists are for, what lies beside, and what it builds on.
+
+Each model's folder says it of its own (``MODEL``, or ``MODELS`` where it holds several), ``sparkrec.models`` gathers
+them. Nothing here needs Spark: the configuration, the tables and the readers without a JVM ask it. What a night does
+with a model is its ``sparkrec.models.program.Program``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Lists(Enum):
+    """Whom the lists of a model are for."""
+
+    USERS = "users"  # each known user
+    SESSIONS = "sessions"  # the last session of each known user, and the day's anonymous ones
+    BASKETS = "baskets"  # the last basket of each known user, and the day's anonymous ones
+    ITEMS = "items"  # each item: what goes with it
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model.
+
+    Attributes:
+        name: In ``models=[…]``, ``topk_<name>`` and ``train_<name>``; its section in the configuration.
+        lists: Whom its lists are for.
+        program: What a night does with it, a ``program.Program``: ``module:NAME``, imported when it is needed.
+        beside: ``items`` and ``users`` that lie beside each other in it, into ``topk_<name>_items`` and ``_users``.
+        on_ranks: Trained on Horovod workers.
+        warm: It may begin with an earlier night's weights.
+        needs: Models of the same night that it is trained from.
+        blends: It is trained from the other user models of the night.
+        measure: Of what lies beside: ``cosine`` of vectors, ``partners`` (a cosine, or how probable it is that the two
+            are bought together), ``takers`` (how alike those are who took them).
+    """
+
+    name: str
+    lists: Lists
+    program: str
+    beside: tuple[str, ...] = ()
+    on_ranks: bool = False
+    warm: bool = False
+    needs: tuple[str, ...] = ()
+    blends: bool = False
+    measure: str = "cosine"

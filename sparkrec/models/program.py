@@ -1,0 +1,98 @@
+"""The contract of a model with the night: what it reads, how it is trained, and how it makes lists.
+
+A model's folder has one in its ``program.py``. What a model does not have is None; whom its lists are for decides which
+of ``scorer``, ``session_model``, ``completed`` and ``embeddings`` it has.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sparkrec.models import MODELS
+from sparkrec.models.night import Inputs, Night
+from sparkrec.models.scorer import DenseScorer, Scorer, SessionModel, Wanted
+from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.settings.config import Config, PriorConfig
+from sparkrec.settings.formats import LogFormat
+from sparkrec.warehouse.cards import ModelCard
+from sparkrec.warehouse.ledger import StageResult, Versions
+from sparkrec.warehouse.tables import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def _nothing(_: Night) -> tuple[Any, ...]:
+    return ()
+
+
+def _needed(_: Config) -> Sequence[str]:
+    return ()
+
+
+def _no_prior(_: PriorConfig) -> tuple[float, float]:
+    return 0.0, 0.0
+
+
+def _always(_: Config) -> bool:
+    return True
+
+
+def _anything(_: Config, __: LogFormat) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a night does with a model.
+
+    Attributes:
+        train: Its training stage.
+        reads: The tables that this stage reads.
+        optional: Those that it reads where they exist.
+        depends: What its result depends on, besides the model's own settings and those that all training depends on.
+        models: The night's models that it is trained from, by the configuration; those of ``Model.needs`` go without
+            saying.
+        check: Raises UserError where the configuration or the format cannot serve it; before anything is read.
+        uses_ranks: Of a model that is trained on ranks: whether it is with these settings.
+        scorer: Of users: ``(night, inputs, card, part, as_of)``, a part of the night's model as of a time. What
+            happened from then on is not seen; without the popularity prior.
+        prior: Of users: the powers with which recent popularity multiplies the scores, and is added to them.
+        timeless: Of users: ``(scorer, folder of the part)``, without what depends on the time: vectors of users and
+            items as they lie beside each other; None: the scorer's are such.
+        ratings: Of users: ``(night, card, part)``, factors ``(idx, vector)`` of users and items whose inner product
+            predicts a rating; None: of this night's model it does not.
+        session_model: Of sessions: ``(night, card, part)``.
+        embeddings: Of items: ``(folder of the part)``, the items' vectors, and those of what goes with them where these
+            are others.
+        completed: Of baskets: ``(night, card, part, baskets with their key and ``items array<int>``, wanted)``, the
+            lists ``(key…, item_idx, rank, score)``.
+        publish: ``(night, inputs, card)``: tables beside the lists; their versions.
+    """
+
+    train: Callable[[Night, Inputs], StageResult]
+    reads: tuple[Table, ...]
+    optional: tuple[Table, ...] = ()
+    depends: Callable[[Night], tuple[Any, ...]] = _nothing
+    models: Callable[[Config], Sequence[str]] = _needed
+    check: Callable[[Config, LogFormat], None] = _anything
+    uses_ranks: Callable[[Config], bool] = _always
+    scorer: Callable[[Night, Inputs, ModelCard, str, datetime], Scorer] | None = None
+    prior: Callable[[PriorConfig], tuple[float, float]] = _no_prior
+    timeless: Callable[[DenseScorer, str], DenseScorer] | None = None
+    ratings: Callable[[Night, ModelCard, str], tuple[DataFrame, DataFrame] | None] | None = None
+    session_model: Callable[[Night, ModelCard, str], SessionModel] | None = None
+    embeddings: Callable[[str], tuple[ItemMatrix, ItemMatrix | None]] | None = None
+    completed: Callable[[Night, ModelCard, str, DataFrame, Wanted], DataFrame] | None = None
+    publish: Callable[[Night, Inputs, ModelCard], Versions] | None = None
+
+
+def program(model: str) -> Program:
+    """What a night does with a model of ``MODELS``."""
+    module, _, name = MODELS[model].program.partition(":")
+    found: Program = getattr(importlib.import_module(module), name)
+    return found
