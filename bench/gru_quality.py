@@ -124,7 +124,7 @@ def run(
     write_snapshot(plan.rows, snapshot, group=plan.group, order=plan.order, n_files=ranks.snapshot_files,
                    inputs={"sessions": 0}, n_slots=config.lanes)  # fmt: skip
     if config.features:
-        write_item_vectors(vectors, snapshot, config.features)
+        write_item_vectors(vectors, snapshot, config.features, "gru.features")
     history = run_ranks(spark, gru.train, (snapshot, model, config, ranks, n_items, {}), ranks)[0]
     say(left_out(test, trained_items(model)))
     judged = session_metrics(next_item_ranks(test, model, history=train), [20])

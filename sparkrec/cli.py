@@ -7,9 +7,8 @@ mistake is one line on standard error and exit code 2; Ctrl-C is one line and 13
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -18,16 +17,14 @@ import typer
 from typer.exceptions import TyperException
 
 from sparkrec.errors import UserError
-from sparkrec.processes import ending_in_one_line, wait_passively
+from sparkrec.exits import INTERRUPTED, OK, main_guard
+from sparkrec.processes import wait_passively
 
 if TYPE_CHECKING:
     import polars as pl
 
     from sparkrec.settings.config import Config
     from sparkrec.warehouse.store import Warehouse
-
-OK, USER_ERROR, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
-ENDED = 128  # and the signal's number
 
 app = typer.Typer(
     help="Nightly recommender training on Spark.", add_completion=False, pretty_exceptions_enable=False
@@ -69,41 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
     return main_guard(run)
-
-
-def main_guard(run: Callable[[], int | None]) -> int:
-    """Runs a program and returns its exit code.
-
-    A :class:`UserError` becomes one line on standard error and 2, a closed pipe (``| head``) 141; Ctrl-C, SIGTERM and
-    SIGHUP one line and 130, 143 and 129. Any other exception is a defect and keeps its stack trace.
-
-    Args:
-        run: The program; it returns its exit code, None for 0.
-    """
-    with ending_in_one_line() as heard:
-        try:
-            code = _guarded(run)
-        except BaseException:
-            if not heard:
-                raise
-        return ENDED + heard[0] if heard else code  # whatever broke off because of it
-
-
-def _guarded(run: Callable[[], int | None]) -> int:
-    try:
-        code = run() or OK
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        print(f"sparkrec: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("sparkrec: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # What is left in the buffer has no reader: let the interpreter's last flush go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
 
 
 @app.command()

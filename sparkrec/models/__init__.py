@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+
+from sparkrec.log import warn_event
 from sparkrec.models import (
     als,
     content,
@@ -17,22 +21,43 @@ from sparkrec.models import (
 )
 from sparkrec.models.model import Lists, Model
 
+GROUP = "sparkrec.models"  # of the entry points by which other packages bring models
+OURS = (
+    als.MODEL,
+    gru.MODEL,
+    two_tower.MODEL,
+    *prod2vec.MODELS,
+    content2vec.MODEL,
+    rules.MODEL,
+    *neighbours.MODELS,
+    session_neighbours.MODEL,
+    content.MODEL,
+    session_hybrid.MODEL,
+    hybrid.MODEL,
+)
+
+
+def _from_outside() -> Iterator[Model]:
+    """The models that other packages bring; what cannot be loaded, or has another's name, is said and left out."""
+    taken = {model.name for model in OURS}
+    for point in entry_points(group=GROUP):
+        try:
+            model = point.load()
+        except Exception as error:  # whatever another package raises
+            warn_event("model left out", entry_point=point.value, reason=f"{type(error).__name__}: {error}")
+            continue
+        if not isinstance(model, Model) or not model.name.isidentifier() or model.name in taken:
+            reason = "no sparkrec.models.model.Model with a name of its own"
+            warn_event("model left out", entry_point=point.value, reason=reason)
+            continue
+        taken.add(model.name)
+        yield model
+
+
+# A night trains them in this order; hybrids learn from the others' candidates.
 MODELS: dict[str, Model] = {
-    model.name: model
-    for model in (
-        als.MODEL,
-        gru.MODEL,
-        two_tower.MODEL,
-        *prod2vec.MODELS,
-        content2vec.MODEL,
-        rules.MODEL,
-        *neighbours.MODELS,
-        session_neighbours.MODEL,
-        content.MODEL,
-        session_hybrid.MODEL,
-        hybrid.MODEL,
-    )
-}  # a night trains them in this order
+    model.name: model for model in sorted((*OURS, *_from_outside()), key=lambda model: model.blends)
+}
 
 
 def models_for(lists: Lists) -> list[str]:

@@ -7,8 +7,10 @@ with a model is its ``sparkrec.models.program.Program``.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class Lists(Enum):
@@ -33,6 +35,8 @@ class Model:
         warm: It may begin with an earlier night's weights.
         needs: Models of the same night that it is trained from.
         blends: It is trained from the other user models of the night.
+        settings: Of a model from outside of this package: its section in the configuration, a frozen dataclass, each
+            setting with a default (``settings.bounds.setting``); ``module:NAME``; empty: it has no settings.
         measure: Of what lies beside: ``cosine`` of vectors, ``partners`` (a cosine, or how probable it is that the two
             are bought together), ``takers`` (how alike those are who took them).
     """
@@ -46,3 +50,10 @@ class Model:
     needs: tuple[str, ...] = ()
     blends: bool = False
     measure: str = "cosine"
+    settings: str = ""
+
+
+def named(reference: str) -> Any:
+    """What ``module:NAME`` stands for; the module is imported."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)

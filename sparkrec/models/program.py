@@ -6,13 +6,13 @@ of ``scorer``, ``session_model``, ``completed`` and ``embeddings`` it has.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.models import MODELS
+from sparkrec.models.model import named
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.scorer import DenseScorer, Scorer, SessionModel, Wanted
 from sparkrec.retrieval.block_search import ItemMatrix
@@ -93,6 +93,5 @@ class Program:
 
 def program(model: str) -> Program:
     """What a night does with a model of ``MODELS``."""
-    module, _, name = MODELS[model].program.partition(":")
-    found: Program = getattr(importlib.import_module(module), name)
+    found: Program = named(MODELS[model].program)
     return found

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from sparkrec.models.popularity.counts import plus_popularity, popularity_queries, times_popularity
+from sparkrec.models.popularity.counts import plus_popularity, times_popularity
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
+from sparkrec.retrieval.fallback import popularity_queries
 from sparkrec.retrieval.topk import VECTOR, top_k
 from sparkrec.settings.config import TopKConfig
 from sparkrec.warehouse.tables import USER_IDX

@@ -22,7 +22,7 @@ from sparkrec.log import warn_event
 from sparkrec.models import MODELS
 from sparkrec.models.model import Lists
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.popularity.counts import fallback_matrix, popularity_queries
+from sparkrec.models.popularity.counts import fallback_matrix
 from sparkrec.models.program import program
 from sparkrec.models.publication import (
     current_lists,
@@ -37,7 +37,15 @@ from sparkrec.pipeline.judge import unjudged
 from sparkrec.pipeline.lists import Lists as ListsOf
 from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, standing_in, user_lists
 from sparkrec.retrieval.block_search import IntArray
-from sparkrec.retrieval.fallback import FROM_GROUP, FROM_MODEL, FROM_POPULARITY, Counts, count_lists, filled_up
+from sparkrec.retrieval.fallback import (
+    FROM_GROUP,
+    FROM_MODEL,
+    FROM_POPULARITY,
+    Counts,
+    count_lists,
+    filled_up,
+    popularity_queries,
+)
 from sparkrec.retrieval.publish import published, published_similar
 from sparkrec.settings.checks import excluded_attributes
 from sparkrec.spark.session import named_jobs

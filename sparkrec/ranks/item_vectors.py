@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 FOLDER = "vectors"
 
 
-def write_item_vectors(
-    vectors: DataFrame | None, snapshot_path: str, names: Sequence[str], setting: str = "gru.features"
-) -> list[str]:
+def write_item_vectors(vectors: DataFrame | None, snapshot_path: str, names: Sequence[str], setting: str) -> list[str]:
     """Writes the vectors of these names into a snapshot's folder, through Spark's executors.
 
     Args:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from sparkrec.models.gru import compiled
+from sparkrec.ranks.loops import loop
 
 _CELLS_PER_ITEM = 8
 
@@ -39,7 +40,7 @@ class PopularitySampler:
         if u.device.type == "cpu":
             found = torch.empty(u.shape, dtype=torch.int64)
             given = (u.numpy(), self.cumulative.numpy(), self.first.numpy(), self.last)
-            compiled.items.popular_items(*given, found.numpy())
+            popular_items(*given, found.numpy())
             return found.view(shape)
         cell = (u * (len(self.first) - 1)).long()
         lower = self.first[cell]
@@ -47,6 +48,28 @@ class PopularitySampler:
         found = lower.long()
         found[open_cells] = _search(self.cumulative, u[open_cells], self.last)
         return found.view(shape)
+
+
+@loop()
+def popular_items(u: Any, cumulative: Any, first: Any, last: Any, items: Any) -> None:
+    """The items at places of a cumulative distribution: ``PopularitySampler.draw`` on the CPU, compiled by numba.
+
+    The loop takes: u float64 [S] in [0, 1); cumulative float64 [n]; first int32 [cells + 1], the item at the lower
+    border of each of the equal cells of [0, 1); the last item there is; and the array int64 [S] to write to.
+    """
+    total, cells = cumulative[-1], first.size - 1
+    for i in range(u.size):
+        cell = int(u[i] * cells)
+        low, high = first[cell], first[cell + 1]
+        if low != high:
+            place = u[i] * total
+            while low < high:  # the first item whose sum is above the place
+                middle = (low + high) // 2
+                if cumulative[middle] > place:
+                    high = middle
+                else:
+                    low = middle + 1
+        items[i] = min(low, last)
 
 
 def _search(cumulative: torch.Tensor, u: torch.Tensor, last: int) -> torch.Tensor:

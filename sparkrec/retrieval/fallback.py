@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparkrec.models.popularity.counts import popularity_queries
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.retrieval.topk import top_k
+from sparkrec.retrieval.topk import VECTOR, top_k
 from sparkrec.warehouse.tables import ITEM_IDX, RANK, SCORE, SOURCE
 
 if TYPE_CHECKING:
@@ -73,6 +72,13 @@ def count_lists(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int
     ).head()
     assert row is not None  # an aggregate without groups has one row
     return Counts(**row.asDict())
+
+
+def popularity_queries(keys: DataFrame) -> DataFrame:
+    """Queries for ``popularity_matrix``: each key with the vector ``[1.0]``."""
+    import pyspark.sql.functions as F
+
+    return keys.withColumn(VECTOR, F.array(F.lit(1.0).cast("float")))
 
 
 def filled_up(

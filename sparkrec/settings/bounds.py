@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from sparkrec.errors import UserError
 
@@ -41,6 +43,20 @@ class Bounds:
         if not self.beyond and not self.short_of:
             return f"from {self.low:g} to {self.high:g}"
         return f"{low} and {'less than' if self.short_of else 'at most'} {self.high:g}"
+
+
+def setting(default: Any, bounds: Bounds | None = None, choices: Sequence[str] = ()) -> Any:
+    """A field of a model's section in the configuration, with what it may be.
+
+    Args:
+        default: Its default; a list is copied.
+        bounds: Of a number, or of each of a list's.
+        choices: Of a text.
+    """
+    may_be = {"bounds": bounds, "choices": tuple(choices)}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=may_be)
+    return field(default=default, metadata=may_be)
 
 
 COUNT, COUNT_OR_NONE, PAIR = Bounds(1), Bounds(0), Bounds(2)  # of things; of things or none at all; two or more
@@ -221,13 +237,27 @@ BOUNDS: dict[str, Bounds] = {
 }
 
 
-def check_bounds(dotted: str, value: float | list[float] | None) -> None:
+def check_declared(section: str, settings: Any) -> None:
+    """Refuses settings of a model from outside that are not what their fields (``setting``) allow.
+
+    Raises:
+        UserError: One is not.
+    """
+    for one in fields(settings):
+        value, dotted = getattr(settings, one.name), f"{section}.{one.name}"
+        bounds, choices = one.metadata.get("bounds"), one.metadata.get("choices")
+        if bounds is not None:
+            check_bounds(dotted, value, bounds)
+        if choices and value not in choices:
+            raise UserError("wrong configuration value", where=f"{dotted}={value}", fix=f"one of {', '.join(choices)}")
+
+
+def check_bounds(dotted: str, value: float | list[float] | None, bounds: Bounds) -> None:
     """Refuses a setting outside of its bounds.
 
     Raises:
         UserError: It, or one of a list's values, is; or the list is too short.
     """
-    bounds = BOUNDS[dotted]
     values = value if isinstance(value, list) else [] if value is None else [value]
     wrong = [one for one in values if not bounds.holds(one)]
     few = isinstance(value, list) and len(value) < bounds.least

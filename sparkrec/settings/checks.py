@@ -6,9 +6,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
-from sparkrec.models import MODELS, models_for
+from sparkrec.models import MODELS, OURS, models_for
 from sparkrec.models.model import Lists
-from sparkrec.settings.bounds import BOUNDS, check_bounds
+from sparkrec.settings.bounds import BOUNDS, check_bounds, check_declared
 from sparkrec.zones import zone_of
 
 if TYPE_CHECKING:
@@ -67,8 +67,11 @@ def check(config: Config) -> None:
         raise UserError("unknown model", where=f"models={config.models}", fix=f"choose among {', '.join(MODELS)}")
     if not config.models or len(set(config.models)) < len(config.models):
         raise UserError("wrong configuration value", where=f"models={config.models}", fix="one or more, each once")
-    for dotted in BOUNDS:
-        check_bounds(dotted, _value(config, dotted))
+    for dotted, bounds in BOUNDS.items():
+        check_bounds(dotted, _value(config, dotted), bounds)
+    for model in MODELS.values():
+        if model not in OURS:
+            check_declared(model.name, getattr(config, model.name))
     _check_pairs(config)
     zone_of(config.logs.timezone)
     excluded_attributes(config.topk)

@@ -20,6 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparkrec.errors import UserError
+from sparkrec.models import MODELS, OURS
+from sparkrec.models.model import named
 from sparkrec.settings.checks import check
 from sparkrec.settings.models import AlsConfig as AlsConfig
 from sparkrec.settings.models import Content2VecConfig as Content2VecConfig
@@ -275,6 +277,11 @@ class Config:
     maintenance: MaintenanceConfig = field(default_factory=MaintenanceConfig)
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """The section of a model from outside that has none."""
+
+
 _SECRET = re.compile(r"secret|password|passwd|token|credential|access[._]?key|account[._]?key", re.IGNORECASE)
 _LOGIN = re.compile(r"(\w://)[^/@\s]+@")  # user:password@ in an address
 
@@ -305,12 +312,26 @@ def load_config(path: Optional[str] = None, overrides: Optional[List[str]] = Non
         (environment, str(path)),
         (last, "command line"),
     ]
-    merged = OmegaConf.structured(Config, flags={"readonly": False})
+    merged = OmegaConf.structured(config_class(), flags={"readonly": False})
     for layer, where in layers:
         merged = _merge(merged, layer, where)
     config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     check(config)
     return config
+
+
+def config_class() -> type[Config]:
+    """``Config``, with a section for each model that another package brings."""
+    outside = [model for model in MODELS.values() if model not in OURS]
+    if not outside:
+        return Config
+    for model in outside:
+        if model.name in Config.__dataclass_fields__:
+            fix = "give the model another name"
+            raise UserError("a model is named as a section of the configuration", where=model.name, fix=fix)
+    sections = [(model.name, named(model.settings) if model.settings else NoSettings) for model in outside]
+    fields = [(name, section, field(default_factory=section)) for name, section in sections]
+    return dataclasses.make_dataclass("Config", fields, bases=(Config,), frozen=True)
 
 
 def config_dict(config: Any) -> Dict[str, Any]:

@@ -121,7 +121,7 @@ def main(folder):
         plan = gru.snapshot_rows(sessions, CONFIGS[name])
         layout = {"group": plan.group, "order": plan.order, "n_files": 6, "n_slots": 7}
         write_snapshot(plan.rows, f"{folder}/by-{plan.group}", inputs={"s": 1}, **layout)
-    write_item_vectors(vectors, f"{folder}/by-session", ["text"])
+    write_item_vectors(vectors, f"{folder}/by-session", ["text"], "gru.features")
     for ranks in (1, 2, 3):
         config = TrainConfig(ranks=ranks, device="cpu", shared_memory=ranks < 3)  # three go through Horovod
         everyone = run_ranks(spark, everything, (folder, config), config)

@@ -42,7 +42,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
             )
         if config.gru.features:
             vectors = inputs.read(ITEM_VECTORS) if inputs.has(ITEM_VECTORS) else None
-            write_item_vectors(vectors, manifest.path, config.gru.features)
+            write_item_vectors(vectors, manifest.path, config.gru.features, "gru.features")
         first = begin.path(part)
         note = epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first))
         return note + begin.note(part)

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import WEIGHT, counted
 from sparkrec.retrieval.block_search import FloatArray, ItemMatrix
-from sparkrec.retrieval.topk import VECTOR
 from sparkrec.warehouse.tables import ITEM_IDX, N_EVENTS, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:
@@ -168,10 +167,3 @@ def plus_popularity(items: ItemMatrix, users: FloatArray, strength: float) -> It
     """
     prior = (strength * np.log1p(users.astype(np.float64))).astype(np.float32)
     return ItemMatrix(items.vectors, prior if items.bias is None else items.bias + prior, items.eligible)
-
-
-def popularity_queries(keys: DataFrame) -> DataFrame:
-    """Queries for ``popularity_matrix``: each key with the vector ``[1.0]``."""
-    import pyspark.sql.functions as F
-
-    return keys.withColumn(VECTOR, F.array(F.lit(1.0).cast("float")))

@@ -42,7 +42,7 @@ def test_rows_of_sessions_are_in_order_of_time(sessions):
 def test_vectors_reach_the_ranks_as_they_are(spark, tmp_path):
     rows = [(2, "text", [0.5, 0.25]), (0, "text", [1.0, 0.0]), (0, "image", [3.0]), (1, "sound", [1.0])]
     vectors = spark.createDataFrame(rows, "item_idx int, name string, vector array<float>")
-    write_item_vectors(vectors, str(tmp_path), ["image", "text"])
+    write_item_vectors(vectors, str(tmp_path), ["image", "text"], "gru.features")
     found = {name: matrix.tolist() for name, matrix in read_item_vectors(str(tmp_path), ["image", "text"], 4).items()}
     assert found == {"image": [[3.0], [0.0], [0.0], [0.0]], "text": [[1.0, 0.0], [0.0, 0.0], [0.5, 0.25], [0.0, 0.0]]}
     assert read_item_vectors(str(tmp_path / "none"), [], 4) == {}
@@ -51,6 +51,6 @@ def test_vectors_reach_the_ranks_as_they_are(spark, tmp_path):
 def test_vectors_that_there_are_not_are_said(spark, tmp_path):
     vectors = spark.createDataFrame([(0, "image", [3.0])], "item_idx int, name string, vector array<float>")
     with pytest.raises(UserError, match=r"no item vectors of this name.*: text.*choose among image"):
-        write_item_vectors(vectors, str(tmp_path), ["image", "text"])
+        write_item_vectors(vectors, str(tmp_path), ["image", "text"], "gru.features")
     with pytest.raises(UserError, match=r"see prepare\.text"):
-        write_item_vectors(None, str(tmp_path), ["text"])
+        write_item_vectors(None, str(tmp_path), ["text"], "gru.features")

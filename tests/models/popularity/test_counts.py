@@ -8,10 +8,10 @@ from sparkrec.models.popularity.counts import (
     popularity,
     popularity_arrays,
     popularity_matrix,
-    popularity_queries,
     times_popularity,
 )
 from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.retrieval.fallback import popularity_queries
 from sparkrec.retrieval.topk import top_k
 
 AS_OF = datetime(2020, 1, 31, tzinfo=UTC)

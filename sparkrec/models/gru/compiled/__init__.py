@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparkrec.models.gru.compiled import blas, items, step
+from sparkrec.ranks.sampling import popular_items
 
 
 def load(loss: str) -> None:
@@ -47,7 +48,7 @@ def load_whole_steps(loss: str, n_ranks: int) -> None:
 
 def _load_common(loss: str) -> None:
     numbers, rows = np.zeros(1, np.int64), np.zeros((1, 3), np.float32)
-    items.popular_items(np.zeros(1), np.ones(1), np.zeros(2, np.int32), 0, numbers.copy())
+    popular_items(np.zeros(1), np.ones(1), np.zeros(2, np.int32), 0, numbers.copy())
     items.dropout(numbers, np.uint64(0), 0.5, np.float32(2.0), rows.copy())
     if loss == "bpr-max":
         step.bpr_max(rows.copy(), numbers, np.ones(3, np.float32), np.float32(0.0), np.float32(0.0))

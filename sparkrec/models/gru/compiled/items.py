@@ -90,28 +90,6 @@ def step_rows(
 
 
 @loop()
-def popular_items(u: Any, cumulative: Any, first: Any, last: Any, items: Any) -> None:
-    """The items at places of a cumulative distribution, for ``ranks.sampling``.
-
-    The loop takes: u float64 [S] in [0, 1); cumulative float64 [n]; first int32 [cells + 1], the item at the lower
-    border of each of the equal cells of [0, 1); the last item there is; and the array int64 [S] to write to.
-    """
-    total, cells = cumulative[-1], first.size - 1
-    for i in range(u.size):
-        cell = int(u[i] * cells)
-        low, high = first[cell], first[cell + 1]
-        if low != high:
-            place = u[i] * total
-            while low < high:  # the first item whose sum is above the place
-                middle = (low + high) // 2
-                if cumulative[middle] > place:
-                    high = middle
-                else:
-                    low = middle + 1
-        items[i] = min(low, last)
-
-
-@loop()
 def dropout(lanes: Any, key: Any, keep: Any, value: Any, mask: Any) -> None:
     """Dropout masks that depend on a lane, a column and a key alone, so on no rank.
 

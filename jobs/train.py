@@ -1,8 +1,8 @@
-r"""Keeps the sessions that later ones are held against.
+r"""Trains one model of the night.
 
     spark-submit --master spark://HOST:7077 --properties-file conf/spark-defaults.conf \
         --jars "$(sparkrec jars)" --py-files dist/sparkrec.zip \
-        jobs/train_session_neighbours.py --conf conf/cluster.yaml --run-date 2011-12-09 \
+        jobs/train.py --model als --conf conf/cluster.yaml --run-date 2011-12-09 \
         logs.path=/data/log logs.format=invoices warehouse.path=/data/warehouse
 
 The settings are those of ``sparkrec nightly``; see docs/cluster.md.
@@ -10,7 +10,7 @@ The settings are those of ``sparkrec nightly``; see docs/cluster.md.
 
 import sys
 
-from sparkrec.pipeline.job import run_job
+from sparkrec.pipeline.job import run_training
 
 if __name__ == "__main__":
-    sys.exit(run_job(["train_session_neighbours"], __doc__))
+    sys.exit(run_training(__doc__))

@@ -1,0 +1,97 @@
+"""Arrows go down only, and a model's name stands in its folder only: by the sources."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from sparkrec.models import OURS
+
+PACKAGE = Path(__file__).parent.parent / "sparkrec"
+REGISTRY = {"sparkrec.models", "sparkrec.models.model"}  # which models there are: anybody may ask, it imports nothing
+# From the lowest up; a module imports its own layer and those below. Models build on models.
+LAYERS = [
+    ["errors", "log", "processes", "zones", "version", "exits"],
+    ["settings"],
+    ["spark"],
+    ["warehouse"],
+    ["ingest", "prepare"],
+    ["ranks", "retrieval", "evaluation", "groups"],
+    ["models"],
+    ["report"],
+    ["pipeline"],
+    ["cli", "rendering", "makelog"],
+]
+LAYER = {name: n for n, names in enumerate(LAYERS) for name in names}
+TURNED_LATER = {("settings", "warehouse"), ("warehouse", "evaluation")}
+NAMES = {model.name for model in OURS}
+# The models' sections of the configuration and what may be in them, and the prior's fields.
+NAME_MODELS = {f"settings/{name}.py" for name in ("config", "checks", "bounds", "models")}
+A_WORD = {"content", "rules", "hybrid"}  # names that are words of other things, too
+
+
+def sources():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path):
+    parts = ("sparkrec", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path):
+    """Every module of the package that a file imports, at any depth of it."""
+    known = {module_of(each) for each in sources()}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparkrec"):
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                yield whole if whole in known else node.module
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.startswith("sparkrec"))
+
+
+def room(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_room_has_a_layer():
+    assert {room(module_of(path)) for path in sources()} - {""} == LAYER.keys()
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows_go_down(path):
+    mine = room(module_of(path))
+    if not mine:
+        return
+    for module in imported(path):
+        theirs = room(module)
+        if module in REGISTRY or not theirs or (mine, theirs) in TURNED_LATER:
+            continue
+        assert LAYER[theirs] <= LAYER[mine], f"{path} imports {module}"
+
+
+def test_what_models_there_are_is_asked_without_importing_anything():
+    for module in ("__init__", "model", *(f"{folder.name}/__init__" for folder in (PACKAGE / "models").iterdir())):
+        path = PACKAGE / "models" / f"{module}.py"
+        if path.exists():
+            rooms = {room(name) for name in imported(path)}
+            assert rooms <= {"models", "log"}, path
+            assert not re.search(r"import (pyspark|torch|numpy)", path.read_text()), path
+
+
+def test_a_models_name_stands_in_its_folder_only():
+    for path in sources():
+        where = path.relative_to(PACKAGE).as_posix()
+        if where.startswith("models/") or where in NAME_MODELS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            said = {
+                ast.Constant: lambda n: n.value if isinstance(n.value, str) else "",
+                ast.Attribute: lambda n: n.attr,
+                ast.Name: lambda n: n.id,
+            }.get(type(node), lambda _: "")(node)
+            assert said not in NAMES - A_WORD, f"{path}:{getattr(node, 'lineno', 0)} names the model {said}"
+        for module in imported(path):
+            assert module.split(".")[2:3] == [] or module.split(".")[2] not in NAMES, f"{path} imports {module}"
