@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 if TYPE_CHECKING:
-    from sparkrec.settings.config import GruConfig
+    from sparkrec.models.gru.settings import GruConfig
 
 CPU = torch.device("cpu")
 

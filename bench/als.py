@@ -29,10 +29,11 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
+from sparkrec.models.als.settings import AlsConfig
 from sparkrec.models.als.train import fit_als
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import item_matrix, top_k
-from sparkrec.settings.config import AlsConfig, SparkConfig
+from sparkrec.settings.config import SparkConfig
 from sparkrec.spark.session import build_session
 
 

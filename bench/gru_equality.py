@@ -26,9 +26,9 @@ from sparkrec.models.gru.fused import FusedSteps
 from sparkrec.models.gru.lanes import NO_TARGET, chunks, lane_table, walk_lanes
 from sparkrec.models.gru.network import gru_network
 from sparkrec.models.gru.protocol import from_tensors, to_tensors
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.step import GruState, Trainer, make_batch
 from sparkrec.ranks.comm import SingleProcess
-from sparkrec.settings.config import GruConfig
 
 ALLOWED = 1e-5
 N_ITEMS, LANES, N_SAMPLE, SESSIONS = 500, 20, 64, 130

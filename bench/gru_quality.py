@@ -24,6 +24,7 @@ from _measure import say
 from sparkrec.evaluation.sessions import session_metrics
 from sparkrec.log import log_event, setup_logging
 from sparkrec.models.gru import train as gru
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.states import left_out, next_item_ranks, trained_items
 from sparkrec.models.session_hybrid.blend import SessionHybrid
 from sparkrec.models.session_neighbours import nearest as session_neighbours
@@ -31,7 +32,7 @@ from sparkrec.models.session_neighbours.nearest import trained_sessions
 from sparkrec.ranks.item_vectors import write_item_vectors
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import write_snapshot
-from sparkrec.settings.config import Config, GruConfig, SparkConfig, TrainConfig, load_config
+from sparkrec.settings.config import Config, SparkConfig, TrainConfig, load_config
 from sparkrec.spark.session import build_session
 
 # The settings of the published comparison; ``key=value`` arguments come on top.

@@ -34,7 +34,8 @@ from sparkrec.models.neighbours.nearest import (
     matrix_profiles,
     save_neighbours,
 )
-from sparkrec.settings.config import ItemNeighboursConfig, SparkConfig
+from sparkrec.models.neighbours.settings import ItemNeighboursConfig
+from sparkrec.settings.config import SparkConfig
 from sparkrec.spark.session import build_session
 
 K = 20

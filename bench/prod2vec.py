@@ -39,11 +39,12 @@ from _training import spark_session, write_parts
 
 from sparkrec.models.prod2vec import train as prod2vec
 from sparkrec.models.prod2vec.embeddings import ItemEmbeddings, stored_embeddings
+from sparkrec.models.prod2vec.settings import Prod2VecConfig
 from sparkrec.models.prod2vec.side import Side
 from sparkrec.models.two_tower.network import Feature
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.settings.config import Config, Prod2VecConfig, TrainConfig, load_config
+from sparkrec.settings.config import Config, TrainConfig, load_config
 
 K = 10
 SELDOM = 5  # events

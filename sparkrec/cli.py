@@ -111,6 +111,16 @@ def ingest_command(
 
 
 @app.command()
+def settings(conf: Conf = None, settings: Settings = None) -> int:
+    """Print every setting with its value and its meaning, as YAML: conf/base.yaml with what FILE and key=value say."""
+    from sparkrec.settings.config import load_config
+    from sparkrec.settings.written import as_yaml
+
+    sys.stdout.write(as_yaml(load_config(conf, settings or [])))
+    return OK
+
+
+@app.command()
 def search(
     run_date: RunDate,
     model: Annotated[str, typer.Option(help="a model that is trained by itself: als, gru, …")],

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import torch
 
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.night import Night
 from sparkrec.ranks.checkpoint import save_model
-from sparkrec.settings.config import Config, GruConfig, MaintenanceConfig, WarehouseConfig, config_dict
+from sparkrec.settings.config import Config, MaintenanceConfig, WarehouseConfig, config_dict
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, HOLDOUT, ModelCard, part_path, write_card
 from sparkrec.warehouse.tables import ITEM_INDEX, topk_table

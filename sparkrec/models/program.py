@@ -15,8 +15,9 @@ from sparkrec.models import MODELS
 from sparkrec.models.model import named
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.scorer import DenseScorer, Scorer, SessionModel, Wanted
+from sparkrec.models.sections import PriorConfig
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.settings.config import Config, PriorConfig
+from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat
 from sparkrec.warehouse.cards import ModelCard
 from sparkrec.warehouse.ledger import StageResult, Versions

@@ -10,11 +10,13 @@ from typing import Any
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.log import log_event
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.night import Night
 from sparkrec.models.publication import held_back_before, published_before
+from sparkrec.models.two_tower.settings import TwoTowerConfig
 from sparkrec.prepare.cut import as_of
 from sparkrec.ranks.checkpoint import MODEL_HASH, read_model
-from sparkrec.settings.config import GruConfig, TwoTowerConfig, config_dict
+from sparkrec.settings.config import config_dict
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, part_path, read_card
 from sparkrec.warehouse.tables import FEATURE_INDEX, ITEM_INDEX, USER_INDEX, Table

@@ -20,261 +20,373 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparkrec.errors import UserError
-from sparkrec.models import MODELS, OURS
+from sparkrec.models import MODELS, OURS, SHIPPED
 from sparkrec.models.model import named
+from sparkrec.models.sections import ModelSections
 from sparkrec.settings.checks import check
-from sparkrec.settings.models import AlsConfig as AlsConfig
-from sparkrec.settings.models import Content2VecConfig as Content2VecConfig
-from sparkrec.settings.models import ContentConfig as ContentConfig
-from sparkrec.settings.models import GruConfig as GruConfig
-from sparkrec.settings.models import HybridConfig as HybridConfig
-from sparkrec.settings.models import ItemNeighboursConfig as ItemNeighboursConfig
-from sparkrec.settings.models import MetaProd2VecConfig as MetaProd2VecConfig
-from sparkrec.settings.models import Prod2VecConfig as Prod2VecConfig
-from sparkrec.settings.models import RulesConfig as RulesConfig
-from sparkrec.settings.models import SessionHybridConfig as SessionHybridConfig
-from sparkrec.settings.models import SessionNeighboursConfig as SessionNeighboursConfig
-from sparkrec.settings.models import TwoTowerConfig as TwoTowerConfig
-from sparkrec.settings.models import UserGroupsConfig as UserGroupsConfig
-from sparkrec.settings.models import UserNeighboursConfig as UserNeighboursConfig
+from sparkrec.settings.setting import (
+    COUNT,
+    COUNT_OR_NONE,
+    COUNTS,
+    INNER_SHARE,
+    MARGIN,
+    NOT_NEGATIVE,
+    PAIR,
+    POSITIVE,
+    SEED,
+    SHARE,
+    Bounds,
+    section,
+    setting,
+)
 
 
 @dataclass(frozen=True)
 class LogsConfig:
     """Where the raw logs are and how they are written."""
 
-    path: str = ""  # a file or a folder of files, plain or .gz
-    format: str = ""  # a name in conf/formats, or the path of a YAML file
-    items_path: Optional[str] = None  # attribute file of items, as the format declares it
-    users_path: Optional[str] = None  # attribute file of users
-    timezone: Optional[str] = None  # whose days the nights are, e.g. Europe/London; None: UTC
+    path: str = setting("", "file or folder of raw logs, plain or .gz; any file system that Spark reaches")
+    format: str = setting(
+        "", "a name in conf/formats (reviews, invoices, sessions, ratings, …), or the path of a YAML file"
+    )
+    items_path: Optional[str] = setting(None, "file of item attributes, as the format declares it")
+    users_path: Optional[str] = setting(None, "file of user attributes, as the format declares it")
+    timezone: Optional[str] = setting(
+        None, "whose days the nights, sessions and yesterday are, e.g. Europe/London; null: UTC"
+    )
 
 
 @dataclass(frozen=True)
 class WarehouseConfig:
     """Where the Delta tables, models and snapshots live."""
 
-    path: str = ""
-    lock_expiry_s: float = 300.0  # a lock that its night has not renewed for so long is taken over
+    path: str = setting("", "folder of the Delta tables, models and snapshots; every executor must reach it")
+    lock_expiry_s: float = setting(
+        300.0,
+        "seconds, 10 to 86400; a lock that its night has not renewed for so long is taken over",
+        Bounds(10, 86_400),
+    )
 
 
 @dataclass(frozen=True)
 class SparkConfig:
     """Settings of the Spark session; under spark-submit those given there win."""
 
-    master: Optional[str] = None  # None: what spark-submit says, else local[*]
-    app_name: str = "sparkrec"
-    conf: Dict[str, str] = field(default_factory=dict)
+    master: Optional[str] = setting(None, "null: what spark-submit says, else local[*]")
+    app_name: str = setting("sparkrec", "name shown by the cluster")
+    conf: Dict[str, str] = setting(
+        {}, 'further Spark settings, e.g. {spark.sql.shuffle.partitions: "200"}; spark-submit\'s own win'
+    )
 
 
 @dataclass(frozen=True)
 class IngestConfig:
     """How logs are taken in."""
 
-    on_changed_file: str = "refuse"  # refuse | replace
-    max_quarantine_share: float = 0.5  # refuse when more of the rows than this are invalid, of the batch or of a file
-    again: List[str] = field(default_factory=list)  # files that are read again, by their names in the table; or all
-    allow_empty_day: bool = False  # run a night whose run_date has no events
-    max_quantity: float = 1_000_000.0  # a larger one, or one below its negative, is quarantined
-    min_ts: str = "1990-01-01"  # earlier timestamps are quarantined (wrong unit?)
+    on_changed_file: str = setting(
+        "refuse",
+        "a file that was taken in before and has changed since: refuse | replace its rows",
+        choices=["refuse", "replace"],
+    )
+    max_quarantine_share: float = setting(
+        0.5,
+        "refuse the night when a larger share is invalid of all new rows, or of a file's (from 5 invalid rows on); "
+        "0 to 1",
+        SHARE,
+    )
+    again: List[str] = setting(
+        [],
+        "files that are read again though they are unchanged, as the table files names them, or [all]; this once: "
+        "sparkrec ingest --again FILE",
+    )
+    allow_empty_day: bool = setting(False, "run a night whose run_date has no events")
+    max_quantity: float = setting(
+        1_000_000.0, "units; rows with more, or with less than its negative, are quarantined", POSITIVE
+    )
+    min_ts: str = setting("1990-01-01", "UTC; rows before it are quarantined (a wrong time unit?)")
 
 
 @dataclass(frozen=True)
 class SessionsConfig:
     """How events become sessions."""
 
-    by: str = "gap"  # gap: inactivity of a user | session_id: the log's own
-    gap_minutes: float = 30.0
-    min_length: int = 2
-    max_length: int = 200  # longer ones are split into pieces of this length
-    collapse_repeats: bool = True  # immediate repeats of an item become one event
+    by: str = setting(
+        "gap", "gap: a user's inactivity | session_id: the log's own session id", choices=["gap", "session_id"]
+    )
+    gap_minutes: float = setting(30.0, "minutes without an event that end a session", POSITIVE)
+    min_length: int = setting(2, "events; shorter sessions are left out", COUNT)
+    max_length: int = setting(200, "events; longer sessions are split into pieces of this length", PAIR)
+    collapse_repeats: bool = setting(True, "immediate repeats of an item become one event")
 
 
 @dataclass(frozen=True)
 class BasketsConfig:
     """How purchases become baskets."""
 
-    by: str = "window"  # basket_id: the log's own | window: a user's purchases within window_hours
-    window_hours: float = 24.0
-    min_items: int = 2
-    max_items: int = 1000  # a longer basket keeps its first max_items
+    by: str = setting(
+        "window",
+        "basket_id: the log's own basket id | window: a user's purchases within window_hours",
+        choices=["basket_id", "window"],
+    )
+    window_hours: float = setting(24.0, "hours", POSITIVE)
+    min_items: int = setting(2, "distinct items; smaller baskets are left out", COUNT)
+    max_items: int = setting(1000, "distinct items; a larger basket keeps its first ones", COUNT)
 
 
 @dataclass(frozen=True)
 class UserItemConfig:
     """How events become the user-item matrix."""
 
-    rating: str = "last"  # last | mean
-    half_life_days: Optional[float] = None  # the weight of an event halves with each
+    rating: str = setting("last", "several ratings of one item by one user: last | mean", choices=["last", "mean"])
+    half_life_days: Optional[float] = setting(
+        None, "days in which the weight of an event halves; null: never", POSITIVE
+    )
 
 
 @dataclass(frozen=True)
 class SupportConfig:
     """Smallest support; items and users below it are filtered to a fixed point."""
 
-    min_item_events: int = 5
-    min_user_events: int = 1
+    min_item_events: int = setting(
+        5, "items with fewer events are not trained on, to a fixed point with", COUNT_OR_NONE
+    )
+    min_user_events: int = setting(
+        1, "users with fewer events; prepare says how many; see docs/architecture.md for who lists them", COUNT_OR_NONE
+    )
 
 
 @dataclass(frozen=True)
 class TextConfig:
     """Vectors of the items' texts."""
 
-    method: str = "none"  # none | tfidf (with a truncated SVD) | word2vec
-    columns: List[str] = field(default_factory=list)  # attributes of items; []: the format's title
-    dim: int = 64
-    min_df: int = 2  # a word counts when so many items have it (word2vec: when it occurs so often)
-    vocabulary: int = 20000  # tfidf: words at most, the most frequent
-    seed: int = 1
+    method: str = setting(
+        "none",
+        "none | tfidf (with a truncated SVD) | word2vec (the mean of the words' vectors)",
+        choices=["none", "tfidf", "word2vec"],
+    )
+    columns: List[str] = setting([], "attributes of items, joined; []: the format's title")
+    dim: int = setting(64, "dimensions of the vectors", COUNT)
+    min_df: int = setting(2, "a word counts when so many items have it (word2vec: when it occurs so often)", COUNT)
+    vocabulary: int = setting(20000, "tfidf: words at most, the most frequent", COUNT)
+    seed: int = setting(1, bounds=SEED)
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
     """Preparation of the training tables."""
 
-    sessions: SessionsConfig = field(default_factory=SessionsConfig)
-    baskets: BasketsConfig = field(default_factory=BasketsConfig)
-    user_item: UserItemConfig = field(default_factory=UserItemConfig)
-    support: SupportConfig = field(default_factory=SupportConfig)
-    text: TextConfig = field(default_factory=TextConfig)
+    sessions: SessionsConfig = section(SessionsConfig)
+    baskets: BasketsConfig = section(BasketsConfig)
+    user_item: UserItemConfig = section(UserItemConfig)
+    support: SupportConfig = section(SupportConfig)
+    text: TextConfig = section(TextConfig, "vectors of the items' texts, in the table item_vectors")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Workers of the neural models."""
 
-    ranks: int = 1  # Horovod workers; 1 trains in the driver, without a launcher
-    start_timeout_s: int = 120
-    gloo_timeout_s: int = 60
-    threads_per_rank: int = 0  # 0: the machine's cores divided by the ranks on it
-    snapshot_files: int = 12  # files of a snapshot; a multiple of every rank count in use
-    device: str = "auto"  # auto | cpu | cuda
-    matmul_precision: str = "highest"  # highest | high | medium: torch.set_float32_matmul_precision
-    cuda_graphs: bool = False  # record the plain GRU's step on a GPU once and replay it; one rank
-    shared_memory: bool = True  # ranks of one machine exchange messages in its memory; False: through Horovod
+    ranks: int = setting(1, "Horovod workers, one task slot each; 1 trains in the driver, without a launcher", COUNT)
+    start_timeout_s: int = setting(120, "seconds for all workers to start", COUNT)
+    gloo_timeout_s: int = setting(
+        60, "seconds that a worker waits for the others to come; a busy one is waited for", COUNT
+    )
+    threads_per_rank: int = setting(
+        0, "threads of a worker; 0: the machine's cores divided by the ranks on it", COUNT_OR_NONE
+    )
+    snapshot_files: int = setting(12, "files of a snapshot; a multiple of every rank count in use", COUNT)
+    device: str = setting("auto", "auto: a GPU where there is one | cpu | cuda", choices=["auto", "cpu", "cuda"])
+    matmul_precision: str = setting(
+        "highest",
+        "of float32 products: highest | high (TF32 on GPUs) | medium (bfloat16 where that is fast)",
+        choices=["highest", "high", "medium"],
+    )
+    cuda_graphs: bool = setting(
+        False, "true: the plain GRU's step on a GPU is recorded once and replayed; with one rank"
+    )
+    shared_memory: bool = setting(True, "ranks on one machine exchange messages in its memory; false: through Horovod")
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """Temporal hold-out. Of cutoff, holdout_quantile and holdout_days the first that is set counts."""
 
-    cutoff: Optional[str] = None  # UTC timestamp: events from here on are held out
-    holdout_quantile: Optional[float] = None  # of event time (session start for the GRU)
-    holdout_days: float = 7.0
-    k: List[int] = field(default_factory=lambda: [10, 20])
-    ties: str = "conservative"  # conservative | standard | median: the place of a session's next item among equals
-    recent_days: float = 14.0  # window of the recent-popularity baseline
-    cold_below: int = 5  # users with fewer items, and items with fewer users, are cold, and are judged apart too
-    refit: bool = True  # publish from a model trained on all data, not on the hold-out's training part
-    min_users: int = 20  # a hold-out of fewer users, sessions or baskets says nothing: nothing is judged on it
-    min_pairs: int = 30  # nor on one of fewer things that they took
+    cutoff: Optional[str] = setting(None, "UTC timestamp: events from here on are held out")
+    holdout_quantile: Optional[float] = setting(
+        None, "quantile of event time (session start for the GRU) from which on events are held out", INNER_SHARE
+    )
+    holdout_days: float = setting(7.0, "the last days are held out", POSITIVE)
+    k: List[int] = setting([10, 20], "lengths of the lists that are judged", COUNTS)
+    ties: str = setting(
+        "conservative",
+        "a next item's rank among equal scores: conservative (last) | standard (first) | median",
+        choices=["conservative", "standard", "median"],
+    )
+    recent_days: float = setting(14.0, "days; window of the recent-popularity baseline", POSITIVE)
+    cold_below: int = setting(
+        5,
+        "users with fewer items, and items with fewer users, before the hold-out are cold: judged apart too",
+        COUNT_OR_NONE,
+    )
+    refit: bool = setting(True, "publish from a model trained on all data, not on the hold-out's training part")
+    min_users: int = setting(
+        20,
+        "users (sessions, baskets) with something held out; with fewer nothing is judged, and the night says so",
+        COUNT,
+    )
+    min_pairs: int = setting(30, "things that they took; likewise", COUNT)
 
 
 @dataclass(frozen=True)
 class GateConfig:
     """What a model must reach on the hold-out to be published."""
 
-    enabled: bool = True
-    metric: str = "recall"  # recall | mrr
-    k: int = 20  # one of evaluation.k
-    below_popularity: float = 0.5  # share that the metric may be below recent popularity's
-    below_last: float = 0.2  # share that it, and its multiple of popularity's, may be below the last published's
-    min_users_share: float = 0.9  # users with a list, of those who should have one
-    unjudged: str = "popularity"  # popularity | model: what is published where nothing could be judged
-    patience: int = 3  # nights in a row that a model is held back until its message says so loudly; 0: never
+    enabled: bool = setting(True, "false: every model is published")
+    metric: str = setting("recall", "recall | mrr", choices=["recall", "mrr"])
+    k: int = setting(20, "length of the list; one of evaluation.k", COUNT)
+    below_popularity: float = setting(0.5, "share that the metric may be below recent popularity's", MARGIN)
+    below_last: float = setting(
+        0.2,
+        "share that it may be below that of the model published last, by itself and as a multiple of popularity's",
+        MARGIN,
+    )
+    min_users_share: float = setting(
+        0.9, "users with a list, of those who took something that prepare.support keeps; 0 to 1", SHARE
+    )
+    unjudged: str = setting(
+        "popularity",
+        "of a model that could not be judged: popularity (of late, in its place) | model (all the same)",
+        choices=["popularity", "model"],
+    )
+    patience: int = setting(
+        3, "nights in a row that a model is held back until its message says so loudly; 0: never", COUNT_OR_NONE
+    )
 
 
 @dataclass(frozen=True)
 class TopKConfig:
     """The published lists."""
 
-    k: int = 20
-    fallback: bool = True  # lists that a model leaves short are filled up with what was popular of late
-    similar_items: bool = True  # als, two_tower: the items beside each item too, into topk_<model>_items
-    similar_users: bool = False  # als, two_tower: the users beside each user too, into topk_<model>_users
-    exclude: List[str] = field(default_factory=list)  # attribute=value: items with it are on no list
-    index: str = "exact"  # exact | hnsw | ivf: the users' and sessions' lists by an approximate index of faiss
-    min_recall: float = 0.95  # hnsw, ivf: where it finds fewer of the exact lists' items, the exact lists are published
-    hnsw_neighbours: int = 32  # hnsw: edges of each item
-    hnsw_search: int = 256  # hnsw: candidates kept while searching (efSearch)
-    ivf_cells: int = 0  # ivf: cells that the items are divided into; 0: four times the root of their number
-    ivf_probes: int = 16  # ivf: cells that are searched
-    block_mb: int = 64  # memory of a block of scores
-    similar_index: str = "exact"  # exact | lsh: the items beside items by MLlib's random projections
-    lsh_tables: int = 48  # lsh: hash tables
-    lsh_hashes: int = 10  # lsh: projections of a table
-    pass_mb: int = 1024  # memory of the item vectors that a worker searches at once: more items take several passes
-
-
-@dataclass(frozen=True)
-class PriorConfig:
-    """Recent popularity that the scores of the user models are blended with; a strength of 0 leaves them alone.
-
-    p is the number of users that took the item in the last ``days``.
-    """
-
-    days: float = 14.0
-    als: float = 0.0  # strength: score * (p + 1) ** als
-    als_added: float = 0.0  # strength: score + als_added * ln(p + 1), after the former
-    two_tower: float = 0.0  # strength: score + two_tower * ln(p + 1)
-    item_neighbours: float = 0.0  # strength: score * (p + 1) ** item_neighbours
+    k: int = setting(20, "length of the published lists", COUNT)
+    fallback: bool = setting(
+        True, "lists that a model leaves short are filled up with what was popular of late, and say so"
+    )
+    similar_items: bool = setting(True, "als, two_tower: the items beside each item too, into topk_<model>_items")
+    similar_users: bool = setting(
+        False, "als, two_tower: the users beside each user, into topk_<model>_users; grows with users squared"
+    )
+    exclude: List[str] = setting(
+        [], "[attribute=value, …] of the table items: items with one of them are on no list, e.g. [available=false]"
+    )
+    index: str = setting(
+        "exact",
+        "exact | hnsw | ivf: users' and sessions' lists by an approximate index of faiss (sparkrec[approximate])",
+        choices=["exact", "hnsw", "ivf"],
+    )
+    min_recall: float = setting(
+        0.95, "hnsw, ivf: where it finds fewer of the exact lists' items, the exact lists are published", SHARE
+    )
+    hnsw_neighbours: int = setting(32, "hnsw: edges of each item", PAIR)
+    hnsw_search: int = setting(256, "hnsw: candidates kept while searching", COUNT)
+    ivf_cells: int = setting(
+        0, "ivf: cells that the items are divided into; 0: four times the root of their number", COUNT_OR_NONE
+    )
+    ivf_probes: int = setting(16, "ivf: cells that are searched", COUNT)
+    block_mb: int = setting(64, "MB; memory of one block of scores", COUNT)
+    similar_index: str = setting(
+        "exact",
+        "exact | lsh: the items beside items by MLlib's random projections; refused below min_recall",
+        choices=["exact", "lsh"],
+    )
+    lsh_tables: int = setting(48, "lsh: hash tables; more find more", COUNT)
+    lsh_hashes: int = setting(10, "lsh: projections of a table; more leave fewer candidates", COUNT)
+    pass_mb: int = setting(
+        1024, "MB; item vectors that a worker searches at once: more items take several passes", COUNT
+    )
 
 
 @dataclass(frozen=True)
 class ReportConfig:
     """The page that says what a night did."""
 
-    nightly: bool = True  # a night that reaches topk, or fails, writes its report
-    path: Optional[str] = None  # folder of the reports; None: <warehouse>/reports
-    nights: int = 30  # the metrics go back so many nights
-    users: int = 4  # whose lists are shown
+    nightly: bool = setting(
+        True, "a night that reaches topk, or fails, writes it as its last act; false: only sparkrec report does"
+    )
+    path: Optional[str] = setting(None, "folder of the pages, <run_date>.html each; null: reports/ in the warehouse")
+    nights: int = setting(30, "the metrics go back so many nights", COUNT)
+    users: int = setting(4, "users whose lists are shown", COUNT_OR_NONE)
 
 
 @dataclass(frozen=True)
 class MaintenanceConfig:
     """The care of the warehouse at the end of each night."""
 
-    enabled: bool = True
-    compact_files: int = 32  # a table is compacted when it would have so many files fewer; 0: never
-    file_mb: int = 128  # files smaller than half of it are merged, into files up to it
-    retention_hours: float = 168.0  # of superseded files; never less than the longest night and margin_hours
-    margin_hours: float = 24.0
-    log_retention_days: int = 30  # of the tables' history
-    keep_nights: int = 30  # nights whose models and snapshots are kept; 0: all
-    keep_list_nights: int = 90  # nights whose lists are kept, at least keep_nights; 0: all
+    enabled: bool = setting(True, "false: a night ends with topk; sparkrec stage maintain still does it")
+    compact_files: int = setting(
+        32, "a table is compacted when it would have so many files fewer; 0: never", COUNT_OR_NONE
+    )
+    file_mb: int = setting(128, "MB; files smaller than half of it are merged, into files up to it", COUNT)
+    retention_hours: float = setting(
+        168.0, "hours that superseded files stay; never less than the longest attempt so far and", NOT_NEGATIVE
+    )
+    margin_hours: float = setting(24.0, "hours more", NOT_NEGATIVE)
+    log_retention_days: int = setting(30, "days that the tables' history stays", COUNT)
+    keep_nights: int = setting(30, "nights whose models and snapshots are kept; 0: all", COUNT_OR_NONE)
+    keep_list_nights: int = setting(
+        90,
+        "nights whose lists (rules, groups, pages of the report) are kept, at least keep_nights; 0: all",
+        COUNT_OR_NONE,
+    )
+
+
+_WITH_USERS = [model.name for model in MODELS.values() if "users" in model.beside and model.measure == "cosine"]
 
 
 @dataclass(frozen=True)
-class Config:
+class UserGroupsConfig:
+    """Groups of users by k-means."""
+
+    enabled: bool = setting(
+        False, "true: the night makes user_groups, and cold users' lists end with what is popular in their group"
+    )
+    vectors: str = setting(
+        "rfm",
+        "what tells users apart: rfm (recency, frequency, value) | als | two_tower (of the night)",
+        choices=["rfm", *_WITH_USERS],
+    )
+    method: str = setting("kmeans", "kmeans | bisecting (hierarchical)", choices=["kmeans", "bisecting"])
+    groups: List[int] = setting(
+        [3, 4, 5, 6, 8], "numbers of groups that are tried; the silhouette chooses", Bounds(2, least=1)
+    )
+    sample: int = setting(20000, "users that the silhouette is measured on", PAIR)
+    profile: str = setting("", "attribute of items whose values describe a group; empty: the format's title")
+    seed: int = setting(1, bounds=SEED)
+
+
+@dataclass(frozen=True)
+class Config(ModelSections):
     """The whole configuration of a night."""
 
-    logs: LogsConfig = field(default_factory=LogsConfig)
-    warehouse: WarehouseConfig = field(default_factory=WarehouseConfig)
-    spark: SparkConfig = field(default_factory=SparkConfig)
-    ingest: IngestConfig = field(default_factory=IngestConfig)
-    prepare: PrepareConfig = field(default_factory=PrepareConfig)
-    models: List[str] = field(default_factory=lambda: ["als", "gru", "two_tower"])
-    als: AlsConfig = field(default_factory=AlsConfig)
-    gru: GruConfig = field(default_factory=GruConfig)
-    two_tower: TwoTowerConfig = field(default_factory=TwoTowerConfig)
-    prod2vec: Prod2VecConfig = field(default_factory=Prod2VecConfig)
-    meta_prod2vec: MetaProd2VecConfig = field(default_factory=MetaProd2VecConfig)
-    content2vec: Content2VecConfig = field(default_factory=Content2VecConfig)
-    rules: RulesConfig = field(default_factory=RulesConfig)
-    item_neighbours: ItemNeighboursConfig = field(default_factory=ItemNeighboursConfig)
-    user_neighbours: UserNeighboursConfig = field(default_factory=UserNeighboursConfig)
-    session_neighbours: SessionNeighboursConfig = field(default_factory=SessionNeighboursConfig)
-    session_hybrid: SessionHybridConfig = field(default_factory=SessionHybridConfig)
-    content: ContentConfig = field(default_factory=ContentConfig)
-    hybrid: HybridConfig = field(default_factory=HybridConfig)
-    user_groups: UserGroupsConfig = field(default_factory=UserGroupsConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    gate: GateConfig = field(default_factory=GateConfig)
-    prior: PriorConfig = field(default_factory=PriorConfig)
-    topk: TopKConfig = field(default_factory=TopKConfig)
-    report: ReportConfig = field(default_factory=ReportConfig)
-    maintenance: MaintenanceConfig = field(default_factory=MaintenanceConfig)
+    logs: LogsConfig = section(LogsConfig)
+    warehouse: WarehouseConfig = section(WarehouseConfig)
+    spark: SparkConfig = section(SparkConfig)
+    ingest: IngestConfig = section(IngestConfig)
+    prepare: PrepareConfig = section(PrepareConfig)
+    models: List[str] = setting(list(SHIPPED), "the models to train")
+    user_groups: UserGroupsConfig = section(UserGroupsConfig)
+    train: TrainConfig = section(TrainConfig)
+    evaluation: EvaluationConfig = section(
+        EvaluationConfig, "of cutoff, holdout_quantile and holdout_days the first that is set counts"
+    )
+    gate: GateConfig = section(
+        GateConfig,
+        "what a model must reach on the hold-out to be published; else the lists of the night before stay current",
+    )
+    topk: TopKConfig = section(TopKConfig)
+    report: ReportConfig = section(
+        ReportConfig, "one HTML page for each night; it holds samples of refused rows and of users' lists"
+    )
+    maintenance: MaintenanceConfig = section(MaintenanceConfig, "the last stage of each night")
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,14 @@ def test_a_night_of_a_model_from_outside(outside, tmp_path):
     spark = {"spark.driver.memory": "1g", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     lines = "".join(f"    {key}: '{value}'\n" for key, value in {**spark, **LOCAL}.items())
     conf.write_text(f"spark:\n  master: local[2]\n  conf:\n{lines}")
-    words = ["nightly", "--conf", str(conf), "--run-date", place.last.isoformat(), *place.settings("models=[newest]")]
+    words = [
+        "nightly",
+        "--conf",
+        str(conf),
+        "--run-date",
+        place.last.isoformat(),
+        *place.settings("models=[newest]", "report.nightly=true"),
+    ]
     done = sparkrec(outside, *words, "newest.half_life_days=1", "gate.enabled=true", "gate.below_popularity=1")
     assert done.returncode == 0, done.stderr
     assert "model left out entry_point=nowhere:MODEL" in done.stderr

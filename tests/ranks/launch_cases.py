@@ -13,11 +13,12 @@ from sparkrec.errors import InvariantError
 from sparkrec.log import setup_logging
 from sparkrec.models.gru import train as gru
 from sparkrec.models.gru.choice import by_user
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.ranks.comm import gather_rows
 from sparkrec.ranks.item_vectors import write_item_vectors
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import write_snapshot
-from sparkrec.settings.config import GruConfig, SparkConfig, TrainConfig
+from sparkrec.settings.config import SparkConfig, TrainConfig
 from tests.quick import QUICK
 
 CONFIG = GruConfig(

@@ -9,9 +9,14 @@ import pytest
 import yaml
 
 from sparkrec.errors import UserError
-from sparkrec.settings.bounds import BOUNDS
-from sparkrec.settings.checks import CHOICES, check
+from sparkrec.settings.checks import check
 from sparkrec.settings.config import Config, conf_dir, config_dict, config_hash, load_config
+from sparkrec.settings.setting import Bounds, check_declared, setting, walked
+from sparkrec.settings.written import as_yaml
+
+SETTINGS = [(dotted, one.metadata) for dotted, _, one in walked(Config())]
+BOUNDS = {dotted: about["bounds"] for dotted, about in SETTINGS if about.get("bounds")}
+CHOICES = {dotted: about["choices"] for dotted, about in SETTINGS if about.get("choices")}
 
 
 def leaves(node, prefix=""):
@@ -96,11 +101,40 @@ def test_prod2vec_lists_what_goes_with_a_product_unless_it_is_asked_for_what_is_
     assert load_config(None, ["prod2vec.trainer=mllib", "prod2vec.lists=similar"]).prod2vec.trainer == "mllib"
 
 
-def test_base_yaml_has_every_key_with_its_default():
-    base = yaml.safe_load((conf_dir() / "base.yaml").read_text(encoding="utf-8"))
-    assert dict(leaves(base)) == dict(leaves(config_dict(Config())))
-    assert [type(v) for _, v in leaves(base)] == [type(v) for _, v in leaves(config_dict(Config()))]
-    assert list(leaves(base)) == list(leaves(config_dict(Config())))  # in the same order, so that one finds them
+def test_base_yaml_is_written_from_the_settings_and_read_back_as_they_are():
+    text = (conf_dir() / "base.yaml").read_text(encoding="utf-8")
+    assert text == as_yaml(Config()), "sparkrec settings > conf/base.yaml"
+    base, mine = dict(leaves(yaml.safe_load(text))), dict(leaves(config_dict(Config())))
+    assert base == mine
+    assert {key: type(value) for key, value in base.items()} == {key: type(value) for key, value in mine.items()}
+
+
+def test_settings_are_written_as_yaml_reads_them():
+    @dataclasses.dataclass(frozen=True)
+    class Odd(Config):
+        odd: list = setting(["yes", "1990-01-01", "a: b # c", 1e-7, True, None, ""], "of many kinds " * 12)
+
+    read = yaml.safe_load(as_yaml(Odd()))["odd"]
+    assert read == Odd().odd
+    assert [type(value) for value in read] == [type(value) for value in Odd().odd]
+
+
+def test_a_section_from_outside_has_its_bounds_and_choices():
+    @dataclasses.dataclass(frozen=True)
+    class Theirs:
+        days: float = setting(3.0, "", Bounds(0, beyond=True))
+        widths: list = setting([1], "", Bounds(1, least=1))
+        by: str = setting("a", "", choices=["a", "b"])
+
+    with_theirs = dataclasses.make_dataclass("WithTheirs", [("theirs", Theirs)], frozen=True)
+    check_declared(with_theirs(Theirs()))
+    for wrong, said in (
+        ({"days": 0.0}, "days=0.0 (more than 0)"),
+        ({"widths": []}, "widths=[]"),
+        ({"by": "c"}, "by=c"),
+    ):
+        with pytest.raises(UserError, match=re.escape(f"theirs.{said}")):
+            check_declared(with_theirs(Theirs(**wrong)))
 
 
 def test_base_yaml_explains_every_setting():

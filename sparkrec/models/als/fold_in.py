@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sparkrec.models.als.settings import AlsConfig
 from sparkrec.models.als.train import VECTOR
 from sparkrec.processes import begin_task
-from sparkrec.settings.config import AlsConfig
 from sparkrec.warehouse.tables import CONFIDENCE, IDX, RATING
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event
-from sparkrec.settings.config import AlsConfig
+from sparkrec.models.als.settings import AlsConfig
 from sparkrec.spark.session import task_slots
 from sparkrec.warehouse import files
 from sparkrec.warehouse.tables import CONFIDENCE, IDX, ITEM_IDX, RATING, USER_IDX

@@ -15,6 +15,7 @@ from torch import Tensor
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event, progress
 from sparkrec.models.content2vec.network import HIDDEN_SHARE, Content2Vec, Content2VecShape, new_content2vec
+from sparkrec.models.content2vec.settings import Content2VecConfig
 from sparkrec.models.prod2vec.feed import (
     chunks_of_steps,
     nothing_to_learn,
@@ -31,7 +32,7 @@ from sparkrec.ranks.feed import item_counts
 from sparkrec.ranks.item_vectors import describe, read_item_vectors
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, read_manifest
-from sparkrec.settings.config import Content2VecConfig, TrainConfig, config_hash
+from sparkrec.settings.config import TrainConfig, config_hash
 
 NS_EXPONENT = 0.75  # negatives are drawn by count ** NS_EXPONENT, as prod2vec's by default
 _SERVED_AT_ONCE = 65_536  # items

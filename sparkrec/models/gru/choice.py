@@ -12,7 +12,7 @@ from sparkrec.models.gru.hierarchical import HierarchicalNetwork
 from sparkrec.models.gru.network import gru_network
 from sparkrec.models.gru.parallel import ParallelNetwork
 from sparkrec.models.gru.protocol import Network
-from sparkrec.settings.config import GruConfig
+from sparkrec.models.gru.settings import GruConfig
 
 VECTORS = "vectors."  # prefix of the items' vectors among a model's weights: serving needs those of the training
 HIERARCHICAL = ("hierarchical-init", "hierarchical-all")

@@ -34,7 +34,7 @@ from sparkrec.models.gru.protocol import (
     rows_of_inputs,
     runs_compiled,
 )
-from sparkrec.settings.config import GruConfig
+from sparkrec.models.gru.settings import GruConfig
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
 

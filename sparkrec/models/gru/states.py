@@ -151,8 +151,8 @@ def _walked(sessions: DataFrame, history: DataFrame | None, model_path: str) -> 
     from pyspark.sql import functions as F
 
     from sparkrec.models.gru.choice import by_user
+    from sparkrec.models.gru.settings import GruConfig
     from sparkrec.ranks.checkpoint import read_model
-    from sparkrec.settings.config import GruConfig
 
     described = read_model(model_path)
     columns = [SESSION_ID, USER_IDX, ITEMS, "asked"]

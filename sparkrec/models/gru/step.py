@@ -18,10 +18,10 @@ from sparkrec.models.gru.gradient_sums import summed
 from sparkrec.models.gru.lanes import NO_TARGET, Chunk
 from sparkrec.models.gru.optimizer import AdagradMomentum
 from sparkrec.models.gru.protocol import NO_START, Batch, Network, Parameters, Touched
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.ranks.comm import Comm
 from sparkrec.ranks.sampling import PopularitySampler
 from sparkrec.ranks.shared_memory import SharedMemory
-from sparkrec.settings.config import GruConfig
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sparkrec.models.gru.fused import FusedSteps, fusible, load
 from sparkrec.models.gru.lanes import Chunk, LaneTable, chunks, lane_table, lanes_of_files, walk_lanes
 from sparkrec.models.gru.protocol import Network, init_parameters, to_tensors
 from sparkrec.models.gru.recorded import GraphedSteps, graphable
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.step import Batches, GruState, Trainer, new_seen
 from sparkrec.models.gru.warm_start import continued
 from sparkrec.ranks import checkpoint
@@ -26,7 +27,7 @@ from sparkrec.ranks.feed import check_total, item_counts, read_files
 from sparkrec.ranks.item_vectors import describe, read_item_vectors
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, SnapshotRows, read_manifest
-from sparkrec.settings.config import GruConfig, TrainConfig, config_hash
+from sparkrec.settings.config import TrainConfig, config_hash
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -14,11 +14,11 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import NothingToTrain, UserError
+from sparkrec.models.hybrid.settings import HybridConfig
 from sparkrec.models.popularity.counts import popularities
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
 from sparkrec.prepare.weights import counted
-from sparkrec.settings.config import HybridConfig
 from sparkrec.warehouse import files
 from sparkrec.warehouse.tables import ITEM_IDX, RANK, SCORE, TS, USER_IDX
 

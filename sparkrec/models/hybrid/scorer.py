@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.evaluation.values import RECENT
 from sparkrec.models.hybrid import blender as hybrid
+from sparkrec.models.hybrid.settings import HybridConfig
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.popularity.counts import popularity_matrix
 from sparkrec.models.scorer import PopularityScorer, Scorer, Wanted
 from sparkrec.models.scorers import item_popularity, user_scorer
 from sparkrec.retrieval.topk import SEEN
-from sparkrec.settings.config import HybridConfig
 from sparkrec.warehouse.cards import read_card
 from sparkrec.warehouse.tables import INTERACTIONS, USER_IDX
 

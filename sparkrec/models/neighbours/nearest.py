@@ -32,13 +32,13 @@ import numpy as np
 
 from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event
+from sparkrec.models.neighbours.settings import ItemNeighboursConfig, UserNeighboursConfig
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
 from sparkrec.prepare.weights import WEIGHT, counted
 from sparkrec.retrieval.block_search import FloatArray, IntArray
 from sparkrec.retrieval.sparse import INDICES, WEIGHTS, Doubles, SparseMatrix, sparse_matrix, sparse_top_k
 from sparkrec.retrieval.topk import PASS_MB
-from sparkrec.settings.config import ItemNeighboursConfig, UserNeighboursConfig
 from sparkrec.warehouse import files
 from sparkrec.warehouse.tables import CONFIDENCE, ITEM_IDX, QUERY_IDX, RANK, SCORE, TS, USER_IDX
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from sparkrec.errors import InvariantError, NothingToTrain
 from sparkrec.log import log_event
+from sparkrec.models.prod2vec.settings import Prod2VecConfig
 from sparkrec.ranks import checkpoint
-from sparkrec.settings.config import Prod2VecConfig
 from sparkrec.warehouse.tables import BASKET_ID, ITEM_IDX, ITEMS, SESSION_ID
 
 if TYPE_CHECKING:

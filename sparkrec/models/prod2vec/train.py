@@ -20,6 +20,7 @@ from sparkrec.models.prod2vec.feed import (
     read_walks,
 )
 from sparkrec.models.prod2vec.pairs import Walk, keep_probability
+from sparkrec.models.prod2vec.settings import MetaProd2VecConfig, Prod2VecConfig
 from sparkrec.models.prod2vec.side import Side, side_pairs
 from sparkrec.models.prod2vec.skipgram import Tables, learning_rate, new_tables, served_vectors
 from sparkrec.models.prod2vec.step import (
@@ -37,7 +38,7 @@ from sparkrec.ranks.comm import Comm
 from sparkrec.ranks.feed import item_counts
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, read_manifest
-from sparkrec.settings.config import MetaProd2VecConfig, Prod2VecConfig, TrainConfig, config_hash
+from sparkrec.settings.config import TrainConfig, config_hash
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from scipy import sparse
 
 from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event
+from sparkrec.models.rules.settings import RulesConfig
 from sparkrec.processes import begin_task
-from sparkrec.settings.config import RulesConfig
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.warehouse.tables import ITEM_IDX, ITEMS
 

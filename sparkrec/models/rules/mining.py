@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 from sparkrec.models.rules.itemsets import N_BASKETS, itemsets, prepared, refuse_too_many
-from sparkrec.settings.config import RulesConfig
+from sparkrec.models.rules.settings import RulesConfig
 from sparkrec.warehouse import files
 from sparkrec.warehouse.tables import (
     ANTECEDENT,

@@ -21,12 +21,13 @@ import numpy as np
 
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.session_events import flat_lists, known_items
+from sparkrec.models.session_hybrid.settings import SessionHybridConfig
 from sparkrec.models.session_neighbours.nearest import NUMBER, numbered
+from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
 from sparkrec.models.session_neighbours.votes import Index, LookedAt, TrainedSessions, looked_at, user_numbers
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix, select
 from sparkrec.retrieval.topk import VECTOR, list_batch, prepared_queries, query_vectors, seen_positions
-from sparkrec.settings.config import SessionHybridConfig, SessionNeighboursConfig
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.warehouse import files
 from sparkrec.warehouse.tables import ITEMS, USER_IDX

@@ -34,12 +34,12 @@ from scipy.sparse import csr_matrix
 from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.evaluation.session_events import flat_lists, known_items
 from sparkrec.evaluation.sessions import rank_of
+from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
 from sparkrec.models.session_neighbours.votes import Index, TrainedSessions, looked_at, user_numbers
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray
 from sparkrec.retrieval.sparse import best, cuts, without_seen
 from sparkrec.retrieval.topk import list_batch, prepared_queries, seen_positions
-from sparkrec.settings.config import SessionNeighboursConfig
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.spark.collected import collected
 from sparkrec.warehouse import files

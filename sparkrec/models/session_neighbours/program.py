@@ -13,8 +13,8 @@ from sparkrec.models.parts import Part, model_cutoff, sessions_of, train_parts
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import Wanted
 from sparkrec.models.session_neighbours import nearest
+from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
 from sparkrec.models.session_neighbours.votes import TrainedSessions
-from sparkrec.settings.config import SessionNeighboursConfig
 from sparkrec.warehouse.cards import ModelCard, part_path
 from sparkrec.warehouse.ledger import StageResult
 from sparkrec.warehouse.tables import INTERACTIONS, ITEM_INDEX, SESSIONS, USER_INDEX

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from sparkrec.errors import InvariantError, UserError
+from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
 from sparkrec.retrieval.block_search import IntArray
 from sparkrec.retrieval.sparse import Doubles, best_entries, block_entries, product_blocks, row_entries
-from sparkrec.settings.config import SessionNeighboursConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,9 +14,9 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import warn_event
 from sparkrec.models.two_tower.batches import DAY_S, LABEL, SECONDS, WEIGHT, code_columns
 from sparkrec.models.two_tower.network import Feature
+from sparkrec.models.two_tower.settings import TwoTowerConfig
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.weights import counted
-from sparkrec.settings.config import TwoTowerConfig
 from sparkrec.warehouse.tables import EVENT_TYPE, ITEM_IDX, TS, USER_IDX, VALUE
 
 if TYPE_CHECKING:

@@ -41,9 +41,9 @@ from sparkrec.models.two_tower.network import (
     new_table,
     second_loss,
 )
+from sparkrec.models.two_tower.settings import TwoTowerConfig
 from sparkrec.ranks.comm import Comm, gather_rows
 from sparkrec.ranks.shared_memory import SharedMemory
-from sparkrec.settings.config import TwoTowerConfig
 
 ADAGRAD_EPS = 1e-10
 

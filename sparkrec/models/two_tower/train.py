@@ -29,6 +29,7 @@ from sparkrec.models.two_tower.network import (
     Feature,
     TowerShape,
 )
+from sparkrec.models.two_tower.settings import TwoTowerConfig
 from sparkrec.models.two_tower.step import (
     ORDER,
     Material,
@@ -51,7 +52,7 @@ from sparkrec.ranks.checkpoint import (
 from sparkrec.ranks.comm import Comm
 from sparkrec.ranks.feed import check_total, read_files
 from sparkrec.ranks.snapshot import read_manifest
-from sparkrec.settings.config import TrainConfig, TwoTowerConfig, config_hash
+from sparkrec.settings.config import TrainConfig, config_hash
 from sparkrec.warehouse.tables import ITEM_IDX, USER_IDX
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@ import pytest
 from scipy.optimize import nnls
 
 from sparkrec.models.als.fold_in import fold_in, solved
+from sparkrec.models.als.settings import AlsConfig
 from sparkrec.models.als.train import fit_als
-from sparkrec.settings.config import AlsConfig
 
 SCHEMA = "user_idx int, item_idx int, rating float, confidence float"
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sparkrec.errors import UserError
+from sparkrec.models.als.settings import AlsConfig
 from sparkrec.models.als.train import blas_name, checkpoints, fit_als, load_als, save_als
 from sparkrec.retrieval.topk import item_matrix, top_k
-from sparkrec.settings.config import AlsConfig
 
 SCHEMA = "user_idx int, item_idx int, rating float, confidence float"
 SMALL = {"rank": 2, "iterations": 6, "user_blocks": 2, "item_blocks": 2, "checkpoint_interval": 2, "reg": 0.05}

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.content2vec import train as content2vec
 from sparkrec.models.content2vec.network import Content2VecShape, new_content2vec
+from sparkrec.models.content2vec.settings import Content2VecConfig
 from sparkrec.models.content2vec.train import hidden_items
 from sparkrec.models.prod2vec.embeddings import stored_embeddings
 from sparkrec.ranks.checkpoint import load_model, save_model
 from sparkrec.ranks.comm import SingleProcess
-from sparkrec.settings.config import Content2VecConfig, TrainConfig
+from sparkrec.settings.config import TrainConfig
 from tests.models.gru.cases import on_threads, write_rows
 
 N_ITEMS, N_KINDS = 40, 4

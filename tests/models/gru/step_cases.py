@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from sparkrec.models.gru.choice import build_network
 from sparkrec.models.gru.lanes import NO_TARGET, Chunk
 from sparkrec.models.gru.protocol import init_parameters
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.step import GruState, Trainer, make_batch
 from sparkrec.ranks.comm import SingleProcess
-from sparkrec.settings.config import GruConfig
 
 N_ITEMS, ONE = 30, SingleProcess()
 

@@ -14,9 +14,10 @@ from sparkrec.models.gru.compiled import blas
 from sparkrec.models.gru.compiled.step import product
 from sparkrec.models.gru.fused import FusedSteps, fusible
 from sparkrec.models.gru.lanes import Chunk
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.step import GruState
 from sparkrec.ranks.shared_memory import SharedMemory, make_file
-from sparkrec.settings.config import GruConfig, load_config
+from sparkrec.settings.config import load_config
 from tests.models.gru.step_cases import ONE, plain_steps, trainer_of, trainings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

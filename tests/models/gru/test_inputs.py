@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sparkrec.errors import UserError
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.train import snapshot_rows
 from sparkrec.ranks.item_vectors import read_item_vectors, write_item_vectors
-from sparkrec.settings.config import GruConfig
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 SESSIONS = [

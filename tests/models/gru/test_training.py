@@ -14,11 +14,12 @@ from sparkrec.models.gru import train as gru
 from sparkrec.models.gru.lanes import Chunk
 from sparkrec.models.gru.network import gru_network
 from sparkrec.models.gru.protocol import init_parameters, to_tensors
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.step import Trainer, make_batch
 from sparkrec.ranks.checkpoint import load_model
 from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.sampling import PopularitySampler
-from sparkrec.settings.config import GruConfig, TrainConfig
+from sparkrec.settings.config import TrainConfig
 from tests.models.gru.cases import on_threads, random_sessions, reference_train, write_manifest, write_rows
 
 N_ITEMS = 23

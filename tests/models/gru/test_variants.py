@@ -13,10 +13,11 @@ from sparkrec.models.gru.bloom import BloomNetwork, positions
 from sparkrec.models.gru.choice import build_network, by_user, stored_network
 from sparkrec.models.gru.lanes import NO_TARGET, walk_lanes
 from sparkrec.models.gru.protocol import NO_START, SESSION_START, USER_START, from_tensors, init_parameters, to_tensors
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.ranks.checkpoint import load_model
 from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.sampling import PopularitySampler
-from sparkrec.settings.config import GruConfig, TrainConfig
+from sparkrec.settings.config import TrainConfig
 from tests.models.gru.cases import on_threads, random_sessions, write_rows
 from tests.models.gru.variant_cases import (
     Bloom,

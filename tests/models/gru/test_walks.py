@@ -9,9 +9,9 @@ import torch
 
 from sparkrec.models.gru.choice import build_network
 from sparkrec.models.gru.protocol import NO_START, SESSION_START, USER_START, init_parameters, to_tensors
+from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.states import next_item_ranks, session_states
 from sparkrec.ranks.checkpoint import save_model
-from sparkrec.settings.config import GruConfig
 
 N_ITEMS, UNTRAINED = 12, {3}
 CONFIG = GruConfig(layers=[5, 4], user_units=3, network="hierarchical-all")

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import UserError
 from sparkrec.models.hybrid import blender as hybrid
-from sparkrec.settings.config import HybridConfig
+from sparkrec.models.hybrid.settings import HybridConfig
 
 AS_OF = datetime(2024, 1, 31, tzinfo=UTC)
 LISTS = "user_idx int, item_idx int, rank int, score float"

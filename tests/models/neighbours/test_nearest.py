@@ -20,7 +20,7 @@ from sparkrec.models.neighbours.nearest import (
     user_neighbour_lists,
     user_neighbours,
 )
-from sparkrec.settings.config import ItemNeighboursConfig, UserNeighboursConfig
+from sparkrec.models.neighbours.settings import ItemNeighboursConfig, UserNeighboursConfig
 
 SCHEMA = "user_idx int, item_idx int, confidence float"
 # Three users, items 0 … 2 and 4; nobody took item 3 or is user 3.

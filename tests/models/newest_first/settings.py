@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sparkrec.settings.bounds import Bounds, setting
+from sparkrec.settings.setting import Bounds, setting
 
 
 @dataclass(frozen=True)

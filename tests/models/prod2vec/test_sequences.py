@@ -8,16 +8,18 @@ import torch
 
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.content2vec import train as content2vec
+from sparkrec.models.content2vec.settings import Content2VecConfig
 from sparkrec.models.prod2vec import train as prod2vec
 from sparkrec.models.prod2vec.embeddings import stored_embeddings
 from sparkrec.models.prod2vec.mllib import fit_mllib, train_mllib
 from sparkrec.models.prod2vec.sequences import snapshot_rows
+from sparkrec.models.prod2vec.settings import Prod2VecConfig
 from sparkrec.ranks.checkpoint import load_model, save_model
 from sparkrec.ranks.item_vectors import write_item_vectors
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import write_snapshot
 from sparkrec.retrieval.similar import nearest
-from sparkrec.settings.config import Content2VecConfig, Prod2VecConfig, TrainConfig
+from sparkrec.settings.config import TrainConfig
 from sparkrec.warehouse.tables import COPURCHASE, SESSIONS
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -13,6 +13,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.models.prod2vec import train as prod2vec
 from sparkrec.models.prod2vec.embeddings import stored_embeddings
 from sparkrec.models.prod2vec.pairs import Sequences, keep_probability, walk
+from sparkrec.models.prod2vec.settings import MetaProd2VecConfig, Prod2VecConfig
 from sparkrec.models.prod2vec.side import Side, side_pairs
 from sparkrec.models.prod2vec.skipgram import new_tables
 from sparkrec.models.prod2vec.step import DRAWS_A_NEGATIVE, Group, draw_negatives
@@ -22,7 +23,7 @@ from sparkrec.ranks.checkpoint import load_model
 from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.feed import read_files
 from sparkrec.ranks.snapshot import read_manifest
-from sparkrec.settings.config import MetaProd2VecConfig, Prod2VecConfig, TrainConfig
+from sparkrec.settings.config import TrainConfig
 from tests.models.gru.cases import on_threads, random_sessions, write_rows
 
 N_ITEMS = 30

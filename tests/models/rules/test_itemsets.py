@@ -22,7 +22,7 @@ from sparkrec.models.rules.itemsets import (
     refuse_too_many,
     walked,
 )
-from sparkrec.settings.config import RulesConfig
+from sparkrec.models.rules.settings import RulesConfig
 
 
 def frequent(matrix, minimum, longest):

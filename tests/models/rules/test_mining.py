@@ -9,7 +9,7 @@ from mlxtend.frequent_patterns import association_rules, fpgrowth
 
 from sparkrec.errors import UserError
 from sparkrec.models.rules.mining import complete, load_rules, mine_rules, save_rules
-from sparkrec.settings.config import RulesConfig
+from sparkrec.models.rules.settings import RulesConfig
 
 SCHEMA = (
     "antecedent array<int>, consequent int, support double, confidence double, lift double, leverage double, "

@@ -10,10 +10,11 @@ from sparkrec.models.gru import states as gru_states
 from sparkrec.models.gru.network import GruNetwork
 from sparkrec.models.gru.protocol import init_parameters, to_tensors
 from sparkrec.models.session_hybrid.blend import SessionHybrid, session_hybrid_lists
+from sparkrec.models.session_hybrid.settings import SessionHybridConfig
+from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
 from sparkrec.models.session_neighbours.votes import Index, TrainedSessions, looked_at
 from sparkrec.ranks.checkpoint import save_model
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.settings.config import SessionHybridConfig, SessionNeighboursConfig
 
 N_ITEMS = 12
 UNTRAINED = {4, 9}

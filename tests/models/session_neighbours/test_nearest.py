@@ -20,8 +20,8 @@ from sparkrec.models.session_neighbours.nearest import (
     session_neighbour_lists,
     trained_sessions,
 )
+from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
 from sparkrec.models.session_neighbours.votes import LONGEST, Index, TrainedSessions, decayed, looked_at
-from sparkrec.settings.config import SessionNeighboursConfig
 
 NOBODY = np.array([-1])
 DECAYS = {

@@ -8,12 +8,13 @@ import pandas as pd
 from sparkrec.models.two_tower.batches import sequences
 from sparkrec.models.two_tower.examples import GROUP, example_order, examples, feature_layout, second_outputs
 from sparkrec.models.two_tower.network import Feature
+from sparkrec.models.two_tower.settings import TwoTowerConfig
 from sparkrec.models.two_tower.step import prepare
 from sparkrec.models.two_tower.train import TowerTask, tower_shape
 from sparkrec.ranks.checkpoint import load_model
 from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.snapshot import write_snapshot
-from sparkrec.settings.config import TrainConfig, TwoTowerConfig
+from sparkrec.settings.config import TrainConfig
 
 AS_OF = 40 * 86_400
 CONFIG = TwoTowerConfig(

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sparkrec.errors import InvariantError
 from sparkrec.models.two_tower.batches import DAY_S, lane, lane_batch, sequences
 from sparkrec.models.two_tower.clock import new_clock
+from sparkrec.models.two_tower.settings import TwoTowerConfig
 from sparkrec.models.two_tower.step import prepare
 from sparkrec.models.two_tower.train import tower_shape
 from sparkrec.ranks.comm import SingleProcess
-from sparkrec.settings.config import TwoTowerConfig
 
 
 def make(events):

@@ -18,10 +18,10 @@ from sparkrec.models.two_tower.serve import (
     user_states,
     user_vectors,
 )
+from sparkrec.models.two_tower.settings import TwoTowerConfig
 from sparkrec.models.two_tower.step import new_towers, user_batch
 from sparkrec.models.two_tower.train import save_towers, tower_shape
 from sparkrec.ranks.comm import SingleProcess
-from sparkrec.settings.config import TwoTowerConfig
 
 USER_FEATURES, ITEM_FEATURES = (Feature("town", 3, 2),), (Feature("genre", 4, 1),)
 CONFIG = TwoTowerConfig(dim=8, hidden=[5], history_length=3, temperature=0.3, windows_days=[1.0, 3.0])

@@ -1,0 +1,39 @@
+"""Settings of the model, with what they may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparkrec.errors import UserError
+from sparkrec.settings.setting import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, SEED, SHARE, setting
+
+
+@dataclass(frozen=True)
+class AlsConfig:
+    """MLlib ALS-WR."""
+
+    feedback: str = setting(
+        "implicit", "implicit: confidence from event weights | explicit: ratings", choices=["explicit", "implicit"]
+    )
+    rank: int = setting(64, "dimensions of the factors", COUNT)
+    iterations: int = setting(10, "alternations", COUNT)
+    reg: float = setting(0.1, "lambda, multiplied by each user's and item's number of events (ALS-WR)", NOT_NEGATIVE)
+    alpha: float = setting(1.0, "implicit: confidence = 1 + alpha * weight", NOT_NEGATIVE)
+    nonnegative: bool = setting(False, "factors of at least 0 only")
+    debias: float = setting(
+        0.0, "implicit: the confidence is multiplied by the item's popularity ** -debias; 0 to 1", SHARE
+    )
+    user_blocks: int = setting(
+        10,
+        "parts that the users are dealt out to; 0: two for each task slot (factors begin otherwise then)",
+        COUNT_OR_NONE,
+    )
+    item_blocks: int = setting(10, "parts that the items are dealt out to; 0: two for each task slot", COUNT_OR_NONE)
+    checkpoint_interval: int = setting(5, "iterations between checkpoints", COUNT)
+    seed: int = setting(1, bounds=SEED)
+
+    def check(self) -> None:
+        """Refuses settings that do not go together."""
+        if self.debias and self.feedback == "explicit":
+            where = f"als.debias={self.debias}, als.feedback=explicit"
+            raise UserError("ratings cannot be weighted", where=where, fix="set als.debias=0, or als.feedback=implicit")

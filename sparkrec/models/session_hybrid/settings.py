@@ -1,0 +1,20 @@
+"""Settings of the model, with what they may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparkrec.settings.setting import NOT_NEGATIVE, setting
+
+
+@dataclass(frozen=True)
+class SessionHybridConfig:
+    """The GRU's scores beside the votes of session neighbours."""
+
+    votes_weight: float = setting(
+        7.0, "what the most votes are worth, in deviations of the GRU's scores; 0: the GRU alone", NOT_NEGATIVE
+    )
+    power: float = setting(0.33, "of an item's share of the most votes", NOT_NEGATIVE)
+    own_items: float = setting(
+        0.2, "factor of the votes of items that the session has already; 1: as others", NOT_NEGATIVE
+    )
