@@ -48,10 +48,8 @@ def _explained(line: str, one: Field[Any], indent: str) -> str:
     meaning = one.metadata.get("meaning", "")
     if not meaning:
         return f"{line}\n"
-    wrapped = textwrap.wrap(
-        f"{line}  # {meaning}", WIDTH, subsequent_indent=f"{indent}  # ", break_long_words=False, break_on_hyphens=False,
-        drop_whitespace=True, replace_whitespace=False,
-    )  # fmt: skip
+    options = {"subsequent_indent": f"{indent}  # ", "break_long_words": False, "break_on_hyphens": False}
+    wrapped = textwrap.wrap(f"{line}  # {meaning}", WIDTH, replace_whitespace=False, **options)  # type: ignore[arg-type]
     return "\n".join(wrapped) + "\n"
 
 
