@@ -70,3 +70,9 @@ def test_its_settings_have_the_bounds_that_it_declares(outside):
     done = sparkrec(outside, *words)
     assert done.returncode == 2
     assert "newest.half_life_days=-3.0 (more than 0)" in done.stderr
+
+
+def test_the_page_that_tells_how_has_this_very_model():
+    page = (Path(__file__).parent.parent.parent / "docs" / "add-a-model.md").read_text()
+    for file in NEWEST.glob("*.py"):
+        assert f"```python\n{file.read_text()}```" in page, file.name
