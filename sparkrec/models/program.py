@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sparkrec.models import MODELS
+from sparkrec.errors import UserError
+from sparkrec.models import MODELS, OURS
 from sparkrec.models.model import named
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.scorer import DenseScorer, Scorer, SessionModel, Wanted
@@ -93,6 +94,20 @@ class Program:
 
 
 def program(model: str) -> Program:
-    """What a night does with a model of ``MODELS``."""
-    found: Program = named(MODELS[model].program)
+    """What a night does with a model of ``MODELS``.
+
+    Raises:
+        UserError: Another package brings the model, and its program cannot be loaded.
+    """
+    known = MODELS[model]
+    if known in OURS:
+        found: Program = named(known.program)
+        return found
+    try:
+        found = named(known.program)
+    except Exception as error:  # whatever the other package raises
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"the model {model} of another package cannot be loaded: {reason}", where=known.program
+        ) from error
     return found
