@@ -1,9 +1,11 @@
 """The GRU's scores beside the votes of session neighbours: by hand, as ranks and as lists."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from sparkrec.errors import InvariantError
 from sparkrec.models.gru import states as gru_states
@@ -11,6 +13,7 @@ from sparkrec.models.gru.network import GruNetwork
 from sparkrec.models.gru.protocol import init_parameters, to_tensors
 from sparkrec.models.session_hybrid.blend import SessionHybrid, session_hybrid_lists
 from sparkrec.models.session_hybrid.settings import SessionHybridConfig
+from sparkrec.models.session_neighbours.nearest import NUMBER, numbered
 from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
 from sparkrec.models.session_neighbours.votes import Index, TrainedSessions, looked_at
 from sparkrec.ranks.checkpoint import save_model
@@ -170,6 +173,26 @@ def test_lists_are_the_best_scores_without_what_is_seen_or_excluded(spark, sessi
         assert [r["item_idx"] for r in mine] == best
         assert [r["rank"] for r in mine] == [1, 2, 3, 4]
         assert [r["score"] for r in mine] == pytest.approx([allowed[i] for i in best], abs=1e-4)
+
+
+def test_lists_of_a_session_are_those_without_it_among_the_sessions_that_vote(sessions, gru):
+    """A night publishes for sessions that it has trained on what it would for others, as where the model is judged."""
+    items = ItemMatrix(*gru_states.output_items(gru), gru_states.trained_items(gru))
+    asked = sessions.where("session_id = 'long'")
+    current = gru_states.session_states(asked, gru).join(asked.select("session_id", "items"), "session_id")
+    (number,) = (row[NUMBER] for row in numbered(asked).collect())
+    held = np.zeros((1, N_ITEMS))
+    held[0, SESSIONS["long"]] = 1.0
+    others, found = older(), []
+    among = TrainedSessions(
+        vstack([others.items, held]).tocsr(), np.append(others.users, -1), np.append(others.numbers, number)
+    )
+    for trained in (others, among):
+        config = replace(NEIGHBOURS, idf=0.0)  # the frequencies know of all sessions
+        blend = SessionHybrid.build(trained, config, SessionHybridConfig(votes_weight=5.0))
+        rows = session_hybrid_lists(current, items, blend, key="session_id", k=9, partitions=1).collect()
+        found.append(sorted((row["rank"], row["item_idx"], row["score"]) for row in rows))
+    assert found[0] == found[1]
 
 
 def test_lists_do_not_depend_on_blocks(sessions, gru, monkeypatch):
