@@ -46,6 +46,7 @@ def leaves(node, prefix=""):
         ),
         (["meta_prod2vec.lists=bought_together"], "meta_prod2vec.lists=bought_together"),
         (["rules.miner=apriori"], "rules.miner=apriori"),
+        (["warehouse.lock_expiry_s=0"], "warehouse.lock_expiry_s=0"),
         (["models=[]"], "models=[]"),
         (["models=[als,als]"], "models=['als', 'als']"),
         (["evaluation.k=[0,20]"], "evaluation.k=[0, 20]"),
@@ -96,7 +97,8 @@ def test_a_number_outside_of_its_bounds_is_refused_by_name(name, hint):
 
 def test_prod2vec_lists_what_goes_with_a_product_unless_it_is_asked_for_what_is_alike():
     config = load_config(None, [])
-    assert config.prod2vec.lists == "bought_together"
+    of_both_logs = (config.prod2vec.lists, config.prod2vec.window, config.prod2vec.ns_exponent)
+    assert of_both_logs == ("bought_together", 10, 0.0)  # between the exponents that were best
     assert config.meta_prod2vec.lists == "similar"  # side information tells what is alike
     assert load_config(None, ["prod2vec.trainer=mllib", "prod2vec.lists=similar"]).prod2vec.trainer == "mllib"
 

@@ -53,6 +53,19 @@ def test_relative_warehouse_counts_from_the_current_folder(spark, tmp_path, monk
     assert Warehouse("").path == ""
 
 
+def test_a_lock_that_is_lost_while_a_write_is_prepared_stops_it_before_its_commit(spark, tmp_path):
+    """Here as soon as the table is made: the rows of an append are not there yet, nor are those of a merge."""
+    for write, table in ((store.append, tables.USER_INDEX), (store.upsert, tables.ITEM_INDEX)):
+
+        def fence(path=str(tmp_path / table.name)):
+            if DeltaTable.is_deltatable(path):
+                raise UserError("the lock was lost")
+
+        with pytest.raises(UserError, match="the lock was lost"):
+            write(index(spark, ("a", 0)), Warehouse(str(tmp_path), fence), table)
+        assert rows(store.read(spark, Warehouse(str(tmp_path)), table)) == []
+
+
 def test_missing_table(spark, warehouse):
     assert not store.exists(spark, warehouse, tables.USER_INDEX)
     assert store.version(spark, warehouse, tables.USER_INDEX) is None
