@@ -7,10 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from sparkrec.models.publication import make_current
 from sparkrec.models.warm_start import Earlier, begin_with, beginning, earlier_models
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, HOLDOUT, read_card
 from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult
+from sparkrec.warehouse.rollback import rollback
 from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import ITEM_INDEX
 from tests.nights import TRAIN_WARM, WARM
@@ -48,6 +50,9 @@ def test_the_latest_earlier_published_model_of_these_settings_comes_first(spark,
     # The stage's settings differ, and it runs again.
     assert earlier_models(tonight, "gru")[0].weights != found[0].weights
     assert earlier_models(on(9, dataclasses.replace(CONFIG, warm_start=False)), "gru") == []
+    make_current(on(10), [read_card(tonight.warehouse, "gru", date(2024, 1, 10))])
+    rollback(tonight.warehouse, "2024-01-03")
+    assert [m.run_date.day for m in earlier_models(tonight, "gru")] == [3]  # those after it were passed over
 
 
 def test_a_holdout_model_begins_with_one_that_has_not_seen_its_truth():
