@@ -18,6 +18,7 @@ from sparkrec.settings.config import Config, IngestConfig, LogsConfig, Warehouse
 from sparkrec.settings.formats import load_format
 from sparkrec.warehouse import store
 from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
+from tests.cuts import PowerCutError, cut_before
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 DAY1, DAY2, DAY3 = date(2011, 1, 1), date(2011, 1, 2), date(2011, 1, 3)
@@ -251,7 +252,7 @@ def test_a_touched_file_is_not_read_again_and_a_changed_one_is_refused_or_replac
     assert take_in(spark, copy / "logs", copy / "warehouse", DAY1) == IngestResult()
 
 
-def test_refused_rows_are_read_again_when_the_format_is_mended_and_on_demand(spark, copy):
+def test_refused_rows_are_read_again_when_the_format_is_mended_and_on_demand(spark, copy, monkeypatch):
     source, logs, warehouse = "2011-01-01.csv", copy / "logs", copy / "warehouse"
     shipped = (conf_dir() / "formats" / "invoices.yaml").read_text(encoding="utf-8")
     mended = copy / "mended.yaml"
@@ -268,6 +269,12 @@ def test_refused_rows_are_read_again_when_the_format_is_mended_and_on_demand(spa
     again = take_in(spark, logs, warehouse, DAY1, again=[source])
     assert (again.files_new, again.rows_kept, again.reasons) == (1, 4, {"quantity not above 0": 1})
     assert rows(warehouse, FILES, "source", "rows_refused") == [(source, 1)]
+    with monkeypatch.context() as patch:
+        cut_before(patch, 1)  # the attempt has begun to read the file again
+        with pytest.raises(PowerCutError):
+            take_in(spark, logs, warehouse, DAY1, again=[source])
+    whole = take_in(spark, logs, warehouse, DAY1)  # though nobody asks for it any more
+    assert (whole.files_new, whole.rows_kept, len(rows(warehouse, EVENTS, "ts"))) == (1, 4, 4)
 
 
 def test_what_another_file_still_holds_outlives_the_correction_of_the_file_that_kept_it(spark, copy):

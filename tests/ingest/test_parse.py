@@ -82,7 +82,10 @@ JSON_IDS = [
     ('"asin": 1.5, "reviewerID": 12345678901234567890', None, "1.5", "12345678901234567890"),
     ('"asin": 12345678901234567.0, "reviewerID": "u"', "id too large for a double", None, None),
     ('"asin": NaN, "reviewerID": "u"', "missing item", None, None),
-    *((f'"asin": "i", "reviewerID": "{null}"', "missing user", None, None) for null in ("nan", r"\\N", "None", " ")),
+    *(
+        (f'"asin": "i", "reviewerID": "{null}"', "missing user", None, None)
+        for null in ("", " ", "NULL", "null", r"\\N", "nan", "NaN", "None")
+    ),
 ]
 
 
