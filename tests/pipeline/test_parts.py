@@ -1,14 +1,16 @@
 """What the stages share: rows with support, and what is asked but once."""
 
 from datetime import date, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from sparkrec.models.night import Found
 from sparkrec.models.parts import supported
+from sparkrec.pipeline.judge import Held
 from sparkrec.pipeline.lists import current_baskets, current_sessions
 from sparkrec.prepare.support import filter_support
-from sparkrec.settings.config import SupportConfig
+from sparkrec.settings.config import Config, SupportConfig
 
 ROWS = [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 2), (None, 0), (None, 3), (4, 4)]
 
@@ -32,10 +34,21 @@ def test_what_went_on_until_the_nights_day_is_current_and_so_is_the_last_of_each
     ]  # fmt: skip
     sessions = spark.createDataFrame(rows, "session_id string, user_idx int, start_ts timestamp, end_ts timestamp")
     baskets = sessions.withColumnsRenamed({"session_id": "basket_id", "start_ts": "ts"})
-    for found in (current_sessions(sessions, date(2024, 1, 2)), current_baskets(baskets, date(2024, 1, 2))):
-        assert sorted(row[0] for row in found.collect()) == ["across", "after", "last"]
+    days = {(2, None): ["across", "after", "last"], (1, "America/New_York"): ["across", "after", "before", "last"]}
+    for (day, zone), current in days.items():
+        asked = date(2024, 1, day), zone
+        for found in (current_sessions(sessions, *asked), current_baskets(baskets, *asked)):
+            assert sorted(row[0] for row in found.collect()) == current
     known = sessions.where("end_ts < '2024-01-02'")
     assert sorted(row[0] for row in current_sessions(known, date(2024, 1, 1)).collect()) == ["before", "last week's"]
+
+
+@pytest.mark.parametrize(
+    ("held", "too_little"), [((2, 5), True), ((19, 99), True), ((99, 29), True), ((20, 30), False)]
+)
+def test_what_the_shipped_settings_take_for_too_little_to_judge_on(held, too_little):
+    """Of 100,004 ratings over 21 years the last week holds out five of two users: metrics of them say nothing."""
+    assert Held(*held).too_little(SimpleNamespace(config=Config())) is too_little
 
 
 def test_what_was_found_is_not_asked_again_and_rows_are_kept_until_released(spark):
