@@ -87,21 +87,31 @@ def test_popularity_takes_the_place_of_no_lists_that_a_judged_model_made(spark, 
 
 
 def test_visitors_without_a_name_leave_als_nothing_and_the_gru_its_night(spark, tmp_path):
+    """In Tokyo, where each of the three days begins in the afternoon of the UTC day before it."""
     (tmp_path / "log").mkdir()
-    start = datetime(2024, 1, 1, 8, tzinfo=UTC)
+    start = datetime(2023, 12, 31, 20, tzinfo=UTC)
     rows = [
         (f"s{day}-{n}", f"i{(n + step * (1 + n % 2)) % 12}",
          int((start + timedelta(days=day, minutes=10 * n + step)).timestamp()))
         for day in range(3) for n in range(40) for step in range(4)
     ]  # fmt: skip
     pl.DataFrame(rows, schema=["session_id", "item_id", "ts"], orient="row").write_csv(tmp_path / "log" / "all.csv")
-    settings = ("models=[als,gru]", *LENIENT, "evaluation.holdout_days=1", "prepare.text.method=none")
+    settings = (
+        "models=[als,gru]",
+        *LENIENT,
+        "evaluation.holdout_days=1",
+        "prepare.text.method=none",
+        "logs.timezone=Asia/Tokyo",
+    )
     place = Place(tmp_path / "log", tmp_path / "warehouse", "sessions", date(2024, 1, 1), 3, settings)
     assert place.run(spark, place.last) == 0
     als, gru = message(place, "topk").split("; ")
     assert als.startswith("als: no lists, NOT JUDGED (no interactions to train ALS on")
     assert gru.startswith("gru: 40 lists")
     assert sources(place, "gru") == {"model"}
+    assert place.table("sessions").group_by("start_date").len().sort("start_date").rows() == [
+        (date(2024, 1, day), 40) for day in (1, 2, 3)
+    ]
     assert {"recall", "mrr"} <= set(place.table("metrics").filter(pl.col("model") == "gru")["metric"])
     by_quantile = replace(place, more=(*settings, "evaluation.holdout_quantile=0.7"))
     assert by_quantile.run(spark, place.last, only=("train_als",)) == 0  # there is no event to take a quantile of
