@@ -28,7 +28,7 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
+from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
 from sparkrec.models.als.settings import AlsConfig
 from sparkrec.models.als.train import fit_als
 from sparkrec.retrieval.block_search import ItemMatrix
@@ -136,7 +136,7 @@ def recall(
     """Recall@20 over a full ranking without seen items."""
     queries = users.withColumnRenamed("idx", "user_idx")
     lists = top_k(queries, items, key="user_idx", k=20, seen=seen)
-    found = ranking_metrics({"als": Lists(lists, options.items)}, truth, [20])
+    found = ranking_metrics({"als": RankedLists(lists, options.items)}, truth, [20])
     return next(v.value for v in found["als"][ALL] if v.metric == "recall")
 
 

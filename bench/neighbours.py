@@ -26,7 +26,7 @@ from _measure import last_line, machine, say
 from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import csr_matrix
 
-from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
+from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
 from sparkrec.models.neighbours.nearest import (
     item_neighbour_lists,
     item_neighbours,
@@ -122,7 +122,7 @@ def same_lists(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float]:
 
 def recall(spark: SparkSession, lists: pd.DataFrame, truth: pd.DataFrame, n_items: int) -> float:
     """Recall@20 of the customers with new products."""
-    judged = {"neighbours": Lists(spark.createDataFrame(lists), n_items)}
+    judged = {"neighbours": RankedLists(spark.createDataFrame(lists), n_items)}
     found = ranking_metrics(judged, spark.createDataFrame(truth), [K])
     return next(v.value for v in found["neighbours"][ALL] if v.metric == "recall")
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparkrec.errors import InvariantError
-from sparkrec.evaluation.ranking import ALL, Lists, ranking_metrics
+from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.warehouse.tables import BASKET_ID, ITEM_IDX, ITEMS
 
@@ -64,7 +64,7 @@ def completion_metrics(lists: DataFrame, cases: DataFrame, ks: Sequence[int], n_
     if strangers or doubled or not n:
         raise InvariantError(f"of {n} cases {doubled} are there twice, and {strangers} rows of lists are of none")
     truth = cases.select(CASE, F.col(NEXT).alias(ITEM_IDX))
-    found = ranking_metrics({"completion": Lists(lists, n_items)}, truth, ks, key=CASE)["completion"][ALL]
+    found = ranking_metrics({"completion": RankedLists(lists, n_items)}, truth, ks, key=CASE)["completion"][ALL]
     if any(value.n != n for value in found):
         raise InvariantError(f"not all of the {n} cases were judged: {[value.n for value in found]}")
     missing = [MetricValue("cases_without_list", None, v.value, v.n) for v in found if v.metric == "users_without_list"]

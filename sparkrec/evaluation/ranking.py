@@ -40,7 +40,7 @@ ACCURACY = ("recall", "ndcg", "map", "mrr", "hit_rate")
 
 
 @dataclass(frozen=True)
-class Lists:
+class RankedLists:
     """Lists to be judged, and the size of the catalogue that they are drawn from.
 
     Attributes:
@@ -54,7 +54,7 @@ class Lists:
 
 
 def ranking_metrics(
-    models: Mapping[str, Lists], truth: DataFrame, ks: Sequence[int], *, key: str = USER_IDX
+    models: Mapping[str, RankedLists], truth: DataFrame, ks: Sequence[int], *, key: str = USER_IDX
 ) -> dict[str, dict[str, list[MetricValue]]]:
     """Judges the lists of several models on the same truth, in the same passes.
 
@@ -121,7 +121,7 @@ def list_spread(times_shown: Mapping[int, int], n_items: int) -> tuple[float, fl
     return covered / n_items if n_items else 0.0, weighted / (n_items * total) if total else 0.0
 
 
-def _judged(models: Mapping[str, Lists], truth: DataFrame, longest: int, key: str) -> DataFrame:
+def _judged(models: Mapping[str, RankedLists], truth: DataFrame, longest: int, key: str) -> DataFrame:
     """A row for each key with truth and each model.
 
     Returns:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from sparkrec.errors import UserError
-from sparkrec.ingest.files import KnownFile
+from sparkrec.ingest.log_files import KnownFile
 from sparkrec.settings.config import IngestConfig, config_hash
 from sparkrec.settings.formats import LogFormat
 

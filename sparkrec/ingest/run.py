@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import LongType
 
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.ingest import IngestResult, attributes, files, parse
+from sparkrec.ingest import IngestResult, attributes, log_files, parse
 from sparkrec.ingest.context import Context, FileReader, FileRows, Kept, Staged, Verdict
 from sparkrec.ingest.dedupe import FILE_NO, IN_TABLE, LAST_NO, N_ROWS, group_equal, holders
 from sparkrec.ingest.hadoop import FileStatus, FileSystem, normal_uri
@@ -41,7 +41,7 @@ MANY_DAYS = 400  # beyond it a range of days leaves out files well enough, and i
 
 
 def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date: date) -> int:
-    """See :func:`sparkrec.ingest.files_to_read`."""
+    """See :func:`sparkrec.ingest.log_files_to_read`."""
     context = _context(spark, config, fmt, "", run_date)
     recalled = recall(context, known_files(context))
     logs = select_logs(context, recalled)
@@ -92,8 +92,8 @@ def run(
 
 def take_in(
     context: Context,
-    logs: files.Selection,
-    beside: dict[str, files.Selection],
+    logs: log_files.Selection,
+    beside: dict[str, log_files.Selection],
     stale: Sequence[str],
     noted: Container[str],
 ) -> IngestResult:

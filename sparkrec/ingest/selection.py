@@ -9,7 +9,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from sparkrec.errors import UserError
-from sparkrec.ingest import files
+from sparkrec.ingest import log_files
 from sparkrec.ingest.again import ALL, repeated, require_there, sharing
 from sparkrec.ingest.context import Context
 from sparkrec.ingest.hadoop import FileStatus
@@ -21,7 +21,7 @@ from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, SO
 ITEMS_FILE, USERS_FILE = "@items", "@users"  # attribute files in the column ``source``
 
 
-def known_files(context: Context) -> dict[str, files.KnownFile]:
+def known_files(context: Context) -> dict[str, log_files.KnownFile]:
     """The ``files`` table by source; it has a row for each file, so it fits the driver."""
     rows = store.find(context.spark, context.warehouse, FILES)
     if rows is None:
@@ -32,10 +32,10 @@ def known_files(context: Context) -> dict[str, files.KnownFile]:
     return {row[SOURCE]: _known(row.asDict()) for row in found}
 
 
-def _known(row: dict[str, Any]) -> files.KnownFile:
+def _known(row: dict[str, Any]) -> log_files.KnownFile:
     modified_at = datetime(1970, 1, 1) + timedelta(microseconds=row["micros"])
     refused, shares = row.get("rows_refused") or 0, tuple(row.get("shares_with") or ())
-    return files.KnownFile(row["size"], modified_at, row["sha256"], row.get("format_hash"), refused, shares)
+    return log_files.KnownFile(row["size"], modified_at, row["sha256"], row.get("format_hash"), refused, shares)
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Recalled:
         again: Files that are noted but do not count: they are read once more, whatever night they are of.
     """
 
-    known: dict[str, files.KnownFile]
+    known: dict[str, log_files.KnownFile]
     until: date
     again: frozenset[str] = frozenset()
 
 
-def recall(context: Context, noted: dict[str, files.KnownFile]) -> Recalled:
+def recall(context: Context, noted: dict[str, log_files.KnownFile]) -> Recalled:
     """What counts as taken in of the files that are noted.
 
     Where a table that ingest writes is gone, nothing counts: all files that were taken in are read again, those of
@@ -81,7 +81,7 @@ def recall(context: Context, noted: dict[str, files.KnownFile]) -> Recalled:
         where = f"{len(gone)} files, e.g. {gone[0]}"
         raise UserError(f"{what}, and so are logs that it was made from", where=where, fix=fix)
     warn_event("tables_lost" if lost else "attempt_broke_off", tables=lost, files_read_again=len(needed))
-    days = [day for name in needed if (day := files.file_date(name))]
+    days = [day for name in needed if (day := log_files.file_date(name))]
     return Recalled(known, max([context.run_date, *days]), frozenset(again))
 
 
@@ -91,7 +91,7 @@ def _sources(context: Context, table: Table, column: str) -> set[str]:
     return set() if rows is None else {row[0] for row in rows.select(column).distinct().collect()}
 
 
-def select_logs(context: Context, recalled: Recalled) -> files.Selection:
+def select_logs(context: Context, recalled: Recalled) -> log_files.Selection:
     """The log files of this night: new and changed ones up to a day, and those that are read again.
 
     Raises:
@@ -103,8 +103,8 @@ def select_logs(context: Context, recalled: Recalled) -> files.Selection:
     there = {file.name for file, reader in listed if reader}
     again = repeated(known, there, now, [name for name in context.config.ingest.again if not name.startswith("@")])
 
-    def select(again: set[str]) -> files.Selection:
-        return files.select_files(listed, known, context.fs.sha256, until, on_changed, again)
+    def select(again: set[str]) -> log_files.Selection:
+        return log_files.select_files(listed, known, context.fs.sha256, until, on_changed, again)
 
     selection = select(again)
     otherwise = {name for name in again if known[name].format_hash != now}
@@ -138,7 +138,7 @@ def list_logs(context: Context) -> list[tuple[FileStatus, Reader | None]]:
     listed = context.fs.list_files(root)
     if context.fs.is_file(root) and len(readers) == 1:  # named by the user: whatever its name
         return [(listed[0], readers[0])] if listed else []
-    return [(file, files.reader_for(file.name, readers)) for file in listed]
+    return [(file, log_files.reader_for(file.name, readers)) for file in listed]
 
 
 def _delta_files(context: Context, root: str) -> list[FileStatus]:
@@ -146,7 +146,7 @@ def _delta_files(context: Context, root: str) -> list[FileStatus]:
     return [context.fs.stat(uri, uri.rsplit("/", 1)[-1]) for uri in sorted(uris)]
 
 
-def select_attribute_files(context: Context, known: dict[str, files.KnownFile]) -> dict[str, files.Selection]:
+def select_attribute_files(context: Context, known: dict[str, log_files.KnownFile]) -> dict[str, log_files.Selection]:
     """New and changed attribute files, by kind; a changed one is read again.
 
     Raises:
@@ -166,7 +166,7 @@ def select_attribute_files(context: Context, known: dict[str, files.KnownFile]) 
             listed = _list_attribute_files(context, kind, path, declared)
             names = {file.name for file, reader in listed if reader}
             again = repeated(known, names, context.format_hash, [*everything, *(n for n in asked if n in names)])
-            found[kind] = files.select_files(listed, known, context.fs.sha256, date.max, "replace", again)
+            found[kind] = log_files.select_files(listed, known, context.fs.sha256, date.max, "replace", again)
             asked = [name for name in asked if name not in names]
     require_there(asked, ())  # in no attribute file
     return found
@@ -178,14 +178,17 @@ def _list_attribute_files(
     if not context.fs.exists(path):
         raise UserError("no such attribute file", where=path, fix="check logs.items_path and logs.users_path")
     listed = context.fs.list_files(path)
-    by_name = [(replace(f, name=f"{kind}/{f.name}"), files.reader_for(f.name, declared.readers)) for f in listed]
+    by_name = [(replace(f, name=f"{kind}/{f.name}"), log_files.reader_for(f.name, declared.readers)) for f in listed]
     if len(by_name) == 1 and by_name[0][1] is None:
         return [(by_name[0][0], declared.readers[0])]
     return by_name
 
 
 def stale_sources(
-    context: Context, known: dict[str, files.KnownFile], logs: files.Selection, beside: dict[str, files.Selection]
+    context: Context,
+    known: dict[str, log_files.KnownFile],
+    logs: log_files.Selection,
+    beside: dict[str, log_files.Selection],
 ) -> list[str]:
     """Sources whose rows go before the new ones come: of replaced files, and of an attempt that broke off."""
     found = {file.name for selection in (logs, *beside.values()) for file, _ in selection.replaced + selection.again}

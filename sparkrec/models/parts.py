@@ -15,7 +15,7 @@ from sparkrec.log import warn_event
 from sparkrec.models import MODELS
 from sparkrec.models.model import Lists
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.warm_start import FROM_SCRATCH, Beginning, Earlier, begin_with, beginning, index_ids
+from sparkrec.models.warm_start import FROM_SCRATCH, Earlier, WarmStart, index_ids, latest_before, warm_start_of
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.cut import EPOCH, utc
 from sparkrec.prepare.sessions import sessions
@@ -78,27 +78,27 @@ def blend_cutoff(night: Night, cutoff: datetime) -> datetime:
 
 
 @dataclass(frozen=True)
-class Begin:
+class PartStarts:
     """What each part of a night's model begins with.
 
     Attributes:
-        beginning: The earlier models, or why there are none.
+        warm_start: The earlier models, or why there are none.
         earlier: By name of the part; None: from scratch.
         inputs: The stage's, with the versions of the earlier models.
     """
 
-    beginning: Beginning
+    warm_start: WarmStart
     earlier: dict[str, Earlier | None]
     inputs: Inputs
 
     @classmethod
-    def of(cls, night: Night, inputs: Inputs, model: str, cutoff: datetime) -> Begin:
+    def of(cls, night: Night, inputs: Inputs, model: str, cutoff: datetime) -> PartStarts:
         """What the parts begin with: a hold-out part with a model that has not seen what it is judged on."""
-        found = beginning(night, model)
+        found = warm_start_of(night, model)
         zone = night.config.logs.timezone
-        earlier = {part.name: begin_with(found.models, part.before, zone) for part in parts(night, model, cutoff)}
-        begun: Versions = {f"models/{model}/{name}": e.version for name, e in earlier.items() if e is not None}
-        return cls(found, earlier, replace(inputs, versions=inputs.versions | begun))
+        earlier = {part.name: latest_before(found.models, part.before, zone) for part in parts(night, model, cutoff)}
+        theirs: Versions = {f"models/{model}/{name}": e.version for name, e in earlier.items() if e is not None}
+        return cls(found, earlier, replace(inputs, versions=inputs.versions | theirs))
 
     def path(self, part: Part) -> str | None:
         """Folder of the model that a part begins with."""
@@ -256,7 +256,7 @@ def train_parts(
     settings: Any,
     cutoff: datetime,
     train: Callable[[Part, str, dict[str, Any]], str],
-    begin: Beginning = FROM_SCRATCH,
+    start: WarmStart = FROM_SCRATCH,
 ) -> StageResult:
     """Trains the parts of a night's model and writes its card, without the parts that there is nothing to train on.
 
@@ -267,12 +267,12 @@ def train_parts(
         settings: Its settings.
         cutoff: Where its hold-out begins.
         train: Trains a part into a folder with this description; returns a note for the ledger.
-        begin: What it begins with.
+        start: What it begins with.
     """
     version = model_version(night.run_date, settings, inputs.settings, inputs.versions, night.code_version)
     meta = {"model": model, "model_version": version, "inputs": inputs.versions, "settings": config_dict(settings)}
     done, untrained = [], ""
-    notes = [f"trained from scratch: {begin.full_retrain}"] if begin.full_retrain else []
+    notes = [f"trained from scratch: {start.full_retrain}"] if start.full_retrain else []
     for part in parts(night, model, cutoff):
         night.warehouse.fence()
         path = part_path(night.warehouse, model, night.run_date, part.name)
@@ -294,9 +294,9 @@ def train_parts(
         n_users=index_size(inputs, USER_INDEX),
         n_items=index_size(inputs, ITEM_INDEX),
         inputs=dict(inputs.versions),
-        warm_nights=begin.warm_nights,
+        warm_nights=start.warm_nights,
         index_id=index_ids(night, model),
-        full_retrain=begin.full_retrain,
+        full_retrain=start.full_retrain,
         untrained=untrained,
     )
     write_card(night.warehouse, night.run_date, card)

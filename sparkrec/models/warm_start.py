@@ -39,7 +39,7 @@ class Earlier:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class WarmStart:
     """What a night's training of a model begins with.
 
     Attributes:
@@ -64,14 +64,14 @@ class Beginning:
         cutoff, zone = declared_cutoff(night.config.evaluation, night.as_of), night.config.logs.timezone
         if cutoff is None:
             return self.full_retrain, [model.weights for model in self.models]
-        first, held_out = (begin_with(self.models, before, zone) for before in (night.as_of, cutoff))
+        first, held_out = (latest_before(self.models, before, zone) for before in (night.as_of, cutoff))
         return self.full_retrain, [model.weights for model in (first, held_out) if model is not None]
 
 
-FROM_SCRATCH = Beginning()
+FROM_SCRATCH = WarmStart()
 
 
-def beginning(night: Night, model: str) -> Beginning:
+def warm_start_of(night: Night, model: str) -> WarmStart:
     """What the night's training of a model (of a kind that is ``warm``) begins with.
 
     It is trained from scratch all the same when the last full training is ``full_retrain_nights`` nights back, as the
@@ -82,11 +82,11 @@ def beginning(night: Night, model: str) -> Beginning:
     if not models:
         return FROM_SCRATCH
     if every and models[0].warm_nights + 1 >= every:
-        return Beginning(full_retrain=f"every {every} nights")
+        return WarmStart(full_retrain=f"every {every} nights")
     held_back = held_back_before(night, model)
     if held_back is not None:
-        return Beginning(full_retrain=f"the gate held back the model of {held_back}")
-    return Beginning(models)
+        return WarmStart(full_retrain=f"the gate held back the model of {held_back}")
+    return WarmStart(models)
 
 
 def earlier_models(night: Night, model: str) -> list[Earlier]:
@@ -112,7 +112,7 @@ def _table_id(night: Night, table: Table) -> str:
     return night.found.once(at, lambda: store.table_id(night.spark, night.warehouse, table))
 
 
-def begin_with(models: Sequence[Earlier], before: datetime, zone: str | None = None) -> Earlier | None:
+def latest_before(models: Sequence[Earlier], before: datetime, zone: str | None = None) -> Earlier | None:
     """The latest model that saw no event from a time on: a hold-out model must not know what it is judged on.
 
     ``zone`` is the one whose days the nights are (``logs.timezone``).

@@ -14,8 +14,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.evaluation.baskets import basket_metrics, next_products
 from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
-from sparkrec.evaluation.ranking import ALL, ranking_metrics
-from sparkrec.evaluation.ranking import Lists as RankedLists
+from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
 from sparkrec.evaluation.ratings import rating_metrics
 from sparkrec.evaluation.session_events import left_out
 from sparkrec.evaluation.sessions import all_session_metrics, popularity_ranks

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import InvariantError
 from sparkrec.log import log_event, warn_event
-from sparkrec.models.model import Lists as KindOfLists
+from sparkrec.models.model import Lists
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.parts import index_size
 from sparkrec.models.program import program
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lists:
+class ModelLists:
     """The lists of a model.
 
     Attributes:
@@ -74,7 +74,7 @@ class Lists:
     note: str = ""
 
 
-def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
+def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> ModelLists:
     """``(user_idx, user_id, item_idx, rank, score)`` for every user that the model knows."""
     scorer = user_scorer(night, inputs, card, card.served_part, night.as_of)
     everyone, key, note = _everyone(night, inputs), (USER_IDX, USER_ID), ""
@@ -87,41 +87,41 @@ def user_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
     return replace(_users(night, inputs), rows=rows, note=note)
 
 
-def standing_in(night: Night, inputs: Inputs, kind: KindOfLists) -> Lists:
+def standing_in(night: Night, inputs: Inputs, kind: Lists) -> ModelLists:
     """Empty lists of those that a model of this kind would have lists for: to be filled up from popularity."""
-    if kind is KindOfLists.USERS:
+    if kind is Lists.USERS:
         return _users(night, inputs)
-    if kind is KindOfLists.SESSIONS:
+    if kind is Lists.SESSIONS:
         return _sessions(night, inputs)
-    if kind is KindOfLists.BASKETS:
+    if kind is Lists.BASKETS:
         return _baskets(night, inputs)
     return _empty(night.spark.createDataFrame([], f"{QUERY_IDX} int"), (QUERY_IDX,), None, {})
 
 
-def _users(night: Night, inputs: Inputs) -> Lists:
+def _users(night: Night, inputs: Inputs) -> ModelLists:
     """No rows yet for the users who took something."""
     taken, key = _everyone(night, inputs).where(F.col(SEEN).isNotNull()), (USER_IDX, USER_ID)
     return _empty(taken.select(*key, DUE), key, _seen(night, taken, [USER_IDX]), night.fmt.event_weights)
 
 
-def _sessions(night: Night, inputs: Inputs) -> Lists:
+def _sessions(night: Night, inputs: Inputs) -> ModelLists:
     """No rows yet for the current sessions."""
     current, key = _current_sessions(night, inputs), (USER_ID, KEY_TYPE)
     weights = dict.fromkeys(night.fmt.session_events, 1.0)
     return _empty(current.select(*key), key, _seen(night, current, key), weights)
 
 
-def _baskets(night: Night, inputs: Inputs) -> Lists:
+def _baskets(night: Night, inputs: Inputs) -> ModelLists:
     """No rows yet for the current baskets."""
     current, key = _current_baskets(night, inputs), (USER_ID, KEY_TYPE)
     weights = dict.fromkeys(night.fmt.purchase_events, 1.0)
     return _empty(current.select(*key), key, _seen(night, current, key), weights)
 
 
-def _empty(keys: DataFrame, key: tuple[str, ...], seen: DataFrame | None, weights: Mapping[str, float]) -> Lists:
+def _empty(keys: DataFrame, key: tuple[str, ...], seen: DataFrame | None, weights: Mapping[str, float]) -> ModelLists:
     columns = {ITEM_IDX: "int", RANK: "int", SCORE: "float"}
     nothing = [F.lit(None).cast(kind).alias(name) for name, kind in columns.items()]
-    return Lists(keys.where(F.lit(False)).select(*key, *nothing), keys, key, seen, weights)
+    return ModelLists(keys.where(F.lit(False)).select(*key, *nothing), keys, key, seen, weights)
 
 
 def _everyone(night: Night, inputs: Inputs) -> DataFrame:
@@ -140,7 +140,7 @@ def _everyone(night: Night, inputs: Inputs) -> DataFrame:
     return inputs.found.kept("everyone", joined)
 
 
-def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
+def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> ModelLists:
     """``(query_idx, item_idx, rank, score)``: what goes with each item that the model has a vector of.
 
     The score is the cosine of the two, or, of what is bought together, σ(x · c): the model's probability that the two
@@ -152,7 +152,7 @@ def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray
     rows = _nearest(night, card, vectors, excluded, contexts)
     if contexts is not None:
         rows = rows.withColumn(SCORE, (1 / (1 + F.exp(-F.col(SCORE)))).cast("float"))
-    return Lists(rows, keys, (QUERY_IDX,), None, night.fmt.event_weights)
+    return ModelLists(rows, keys, (QUERY_IDX,), None, night.fmt.event_weights)
 
 
 def beside_lists(night: Night, inputs: Inputs, card: ModelCard, what: str, excluded: IntArray) -> DataFrame:
@@ -196,7 +196,7 @@ def _nearest(
     return exact
 
 
-def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
+def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> ModelLists:
     """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
     current, settings = _current_sessions(night, inputs), night.config.topk
     queries = current.drop(SEEN) if night.fmt.recommend_seen else current
@@ -214,7 +214,7 @@ def session_model(night: Night, card: ModelCard, part: str) -> SessionModel:
     return made(night, card, part)
 
 
-def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> Lists:
+def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> ModelLists:
     """``(user_id, key_type, item_idx, rank, score)``: what completes users' last baskets and the day's anonymous ones.
 
     A basket that no rule applies to has no list: none is expected of it.

@@ -233,20 +233,20 @@ def run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool = False) -
 
 
 def _run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool) -> StageResult:
-    begun, versions, settings = _Begun(_now(), time.monotonic(), jobs_started(night.spark)), Versions(), ""
+    started, versions, settings = _Started(_now(), time.monotonic(), jobs_started(night.spark)), Versions(), ""
     try:
         versions = pin(night, stage, ledger)
         settings = config_hash(*stage.settings(night))
         done = None if stage.plan is not None or force else _done(night, stage, ledger, versions, settings)
         if done is not None:
             result = StageResult(outputs=done, skipped=True, message="inputs, settings and code unchanged")
-            ledger.record(_row(night, stage, "skipped", begun, versions, settings, result), wait=True)
+            ledger.record(_row(night, stage, "skipped", started, versions, settings, result), wait=True)
             log_event("stage skipped", stage=stage.name, reason=result.message)
             return result
         log_event("stage begins", stage=stage.name)
         result = stage.run(night, Inputs(night, versions, settings=settings))
     except Exception as error:
-        _record_failure(night, stage, ledger, begun, versions, settings, error)
+        _record_failure(night, stage, ledger, started, versions, settings, error)
         if isinstance(error, UserError):
             raise
         if outgrown(error):
@@ -256,7 +256,7 @@ def _run_stage(night: Night, stage: Stage, ledger: Ledger, force: bool) -> Stage
         if fault:
             raise UserError(f"{fault} while stage {stage.name} ran", where=night.warehouse.path, fix=_RERUN) from error
         raise
-    row = _row(night, stage, result.status, begun, versions, settings, result)
+    row = _row(night, stage, result.status, started, versions, settings, result)
     ledger.record(row, wait=result.skipped)
     log_event(
         f"stage {result.status}",
@@ -274,7 +274,7 @@ def _record_failure(
     night: Night,
     stage: Stage,
     ledger: Ledger,
-    begun: _Begun,
+    started: _Started,
     versions: Versions,
     settings: str,
     error: Exception,
@@ -283,7 +283,7 @@ def _record_failure(
     refused = isinstance(error, UserError)
     failure = StageResult(message=str(error)[:500] if refused else one_line(error))
     try:
-        ledger.record(_row(night, stage, "refused" if refused else "failed", begun, versions, settings, failure))
+        ledger.record(_row(night, stage, "refused" if refused else "failed", started, versions, settings, failure))
     except Exception as second:
         warn_event("failure not recorded", stage=stage.name, reason=one_line(second))
 
@@ -386,7 +386,7 @@ def _current(night: Night, name: str, version: int | str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Begun:
+class _Started:
     """When a stage began, in UTC and by the clock that cannot jump, and how many jobs there had been by then."""
 
     at: datetime
@@ -395,22 +395,22 @@ class _Begun:
 
 
 def _row(
-    night: Night, stage: Stage, status: str, begun: _Begun, inputs: Versions, settings: str, result: StageResult
+    night: Night, stage: Stage, status: str, started: _Started, inputs: Versions, settings: str, result: StageResult
 ) -> RunRow:
     return RunRow(
         run_id=night.run_id,
         run_date=night.run_date,
         stage=stage.name,
         status=status,
-        started_at=begun.at,
+        started_at=started.at,
         ended_at=_now(),
         inputs=inputs,
         config_hash=settings,
         config=json.dumps(recorded_config(night.config), sort_keys=True),
         code_version=night.code_version,
         result=result,
-        jobs=jobs_started(night.spark) - begun.jobs,
-        seconds=time.monotonic() - begun.clock,
+        jobs=jobs_started(night.spark) - started.jobs,
+        seconds=time.monotonic() - started.clock,
     )
 
 

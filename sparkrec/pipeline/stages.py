@@ -9,7 +9,7 @@ from sparkrec.models.model import Model
 from sparkrec.models.night import Night
 from sparkrec.models.parts import blended_models
 from sparkrec.models.program import program
-from sparkrec.models.warm_start import beginning
+from sparkrec.models.warm_start import warm_start_of
 from sparkrec.pipeline.data_stages import plan_ingest, run_index, run_ingest, run_prepare
 from sparkrec.pipeline.evaluate_stage import run_evaluate
 from sparkrec.pipeline.groups_stage import run_user_groups
@@ -40,9 +40,9 @@ def _training(night: Night, model: str) -> tuple[Any, ...]:
     config, held_out = night.config, night.config.evaluation
     when = (held_out.cutoff, held_out.holdout_quantile, held_out.holdout_days, held_out.refit)
     blended = ("blended",) if model in blended_models(config) else ()
-    begun = (beginning(night, model).settings(night),) if MODELS[model].warm else ()
+    start = (warm_start_of(night, model).settings(night),) if MODELS[model].warm else ()
     settings = (getattr(config, model), config.prepare, when, config.train.snapshot_files, night.fmt.event_weights)
-    return (*settings, *begun, *blended)
+    return (*settings, *start, *blended)
 
 
 def _counting(night: Night) -> tuple[Any, ...]:

@@ -34,14 +34,21 @@ from sparkrec.models.publication import (
 )
 from sparkrec.models.scorers import item_popularity
 from sparkrec.pipeline.judge import unjudged
-from sparkrec.pipeline.lists import Lists as ListsOf
-from sparkrec.pipeline.lists import basket_lists, beside_lists, item_lists, session_lists, standing_in, user_lists
+from sparkrec.pipeline.lists import (
+    ModelLists,
+    basket_lists,
+    beside_lists,
+    item_lists,
+    session_lists,
+    standing_in,
+    user_lists,
+)
 from sparkrec.retrieval.block_search import IntArray
 from sparkrec.retrieval.fallback import (
     FROM_GROUP,
     FROM_MODEL,
     FROM_POPULARITY,
-    Counts,
+    ListCounts,
     count_lists,
     filled_up,
     popularity_queries,
@@ -135,14 +142,14 @@ _MAKERS = {
 @contextmanager
 def _judged(
     night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray, why: str, of_the_model: bool
-) -> Iterator[tuple[DataFrame, Counts, list[str], list[str]]]:
+) -> Iterator[tuple[DataFrame, ListCounts, list[str], list[str]]]:
     """A model's lists in the columns of its table, counted and judged before a reader can see them, and notes.
 
     Where the model was not judged (``why``) they are the model's all the same, or of what is popular.
     """
     table, settings, kind = lists_table(card.model), night.config.topk, MODELS[card.model].lists
     named = night.spark.createDataFrame([], table.ddl)
-    counts, said, notes = Counts(0, 0, 0, 0, 0, 0, 0), Verdict(["a score is not a number"]), []
+    counts, said, notes = ListCounts(0, 0, 0, 0, 0, 0, 0), Verdict(["a score is not a number"]), []
     with ExitStack() as kept:
         kept.enter_context(named_jobs(night.spark, card.model))
         try:
@@ -168,7 +175,7 @@ def _persisted(rows: DataFrame, kept: ExitStack) -> DataFrame:
     return rows
 
 
-def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: ListsOf, excluded: IntArray) -> DataFrame:
+def _filled(night: Night, inputs: Inputs, card: ModelCard, lists: ModelLists, excluded: IntArray) -> DataFrame:
     """The lists, filled up with what was popular in the window of the recent-popularity baseline.
 
     Where users have groups, what is popular in a user's group comes first.
@@ -244,7 +251,9 @@ def _unjudged(night: Night, inputs: Inputs, card: ModelCard) -> str:
     return unjudged(night, card, mine.model)
 
 
-def _verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts, why: str, of_the_model: bool) -> Verdict:
+def _verdict_on(
+    night: Night, inputs: Inputs, card: ModelCard, counts: ListCounts, why: str, of_the_model: bool
+) -> Verdict:
     """What speaks against the publication of lists: of the model's, or of popularity's in its place.
 
     Popularity takes the place of no lists that a judged model made: these stay current.
@@ -262,7 +271,7 @@ def _verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts, w
     return replace(verdict(None, None, _share(counts), night.config.gate), notes=[said])
 
 
-def verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) -> Verdict:
+def verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: ListCounts) -> Verdict:
     """What the gate says of the night's model, by ``metrics`` and the share of those expected that have a list."""
     last, before = _last(night, inputs, card.model), None
     mine, how = _judgement(night, inputs, card.model, night.run_date, card.model_version)
@@ -272,7 +281,7 @@ def verdict_on(night: Night, inputs: Inputs, card: ModelCard, counts: Counts) ->
     return verdict(mine, before, _share(counts), night.config.gate)
 
 
-def _share(counts: Counts) -> float:
+def _share(counts: ListCounts) -> float:
     """Share of those expected that have a list."""
     return counts.served / counts.expected if counts.expected else 0.0
 

@@ -18,7 +18,7 @@ DUE = "due"
 
 
 @dataclass(frozen=True)
-class Counts:
+class ListCounts:
     """What there is of a model's lists.
 
     Attributes:
@@ -40,8 +40,8 @@ class Counts:
     short: int
 
 
-def count_lists(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int) -> Counts:
-    """Counts lists in one pass.
+def count_lists(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int) -> ListCounts:
+    """ListCounts lists in one pass.
 
     Args:
         lists: ``(key…, source)``, a row for each place of a list.
@@ -71,7 +71,7 @@ def count_lists(lists: DataFrame, keys: DataFrame, *, key: Sequence[str], k: int
         F.count_if(n < k).alias("short"),
     ).head()
     assert row is not None  # an aggregate without groups has one row
-    return Counts(**row.asDict())
+    return ListCounts(**row.asDict())
 
 
 def popularity_queries(keys: DataFrame) -> DataFrame:

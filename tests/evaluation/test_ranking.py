@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sparkrec.errors import InvariantError
-from sparkrec.evaluation.ranking import ALL, Lists, list_spread, ranking_metrics
+from sparkrec.evaluation.ranking import ALL, RankedLists, list_spread, ranking_metrics
 
 
 def frames(spark, lists, truth):
@@ -24,7 +24,7 @@ def frames(spark, lists, truth):
 
 def judge(lists, truth, ks, n_items):
     """The metrics of one model."""
-    return ranking_metrics({"one": Lists(lists, n_items)}, truth, ks)["one"]
+    return ranking_metrics({"one": RankedLists(lists, n_items)}, truth, ks)["one"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def judged(spark):
     expected = spark.createDataFrame(truth, "user_idx int, item_idx int, segments array<string>")
     one, _ = frames(spark, lists, {})
     bad, _ = frames(spark, {1: [10, 12]}, {})
-    models = {"one": Lists(one, 10), "bad": Lists(bad, 8), "none": Lists(bad.limit(0), 8)}
+    models = {"one": RankedLists(one, 10), "bad": RankedLists(bad, 8), "none": RankedLists(bad.limit(0), 8)}
     return ranking_metrics(models, expected, [1, 3])
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from sparkrec.errors import UserError
 from sparkrec.ingest.again import format_hash, repeated, sharing
-from sparkrec.ingest.files import KnownFile, file_date, reader_for, select_files
 from sparkrec.ingest.hadoop import FileStatus, normal_uri
+from sparkrec.ingest.log_files import KnownFile, file_date, reader_for, select_files
 from sparkrec.settings.config import IngestConfig
 from sparkrec.settings.formats import Reader, load_format
 from sparkrec.warehouse.files import literal_path

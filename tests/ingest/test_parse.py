@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import UserError
 from sparkrec.ingest.attributes import changes, latest, one_per_id, parse_attribute_file
-from sparkrec.ingest.files import reader_for
 from sparkrec.ingest.hadoop import FileSystem
+from sparkrec.ingest.log_files import reader_for
 from sparkrec.ingest.parse import Bounds, id_columns, log_columns, parse_rows, required_columns
 from sparkrec.ingest.readers import _plain, group_files, read_group
 from sparkrec.ingest.values import plain

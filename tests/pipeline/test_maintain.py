@@ -10,7 +10,7 @@ from deltalake import DeltaTable, QueryBuilder
 from sparkrec.errors import UserError
 from sparkrec.models.night import Inputs
 from sparkrec.models.publication import has_rows, make_current
-from sparkrec.models.warm_start import beginning
+from sparkrec.models.warm_start import warm_start_of
 from sparkrec.pipeline.maintain_stage import plan_maintain, run_maintain
 from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
 from sparkrec.settings.config import MaintenanceConfig, load_config
@@ -104,7 +104,7 @@ def test_only_nights_that_nobody_needs_are_removed(spark, tmp_path):
     warehouse = Warehouse(str(tmp_path))
     make_current(on(2), [read_card(warehouse, "gru", date(2024, 1, 2))])
     tonight = on(19)
-    before = beginning(tonight, "gru").settings(tonight)
+    before = warm_start_of(tonight, "gru").settings(tonight)
     result = run_maintain(tonight, Inputs(tonight, {}))
     assert "removed 2 models (2024-01-01 to 2024-01-09) of gru" in result.message
     assert days("models") == [2, 10, 18, 19, 20]  # current; what 19 began with; the latest two
@@ -112,7 +112,7 @@ def test_only_nights_that_nobody_needs_are_removed(spark, tmp_path):
     lists = pl.read_delta(f"{tmp_path}/topk_gru")["run_date"].dt.day().sort().to_list()
     assert lists == [2, 10, 18, 19, 20]
     assert not list((tmp_path / "_staging").iterdir())
-    assert beginning(tonight, "gru").settings(tonight) == before  # so its training is skipped when it is run again
+    assert warm_start_of(tonight, "gru").settings(tonight) == before  # so its training is skipped when it is run again
     assert (has_rows(on(18), topk_table("gru")), has_rows(on(9), topk_table("gru"))) == (True, False)
     assert plan_maintain(tonight) == []
     assert rollback(warehouse, "2024-01-10")["run_date"].to_list() == [date(2024, 1, 10)]

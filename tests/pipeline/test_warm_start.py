@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from sparkrec.models.publication import make_current
-from sparkrec.models.warm_start import Earlier, begin_with, beginning, earlier_models
+from sparkrec.models.warm_start import Earlier, earlier_models, latest_before, warm_start_of
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, HOLDOUT, read_card
 from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult
@@ -57,11 +57,11 @@ def test_the_latest_earlier_published_model_of_these_settings_comes_first(spark,
 
 def test_a_holdout_model_begins_with_one_that_has_not_seen_its_truth():
     models = [Earlier(date(2024, 1, day), f"v{day}", "", "") for day in (8, 4, 3)]
-    assert begin_with(models, datetime(2024, 1, 10, tzinfo=UTC)).version == "v8"
+    assert latest_before(models, datetime(2024, 1, 10, tzinfo=UTC)).version == "v8"
     cutoff = datetime(2024, 1, 5, tzinfo=UTC)  # night 4 saw the events before it
-    assert begin_with(models, cutoff).version == "v4"
-    assert begin_with(models, cutoff - timedelta(seconds=1)).version == "v3"
-    assert begin_with(models, cutoff - timedelta(days=3)) is None
+    assert latest_before(models, cutoff).version == "v4"
+    assert latest_before(models, cutoff - timedelta(seconds=1)).version == "v3"
+    assert latest_before(models, cutoff - timedelta(days=3)) is None
 
 
 def test_a_model_of_items_that_were_numbered_anew_is_not_begun_with(spark, tmp_path):
@@ -89,19 +89,19 @@ def test_every_few_nights_training_begins_from_scratch(spark, tmp_path):
     def on(day, every):
         return a_night(spark, tmp_path, small_gru(full_retrain_nights=every), date(2024, 1, day))
 
-    assert beginning(on(1, 3), "gru").warm_nights == 0
+    assert warm_start_of(on(1, 3), "gru").warm_nights == 0
     decided = []
     for day in range(1, 8):
-        begin = beginning(on(day, 3), "gru")
+        begin = warm_start_of(on(day, 3), "gru")
         decided.append((begin.warm_nights, begin.full_retrain))
         train(on(day, 3), warm_nights=begin.warm_nights)
         publish(on(day, 3))
     full = (0, "every 3 nights")
     assert decided == [(0, ""), (1, ""), (2, ""), full, (1, ""), (2, ""), full]
-    again = [beginning(on(day, 3), "gru") for day in range(1, 8)]
+    again = [warm_start_of(on(day, 3), "gru") for day in range(1, 8)]
     assert [(begin.warm_nights, begin.full_retrain) for begin in again] == decided
-    assert beginning(on(8, 1), "gru").full_retrain == "every 1 nights"
-    assert beginning(on(4, 0), "gru").warm_nights == 3  # never for their number
+    assert warm_start_of(on(8, 1), "gru").full_retrain == "every 1 nights"
+    assert warm_start_of(on(4, 0), "gru").warm_nights == 3  # never for their number
     assert again[1].settings(on(2, 3)) != again[3].settings(on(4, 3)) == (full[1], [])
 
 
@@ -118,15 +118,15 @@ def test_training_begins_from_scratch_when_the_gate_held_the_last_night_back(spa
     train(on(3))
     publish(on(3))
     judged(3, {"topk_gru": 1})
-    assert beginning(on(4), "gru").full_retrain == ""
+    assert warm_start_of(on(4), "gru").full_retrain == ""
     judged(4, {"topk_als": 1}, ("gru",))
-    begin = beginning(on(5), "gru")
+    begin = warm_start_of(on(5), "gru")
     assert (begin.models, begin.full_retrain) == ((), "the gate held back the model of 2024-01-04")
     judged(5, {"topk_gru": 2}, ("als",))  # another model
-    assert [model.run_date.day for model in beginning(on(6), "gru").models] == [3]
-    assert beginning(on(5), "gru").full_retrain == begin.full_retrain  # when it is run again
+    assert [model.run_date.day for model in warm_start_of(on(6), "gru").models] == [3]
+    assert warm_start_of(on(5), "gru").full_retrain == begin.full_retrain  # when it is run again
     judged(4, {"topk_gru": 3}, hour=2)  # with a milder gate the night was published after all
-    assert beginning(on(5), "gru").full_retrain == ""
+    assert warm_start_of(on(5), "gru").full_retrain == ""
 
 
 def test_only_the_models_that_training_begins_with_decide_whether_it_runs_again(spark, tmp_path):
@@ -138,7 +138,7 @@ def test_only_the_models_that_training_begins_with_decide_whether_it_runs_again(
         publish(on(day))
     tonight, weights = on(18), {model.run_date.day: model.weights for model in earlier_models(on(18), "gru")}
     # The hold-out begins on the 12th.
-    assert beginning(tonight, "gru").settings(tonight) == ("", [weights[17], weights[9]])
+    assert warm_start_of(tonight, "gru").settings(tonight) == ("", [weights[17], weights[9]])
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 
 from sparkrec.models.popularity.counts import fallback_matrix, popularity_arrays
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.retrieval.fallback import Counts, count_lists, filled_up
+from sparkrec.retrieval.fallback import ListCounts, count_lists, filled_up
 
 LISTS = "user_idx int, item_idx int, rank int, score float, source string"
 
@@ -53,15 +53,15 @@ def test_lists_are_counted_with_those_that_are_missing_or_short(spark):
     rows = [(1, 4, "model"), (1, 2, "popularity"), (2, 5, "model"), (3, 5, "model"), (3, 6, "model")]
     lists = spark.createDataFrame(rows, "user_idx int, item_idx int, source string")
     keys = spark.createDataFrame([(1,), (2,), (7,)], "user_idx int")  # 3 has a list unasked
-    assert count_lists(lists, keys, key=["user_idx"], k=2) == Counts(
+    assert count_lists(lists, keys, key=["user_idx"], k=2) == ListCounts(
         rows=5, popular=1, lists=3, whole=2, expected=3, served=2, short=2
     )
     told = spark.createDataFrame([(1, True), (2, False), (7, False)], "user_idx int, due boolean")
-    assert count_lists(lists, told, key=["user_idx"], k=2) == Counts(
+    assert count_lists(lists, told, key=["user_idx"], k=2) == ListCounts(
         rows=5, popular=1, lists=3, whole=2, expected=1, served=1, short=2
     )
     none = count_lists(lists.limit(0), keys.limit(0), key=["user_idx"], k=2)
-    assert none == Counts(rows=0, popular=0, lists=0, whole=0, expected=0, served=0, short=0)
+    assert none == ListCounts(rows=0, popular=0, lists=0, whole=0, expected=0, served=0, short=0)
 
 
 def test_what_was_popular_of_late_comes_before_what_ever_was(spark):

@@ -12,7 +12,7 @@ from sparkrec.errors import NothingToTrain
 from sparkrec.models.gru import states
 from sparkrec.models.gru import train as gru
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Begin, Part, epochs, index_size, model_cutoff, sessions_of, snapshot, train_parts
+from sparkrec.models.parts import Part, PartStarts, epochs, index_size, model_cutoff, sessions_of, snapshot, train_parts
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import Wanted
 from sparkrec.ranks.item_vectors import write_item_vectors
@@ -31,7 +31,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
     """The session-parallel GRU, on Horovod workers fed by Petastorm."""
     config, cutoff = night.config, model_cutoff(night, inputs, "gru")
     n_items = index_size(inputs, ITEM_INDEX)
-    begin = Begin.of(night, inputs, "gru", cutoff)
+    starts = PartStarts.of(night, inputs, "gru", cutoff)
 
     def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
         plan = gru.snapshot_rows(sessions_of(night, inputs, part), config.gru)
@@ -43,11 +43,11 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         if config.gru.features:
             vectors = inputs.read(ITEM_VECTORS) if inputs.has(ITEM_VECTORS) else None
             write_item_vectors(vectors, manifest.path, config.gru.features, "gru.features")
-        first = begin.path(part)
+        first = starts.path(part)
         note = epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first))
-        return note + begin.note(part)
+        return note + starts.note(part)
 
-    return train_parts(night, begin.inputs, "gru", config.gru, cutoff, train_part, begin.beginning)
+    return train_parts(night, starts.inputs, "gru", config.gru, cutoff, train_part, starts.warm_start)
 
 
 @dataclass(frozen=True)

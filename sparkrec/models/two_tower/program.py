@@ -11,8 +11,8 @@ from pyspark.sql import functions as F
 from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.parts import (
-    Begin,
     Part,
+    PartStarts,
     before,
     epochs,
     index_size,
@@ -50,7 +50,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
     user_layout = examples.feature_layout(inputs.read(USER_FEATURES), USER_IDX)
     n_users, n_items = index_size(inputs, USER_INDEX), index_size(inputs, ITEM_INDEX)
     cutoff = model_cutoff(night, inputs, "two_tower")
-    begin = Begin.of(night, inputs, "two_tower", cutoff)
+    starts = PartStarts.of(night, inputs, "two_tower", cutoff)
     second_outputs = examples.second_outputs(config.two_tower, weights)
     item_layout, codes = examples.item_codes(inputs.read(ITEM_FEATURES), n_items)
 
@@ -76,11 +76,11 @@ def train(night: Night, inputs: Inputs) -> StageResult:
             repeats=night.fmt.recommend_seen,
             meta=meta,
             second_outputs=second_outputs,
-            warm_start_path=begin.path(part),
+            warm_start_path=starts.path(part),
         )
-        return epochs(night, towers.train, (task,)) + begin.note(part)
+        return epochs(night, towers.train, (task,)) + starts.note(part)
 
-    return train_parts(night, begin.inputs, "two_tower", config.two_tower, cutoff, train_part, begin.beginning)
+    return train_parts(night, starts.inputs, "two_tower", config.two_tower, cutoff, train_part, starts.warm_start)
 
 
 def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:
