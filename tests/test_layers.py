@@ -2,6 +2,7 @@
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from sparkrec.models import OURS
@@ -69,6 +70,17 @@ def test_arrows_go_down():
         if LAYER[room(module)] > LAYER[room(module_of(path))]
     ]
     assert up == []
+
+
+def test_models_build_on_one_another_without_circles():
+    folders = {folder.name for folder in (PACKAGE / "models").iterdir() if folder.is_dir()}
+    builds_on = {}
+    for path in sources():
+        mine, *_ = [*module_of(path).split(".")[2:3], ""]
+        if room(module_of(path)) == "models" and mine in folders:
+            theirs = {module.split(".")[2] for module in imported(path) if module.startswith("sparkrec.models.")}
+            builds_on.setdefault(mine, set()).update(theirs & folders - {mine})
+    TopologicalSorter(builds_on).prepare()  # raises where there is a circle
 
 
 def test_what_models_there_are_is_asked_without_importing_anything():

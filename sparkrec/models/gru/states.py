@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from sparkrec.evaluation.sessions import rank_of
 from sparkrec.models.gru.protocol import NO_START, SESSION_START, USER_START
 from sparkrec.processes import begin_task
 from sparkrec.ranks.checkpoint import MODEL_HASH
+from sparkrec.retrieval.block_search import FloatArray, IntArray
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS, USER_IDX
 
@@ -27,11 +28,28 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from sparkrec.models.gru.protocol import Network, Parameters
-    from sparkrec.models.session_hybrid.blend import SessionHybrid
 
 _WALK = "walk"
 _WALKS_AT_ONCE = 2048
 _SCORES_AT_ONCE = 16_000_000  # 64 MB of scores
+
+
+class Blend(Protocol):
+    """What the scores may be blended with, as it travels to the workers."""
+
+    def after(
+        self, scores: FloatArray, items: IntArray, flat: IntArray, begins: IntArray, ends: IntArray, users: pa.Array
+    ) -> FloatArray:
+        """The scores to rank by, float32 ``[b, m]``, after the events ``begins`` to ``ends`` of b sessions.
+
+        Args:
+            scores: float32 ``[b, m]``: the GRU's, finite.
+            items: int64 ``[m]``: the items that they are of.
+            flat: int64: the items of all sessions' events.
+            begins: int64 ``[b]``: where each session begins in ``flat``.
+            ends: int64 ``[b]``: where what has come of it ends.
+            users: int32 ``[b]``: the sessions' users, null for nobody.
+        """
 
 
 def session_states(sessions: DataFrame, model_path: str, history: DataFrame | None = None) -> DataFrame:
@@ -98,7 +116,7 @@ def next_item_ranks(
     trained: np.ndarray | None = None,
     ties: str = "conservative",
     history: DataFrame | None = None,
-    blend: SessionHybrid | None = None,
+    blend: Blend | None = None,
 ) -> DataFrame:
     """The rank of each next event's item among all trained items; sessions begin as for ``session_states``.
 
@@ -300,24 +318,22 @@ def _scores(
     vectors: torch.Tensor,
     walks: Walks,
     event: np.ndarray,
-    blend: SessionHybrid | None,
+    blend: Blend | None,
 ) -> Callable[[slice], torch.Tensor]:
     """The candidates' scores after a block of the events: float [b, candidates]."""
+    import pyarrow as pa
     import torch
-
-    from sparkrec.models.session_neighbours.votes import user_numbers
 
     chosen = np.flatnonzero(candidates)
     score = served.network.scorer(served.parameters, torch.from_numpy(chosen))
     begins = event - walks.place[event]
-    users = user_numbers(walks.users)[walks.session[event]]
 
     def scores(block: slice) -> torch.Tensor:
         own: torch.Tensor = score(vectors[block])
         if blend is None:
             return own
-        asked = blend.looked_at(walks.items, begins[block], event[block] + 1, users[block])
-        return torch.from_numpy(blend.blended(own.numpy(), chosen, asked))
+        users = walks.users.take(pa.array(walks.session[event[block]]))
+        return torch.from_numpy(blend.after(own.numpy(), chosen, walks.items, begins[block], event[block] + 1, users))
 
     return scores
 

@@ -70,6 +70,12 @@ class SessionHybrid:
         """The events of sessions whose neighbours vote: see ``votes.looked_at``."""
         return looked_at(flat, begins, ends, users, self.index.config.last_items, itself)
 
+    def after(
+        self, scores: FloatArray, items: IntArray, flat: IntArray, begins: IntArray, ends: IntArray, users: pa.Array
+    ) -> FloatArray:
+        """See ``models.gru.states.Blend``."""
+        return self.blended(scores, items, self.looked_at(flat, begins, ends, user_numbers(users)))
+
     def blended(self, scores: FloatArray, items: IntArray, asked: LookedAt) -> FloatArray:
         """The scores of both.
 
