@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from packaging.requirements import Requirement
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parent.parent.parent
 NO_JVM = {k: v for k, v in os.environ.items() if k != "JAVA_HOME"} | {"PATH": "/nonexistent"}
 
 
@@ -30,16 +32,34 @@ def distributions(*names: str) -> dict[str, metadata.Distribution]:
     return found
 
 
+def link(site: Path, *names: str) -> None:
+    """Puts these distributions and what they require into another environment."""
+    for distribution in distributions(*names).values():
+        for top in {file.parts[0] for file in distribution.files or [] if file.parts[0] != ".."}:
+            if not (site / top).exists():
+                (site / top).symlink_to(distribution.locate_file(top))
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory) -> str:
     """The interpreter of another environment, which has polars, deltalake and what these require, and nothing else."""
     folder = tmp_path_factory.mktemp("elsewhere")
     venv.create(folder, with_pip=False, symlinks=True)
     site = next((folder / "lib").glob("python*/site-packages"))
-    for distribution in distributions("polars", "deltalake").values():
-        for top in {file.parts[0] for file in distribution.files or [] if file.parts[0] != ".."}:
-            if not (site / top).exists():
-                (site / top).symlink_to(distribution.locate_file(top))
+    link(site, "polars", "deltalake")
+    return str(folder / "bin" / "python")
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory) -> str:
+    """The interpreter of an environment in which this package is installed without its extras."""
+    folder = tmp_path_factory.mktemp("reader")
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = next((folder / "lib").glob("python*/site-packages"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    link(site, *(Requirement(line).name for line in project["dependencies"]))
+    for name in ("sparkrec", "conf"):
+        (site / name).symlink_to(ROOT / name)
     return str(folder / "bin" / "python")
 
 
@@ -92,6 +112,27 @@ def test_deltalake_runs_sql(night, elsewhere):
         "print(QueryBuilder().register('lists', lists).execute(q).read_all()['n'][0].as_py())\n"
     )
     assert int(reads(elsewhere, code, str(night.warehouse))) == night.table("topk_als")["user_id"].n_unique()
+
+
+def test_the_package_without_extras_queries_reports_and_rolls_back(night, reader, tmp_path):
+    place = night.copied_to(tmp_path / "warehouse")
+    there, user = f"warehouse.path={place.warehouse}", place.table("topk_als")["user_id"][0]
+    commands = [
+        ["query", "topk", "--model", "als", "--user", user, there],
+        ["query", "metrics", there],
+        ["query", "sql", "select count(*) n from topk_als", there],
+        ["report", there, "--out", str(tmp_path / "page.html")],
+        ["rollback", "--to", place.last.isoformat(), "--pin", there],
+    ]
+    code = (
+        "import json, sys\nfrom importlib.util import find_spec\nfrom sparkrec.cli import main\n"
+        "assert not [n for n in ('pyspark', 'torch', 'petastorm', 'pandas', 'scipy') if find_spec(n)]\n"
+        "sys.exit(max(main(words) for words in json.loads(sys.argv[1])))"
+    )
+    said = reads(reader, code, json.dumps(commands))
+    assert user in said
+    assert place.table("current")["pinned"].all()
+    assert "topk_als" in (tmp_path / "page.html").read_text()
 
 
 def test_query_topk_joins_titles_and_keeps_the_order(night):
