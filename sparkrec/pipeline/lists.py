@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
@@ -19,6 +20,7 @@ from sparkrec.models.program import program
 from sparkrec.models.scorer import NO_ITEMS, DenseScorer, KnowsBeside, SessionModel, Wanted
 from sparkrec.models.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.prepare.cut import day_of
+from sparkrec.retrieval.approximate import SAMPLE
 from sparkrec.retrieval.best import best
 from sparkrec.retrieval.block_search import IntArray, ItemMatrix
 from sparkrec.retrieval.fallback import DUE
@@ -171,29 +173,36 @@ def beside_lists(night: Night, inputs: Inputs, card: ModelCard, what: str, exclu
 def _nearest(
     night: Night, card: ModelCard, rows: ItemMatrix, excluded: IntArray | None, among: ItemMatrix | None = None
 ) -> DataFrame:
-    """The nearest rows of each: exactly, or by MLlib's hashing where its recall on the exact lists is high enough.
+    """The nearest rows of each: exactly, or by MLlib's hashing where its recall on the exact lists of some is enough.
 
     The hashing is of angles: products with the vectors of ``among`` are searched exactly.
     """
     settings = night.config.topk
-    exact = nearest(
-        night.spark, rows, k=settings.k, among=among, excluded=excluded, block_mb=settings.block_mb,
-        pass_mb=settings.pass_mb,
-    )  # fmt: skip
+
+    def exact(only: IntArray | None = None) -> DataFrame:
+        memory = {"block_mb": settings.block_mb, "pass_mb": settings.pass_mb}
+        return nearest(night.spark, rows, k=settings.k, among=among, excluded=excluded, only=only, **memory)
+
     if settings.similar_index == "exact":
-        return exact
+        return exact()
     if among is not None:
         log_event("lsh_not_used", model=card.model, reason="it finds angles; lists of bought_together are of products")
-        return exact
+        return exact()
     found = lsh_nearest(
         night.spark, rows, k=settings.k, hash_tables=settings.lsh_tables, hashes=settings.lsh_hashes, excluded=excluded
     )
-    recall = lsh_recall(found, exact)
+    recall = lsh_recall(found, exact(_sample(rows)))
     log_event("lsh", model=card.model, recall=round(recall, 4), k=settings.k)
     if recall >= settings.min_recall:
         return found
     warn_event("lsh_refused", model=card.model, recall=round(recall, 4), min_recall=settings.min_recall)
-    return exact
+    return exact()
+
+
+def _sample(rows: ItemMatrix) -> IntArray:
+    """The rows that the recall of an index is measured on: up to ``SAMPLE``, spread evenly."""
+    there = rows.positions()
+    return there[np.linspace(0, len(there) - 1, min(len(there), SAMPLE)).astype(np.int64)]
 
 
 def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> ModelLists:

@@ -23,6 +23,7 @@ def nearest(
     k: int,
     among: ItemMatrix | None = None,
     excluded: IntArray | None = None,
+    only: IntArray | None = None,
     block_mb: int = 64,
     pass_mb: int = PASS_MB,
 ) -> DataFrame:
@@ -36,6 +37,7 @@ def nearest(
         among: Other vectors of the same rows: the best are those with the largest inner product of the row's vector
             and the other's one here. None: the smallest angles between the rows' own.
         excluded: Rows that get a list, but are on none.
+        only: The rows that get one; None: all.
         block_mb: Memory of a block of scores, per worker process.
         pass_mb: Memory of the vectors that a worker searches at once.
 
@@ -54,7 +56,8 @@ def nearest(
         if among.vectors.shape != rows.vectors.shape:
             raise InvariantError(f"vectors of {rows.vectors.shape}, to be held against {among.vectors.shape}")
         directions, matrix = rows.vectors, among
-    numbers = np.flatnonzero(eligible).astype(np.int32)
+    asked = eligible if only is None else eligible & np.isin(np.arange(len(eligible)), only)
+    numbers = np.flatnonzero(asked).astype(np.int32)
     ends = np.arange(len(numbers) + 1, dtype=np.int64) * directions.shape[1]
     lists = pa.LargeListArray.from_arrays(pa.array(ends), pa.array(directions[numbers].ravel()))
     queries = spark.createDataFrame(pa.table({QUERY_IDX: pa.array(numbers), VECTOR: lists}))

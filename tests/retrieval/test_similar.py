@@ -35,6 +35,7 @@ def test_vectors_held_against_others_are_ranked_by_the_inner_product(spark):
 
     # 0 itself has the largest product with 0, and is not on its list; 3 has no vector to ask with, and is on lists.
     assert lists() == [(0, 3, 4.0), (0, 1, 3.0), (1, 0, 0.0), (1, 3, 0.0), (2, 0, 9.0), (2, 1, 4.0)]
+    assert lists(only=np.array([3, 1])) == [(1, 0, 0.0), (1, 3, 0.0)]
     assert lists(excluded=np.array([3, 0])) == [(0, 1, 3.0), (0, 2, 2.0), (1, 2, -10.0), (2, 1, 4.0)]
     with pytest.raises(InvariantError, match=r"\(4, 2\), to be held against \(3, 2\)"):
         nearest(spark, items, k=2, among=ItemMatrix(others[:3], None, None))
