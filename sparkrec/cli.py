@@ -111,6 +111,16 @@ def ingest_command(
 
 
 @app.command()
+def models(conf: Conf = None, settings: Settings = None) -> int:
+    """Print what each model suits, what it costs and which of its settings matter most, as Markdown."""
+    from sparkrec.models.described import as_markdown
+    from sparkrec.settings.config import load_config
+
+    sys.stdout.write(as_markdown(load_config(conf, settings or [])))
+    return OK
+
+
+@app.command()
 def settings(conf: Conf = None, settings: Settings = None) -> int:
     """Print every setting with its value and its meaning, as YAML: conf/base.yaml with what FILE and key=value say."""
     from sparkrec.settings.config import load_config

@@ -37,6 +37,9 @@ class Model:
         blends: It is trained from the other user models of the night.
         settings: Of a model from outside of this package: its section in the configuration, a frozen dataclass, each
             setting with a default (``settings.bounds.setting``); ``module:NAME``; empty: it has no settings.
+        suits: Which logs it suits, for ``docs/models.md``.
+        cost: What its training takes, likewise.
+        matter: The settings that matter most, likewise.
         measure: Of what lies beside: ``cosine`` of vectors, ``partners`` (a cosine, or how probable it is that the two
             are bought together), ``takers`` (how alike those are who took them).
     """
@@ -50,6 +53,9 @@ class Model:
     needs: tuple[str, ...] = ()
     blends: bool = False
     measure: str = "cosine"
+    suits: str = ""
+    cost: str = ""
+    matter: tuple[str, ...] = ()
     settings: str = ""
 
 

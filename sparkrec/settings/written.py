@@ -41,7 +41,7 @@ def _written(settings: Any, one: Field[Any], depth: int) -> str:
     if is_dataclass(value):
         inner = "".join(_written(value, each, depth + 1) for each in fields(value))
         return _explained(f"{indent}{one.name}:{'' if inner else ' {}'}", one, indent) + inner
-    return _explained(f"{indent}{one.name}: {_yaml(value)}", one, indent)
+    return _explained(f"{indent}{one.name}: {yaml_value(value)}", one, indent)
 
 
 def _explained(line: str, one: Field[Any], indent: str) -> str:
@@ -53,9 +53,10 @@ def _explained(line: str, one: Field[Any], indent: str) -> str:
     return "\n".join(wrapped) + "\n"
 
 
-def _yaml(value: Any) -> str:
+def yaml_value(value: Any) -> str:
+    """A setting's value in one line of YAML."""
     if isinstance(value, list):
-        return f"[{', '.join(_yaml(each) for each in value)}]"
+        return f"[{', '.join(yaml_value(each) for each in value)}]"
     if isinstance(value, dict):
         return "{}" if not value else json.dumps(value)
     if isinstance(value, str):

@@ -2,4 +2,12 @@
 
 from sparkrec.models.model import Lists, Model
 
-MODEL = Model("hybrid", Lists.USERS, f"{__name__}.program:PROGRAM", blends=True)
+MODEL = Model(
+    "hybrid",
+    Lists.USERS,
+    f"{__name__}.program:PROGRAM",
+    blends=True,
+    suits="nights of two user models or more",
+    cost="each of them is trained once more, as of a time before the hold-out; then a classifier by MLlib",
+    matter=("models", "candidates", "blender"),
+)
