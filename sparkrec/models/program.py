@@ -60,6 +60,8 @@ class Program:
         models: The night's models that it is trained from, by the configuration; those of ``Model.needs`` go without
             saying.
         check: Raises UserError where the configuration or the format cannot serve it; before anything is read.
+        numbered_by: Of a model that may begin with an earlier night's: the indexes whose numbers are those of its
+            weights' rows.
         uses_ranks: Of a model that is trained on ranks: whether it is with these settings.
         scorer: Of users: ``(night, inputs, card, part, as_of)``, a part of the night's model as of a time. What
             happened from then on is not seen; without the popularity prior.
@@ -82,6 +84,7 @@ class Program:
     depends: Callable[[Night], tuple[Any, ...]] = _nothing
     models: Callable[[Config], Sequence[str]] = _needed
     check: Callable[[Config, LogFormat], None] = _anything
+    numbered_by: tuple[Table, ...] = ()
     uses_ranks: Callable[[Config], bool] = _always
     scorer: Callable[[Night, Inputs, ModelCard, str, datetime], Scorer] | None = None
     prior: Callable[[PriorConfig], tuple[float, float]] = _no_prior

@@ -10,19 +10,16 @@ from typing import Any
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.log import log_event
-from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.night import Night
+from sparkrec.models.program import program
 from sparkrec.models.publication import held_back_before, published_before
-from sparkrec.models.two_tower.settings import TwoTowerConfig
 from sparkrec.prepare.cut import as_of
 from sparkrec.ranks.checkpoint import MODEL_HASH, read_model
 from sparkrec.settings.config import config_dict
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, part_path, read_card
-from sparkrec.warehouse.tables import FEATURE_INDEX, ITEM_INDEX, USER_INDEX, Table
+from sparkrec.warehouse.tables import Table
 
-# The indexes whose numbers are those of the weights' rows.
-_NUMBERED_BY = {"gru": (ITEM_INDEX,), "two_tower": (USER_INDEX, ITEM_INDEX, FEATURE_INDEX)}
 # What says how a training begins and ends, not what is trained.
 _MAY_DIFFER = ("warm_start", "full_retrain_nights", "epochs")
 
@@ -103,7 +100,7 @@ def earlier_models(night: Night, model: str) -> list[Earlier]:
 
 def index_ids(night: Night, model: str) -> str:
     """What tells the tables apart that numbered the rows of a model's weights; empty where no model goes on from it."""
-    return "+".join(_table_id(night, table) for table in _NUMBERED_BY.get(model, ()))
+    return "+".join(_table_id(night, table) for table in program(model).numbered_by)
 
 
 def _table_id(night: Night, table: Table) -> str:
@@ -139,5 +136,5 @@ def _model_of(night: Night, name: str, run_date: date, version: str, index_id: s
     return Earlier(run_date, version, path, model[MODEL_HASH], card.warm_nights)
 
 
-def _settings(config: GruConfig | TwoTowerConfig) -> dict[str, Any]:
+def _settings(config: Any) -> dict[str, Any]:
     return {key: value for key, value in config_dict(config).items() if key not in _MAY_DIFFER}

@@ -91,5 +91,6 @@ PROGRAM = Program(
     reads=(INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
     optional=(ITEM_VECTORS,),
     depends=lambda night: (night.fmt.session_events,),
+    numbered_by=(ITEM_INDEX,),
     session_model=session_model,
 )

@@ -34,6 +34,7 @@ from sparkrec.settings.formats import LogFormat
 from sparkrec.warehouse.cards import ModelCard, part_path
 from sparkrec.warehouse.ledger import StageResult
 from sparkrec.warehouse.tables import (
+    FEATURE_INDEX,
     INTERACTIONS,
     ITEM_FEATURES,
     ITEM_INDEX,
@@ -119,6 +120,7 @@ PROGRAM = Program(
     train=train,
     reads=(INTERACTIONS, ITEM_FEATURES, USER_FEATURES, USER_INDEX, ITEM_INDEX),
     depends=lambda night: (night.fmt.item_features, night.fmt.user_features),
+    numbered_by=(USER_INDEX, ITEM_INDEX, FEATURE_INDEX),
     check=check,
     scorer=scorer,
     prior=lambda prior: (0.0, prior.two_tower),
