@@ -253,9 +253,8 @@ def train_parts(
     night: Night,
     inputs: Inputs,
     model: str,
-    settings: Any,
-    cutoff: datetime,
     train: Callable[[Part, str, dict[str, Any]], str],
+    cutoff: datetime | None = None,
     start: WarmStart = FROM_SCRATCH,
 ) -> StageResult:
     """Trains the parts of a night's model and writes its card, without the parts that there is nothing to train on.
@@ -264,11 +263,11 @@ def train_parts(
         night: The night.
         inputs: The stage's, with the versions that the card names.
         model: Its name.
-        settings: Its settings.
-        cutoff: Where its hold-out begins.
         train: Trains a part into a folder with this description; returns a note for the ledger.
+        cutoff: Where its hold-out begins; None: ``model_cutoff``.
         start: What it begins with.
     """
+    settings, cutoff = getattr(night.config, model), cutoff or model_cutoff(night, inputs, model)
     version = model_version(night.run_date, settings, inputs.settings, inputs.versions, night.code_version)
     meta = {"model": model, "model_version": version, "inputs": inputs.versions, "settings": config_dict(settings)}
     done, untrained = [], ""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sparkrec.errors import UserError
+from sparkrec.errors import InvariantError, UserError
 from sparkrec.models import MODELS, OURS
 from sparkrec.models.model import named
 from sparkrec.models.night import Inputs, Night
@@ -26,6 +26,8 @@ from sparkrec.warehouse.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+T = TypeVar("T")
 
 
 def _nothing(_: Night) -> tuple[Any, ...]:
@@ -94,6 +96,17 @@ class Program:
     embeddings: Callable[[str], tuple[ItemMatrix, ItemMatrix | None]] | None = None
     completed: Callable[[Night, ModelCard, str, DataFrame, Wanted], DataFrame] | None = None
     publish: Callable[[Night, Inputs, ModelCard], Versions] | None = None
+
+
+def required(found: T | None, model: str, what: str) -> T:
+    """What a program has, where whom its lists are for says that it must.
+
+    Raises:
+        InvariantError: It has not.
+    """
+    if found is None:
+        raise InvariantError(f"{model} has no {what}")
+    return found
 
 
 def program(model: str) -> Program:

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from sparkrec.errors import InvariantError
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.popularity.counts import popularity_arrays
-from sparkrec.models.program import program
+from sparkrec.models.program import program, required
 from sparkrec.models.scorer import DenseScorer, Scorer, TakesPrior
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import counted
@@ -46,10 +46,7 @@ def timeless_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as
 
 def model_scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> Scorer:
     """A user model as of a time, without the popularity prior."""
-    scorer = program(card.model).scorer
-    if scorer is None:
-        raise InvariantError(f"{card.model} has no lists for users")
-    return scorer(night, inputs, card, part, as_of)
+    return required(program(card.model).scorer, card.model, "lists for users")(night, inputs, card, part, as_of)
 
 
 class ItemPopularity(NamedTuple):

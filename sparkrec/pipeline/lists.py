@@ -16,7 +16,7 @@ from sparkrec.log import log_event, warn_event
 from sparkrec.models.model import Lists
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.parts import index_size
-from sparkrec.models.program import program
+from sparkrec.models.program import program, required
 from sparkrec.models.scorer import NO_ITEMS, DenseScorer, KnowsBeside, SessionModel, Wanted
 from sparkrec.models.scorers import seen_pairs, timeless_scorer, user_scorer
 from sparkrec.prepare.cut import day_of
@@ -217,10 +217,7 @@ def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntAr
 
 def session_model(night: Night, card: ModelCard, part: str) -> SessionModel:
     """A part of a night's model of sessions."""
-    made = program(card.model).session_model
-    if made is None:
-        raise InvariantError(f"{card.model} has no lists for sessions")
-    return made(night, card, part)
+    return required(program(card.model).session_model, card.model, "lists for sessions")(night, card, part)
 
 
 def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> ModelLists:
@@ -240,17 +237,13 @@ def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArr
 
 def completed(night: Night, card: ModelCard, part: str, baskets: DataFrame, wanted: Wanted) -> DataFrame:
     """What a part of a night's model of baskets adds to them; see ``Program.completed``."""
-    made = program(card.model).completed
-    if made is None:
-        raise InvariantError(f"{card.model} has no lists for baskets")
+    made = required(program(card.model).completed, card.model, "lists for baskets")
     return made(night, card, part, baskets, wanted)
 
 
 def embeddings(night: Night, card: ModelCard, part: str) -> tuple[ItemMatrix, ItemMatrix | None]:
     """The vectors of a part of a night's model of items, and those of what goes with them where these are others."""
-    made = program(card.model).embeddings
-    if made is None:
-        raise InvariantError(f"{card.model} has no vectors of items")
+    made = required(program(card.model).embeddings, card.model, "vectors of items")
     return made(part_path(night.warehouse, card.model, night.run_date, part))
 
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from sparkrec.models.als.fold_in import fold_in
 from sparkrec.models.als.train import fit_als, load_als, save_als
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, model_cutoff, supported, train_parts, user_item_of
+from sparkrec.models.parts import Part, supported, train_parts, user_item_of
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import DenseScorer
 from sparkrec.prepare.cut import utc
@@ -33,7 +33,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         save_als(fit_als(matrix, config.als, f"{config.warehouse.path}/_checkpoints/{night.run_id}"), path, meta)
         return ""
 
-    return train_parts(night, inputs, "als", config.als, model_cutoff(night, inputs, "als"), train_part)
+    return train_parts(night, inputs, "als", train_part)
 
 
 def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparkrec.models.content.vectors import content_matrix, load_content, profiles, save_content
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, index_size, model_cutoff, require_vectors, train_parts
+from sparkrec.models.parts import Part, index_size, require_vectors, train_parts
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import DenseScorer
 from sparkrec.warehouse.cards import ModelCard, part_path
@@ -24,7 +24,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         save_content(items, path, meta)
         return f"{len(items.positions())} items"
 
-    return train_parts(night, inputs, "content", config, model_cutoff(night, inputs, "content"), train_part)
+    return train_parts(night, inputs, "content", train_part)
 
 
 def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:

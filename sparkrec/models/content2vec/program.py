@@ -7,7 +7,7 @@ from typing import Any
 from sparkrec.models.content2vec import MODEL
 from sparkrec.models.content2vec import train as content2vec
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, epochs, index_size, model_cutoff, require_parts, require_vectors, train_parts
+from sparkrec.models.parts import Part, epochs, index_size, require_parts, require_vectors, train_parts
 from sparkrec.models.prod2vec.embeddings import stored_embeddings
 from sparkrec.models.prod2vec.program import sequence_events, sequence_snapshot, sequences_of
 from sparkrec.models.program import Program
@@ -24,14 +24,14 @@ def train(night: Night, inputs: Inputs) -> StageResult:
     def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
         require_parts(night, MODEL.needs, part.name)
         sequences = sequences_of(night, inputs, part, night.config.prod2vec.sequences)
-        where = sequence_snapshot(night, inputs, "content2vec", part, sequences)
+        where = sequence_snapshot(night, inputs, MODEL.name, part, sequences)
         names = write_item_vectors(inputs.read(ITEM_VECTORS), where, config.vectors, "content2vec.vectors")
         behaviour = part_path(night.warehouse, "prod2vec", night.run_date, part.name)
         return epochs(
             night, content2vec.train, (where, path, config, night.config.train, n_items, meta, behaviour, names)
         )
 
-    return train_parts(night, inputs, "content2vec", config, model_cutoff(night, inputs, "content2vec"), train_part)
+    return train_parts(night, inputs, MODEL.name, train_part)
 
 
 PROGRAM = Program(

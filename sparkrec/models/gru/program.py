@@ -47,7 +47,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         note = epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first))
         return note + starts.note(part)
 
-    return train_parts(night, starts.inputs, "gru", config.gru, cutoff, train_part, starts.warm_start)
+    return train_parts(night, starts.inputs, "gru", train_part, cutoff, starts.warm_start)
 
 
 @dataclass(frozen=True)

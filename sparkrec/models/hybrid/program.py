@@ -60,7 +60,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         held_out.kept.unpersist()
         return f"{hits} of {n} candidates taken from {since:%Y-%m-%d} on"
 
-    return train_parts(night, inputs, "hybrid", config, cutoff, train_part)
+    return train_parts(night, inputs, "hybrid", train_part, cutoff)
 
 
 def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> HybridScorer:

@@ -18,7 +18,7 @@ from sparkrec.models.neighbours.nearest import (
 )
 from sparkrec.models.neighbours.scorer import ItemNeighbourScorer, UserNeighbourScorer
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, index_size, model_cutoff, train_parts, user_item_of
+from sparkrec.models.parts import Part, index_size, train_parts, user_item_of
 from sparkrec.models.program import Program
 from sparkrec.prepare.user_item import user_item
 from sparkrec.warehouse.cards import ModelCard, part_path
@@ -72,7 +72,7 @@ def _train(
         save_neighbours(fit(matrix, n_users, n_items, config), path, meta)
         return ""
 
-    return train_parts(night, inputs, model, config, model_cutoff(night, inputs, model), train_part)
+    return train_parts(night, inputs, model, train_part)
 
 
 _READS = (INTERACTIONS, USER_ITEM, USER_INDEX, ITEM_INDEX)

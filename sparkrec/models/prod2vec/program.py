@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, baskets_of, epochs, index_size, model_cutoff, sessions_of, snapshot, train_parts
+from sparkrec.models.parts import Part, baskets_of, epochs, index_size, sessions_of, snapshot, train_parts
 from sparkrec.models.prod2vec import train as prod2vec
 from sparkrec.models.prod2vec.embeddings import stored_embeddings
 from sparkrec.models.prod2vec.mllib import train_mllib
@@ -43,7 +43,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         where = sequence_snapshot(night, inputs, "prod2vec", part, sequences)
         return epochs(night, prod2vec.train, (where, path, config, night.config.train, n_items, meta))
 
-    return train_parts(night, inputs, "prod2vec", config, model_cutoff(night, inputs, "prod2vec"), train_part)
+    return train_parts(night, inputs, "prod2vec", train_part)
 
 
 def train_meta(night: Night, inputs: Inputs) -> StageResult:
@@ -56,7 +56,7 @@ def train_meta(night: Night, inputs: Inputs) -> StageResult:
         where = sequence_snapshot(night, inputs, "meta_prod2vec", part, sequences)
         return epochs(night, prod2vec.train, (where, path, config, night.config.train, n_items, meta, side))
 
-    return train_parts(night, inputs, "meta_prod2vec", config, model_cutoff(night, inputs, "meta_prod2vec"), train_part)
+    return train_parts(night, inputs, "meta_prod2vec", train_part)
 
 
 def item_side(item_features: DataFrame, names: list[str], n_items: int) -> Side:

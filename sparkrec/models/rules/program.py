@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, baskets_of, model_cutoff, train_parts
+from sparkrec.models.parts import Part, baskets_of, train_parts
 from sparkrec.models.program import Program
 from sparkrec.models.rules.mining import complete, load_rules, mine_rules, save_rules
 from sparkrec.models.scorer import Wanted
@@ -46,7 +46,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         found = ", ".join(f"{name} {value}" for name, value in mined.meta.items())
         return f"{mined.rules.count()} rules ({found})"
 
-    return train_parts(night, inputs, "rules", night.config.rules, model_cutoff(night, inputs, "rules"), train_part)
+    return train_parts(night, inputs, "rules", train_part)
 
 
 def completed(night: Night, card: ModelCard, part: str, baskets: DataFrame, wanted: Wanted) -> DataFrame:

@@ -12,7 +12,7 @@ from sparkrec.models import gru
 from sparkrec.models.gru import states
 from sparkrec.models.gru.program import GruSessions
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, model_cutoff, require_parts, train_parts
+from sparkrec.models.parts import Part, require_parts, train_parts
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import Wanted
 from sparkrec.models.session_hybrid import MODEL
@@ -34,9 +34,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         save_session_hybrid(path, meta)
         return ""
 
-    return train_parts(
-        night, inputs, MODEL.name, night.config.session_hybrid, model_cutoff(night, inputs, MODEL.name), train_part
-    )
+    return train_parts(night, inputs, MODEL.name, train_part)
 
 
 @dataclass(frozen=True)

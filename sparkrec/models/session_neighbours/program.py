@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, model_cutoff, sessions_of, train_parts
+from sparkrec.models.parts import Part, sessions_of, train_parts
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import Wanted
-from sparkrec.models.session_neighbours import nearest
+from sparkrec.models.session_neighbours import MODEL, nearest
 from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
 from sparkrec.models.session_neighbours.votes import TrainedSessions
 from sparkrec.warehouse.cards import ModelCard, part_path
@@ -22,8 +22,6 @@ from sparkrec.warehouse.tables import INTERACTIONS, ITEM_INDEX, SESSIONS, USER_I
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-NAME = "session_neighbours"
-
 
 def train(night: Night, inputs: Inputs) -> StageResult:
     """The sessions that later ones are held against."""
@@ -32,9 +30,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         nearest.save_session_neighbours(sessions_of(night, inputs, part), path, meta)
         return ""
 
-    return train_parts(
-        night, inputs, NAME, night.config.session_neighbours, model_cutoff(night, inputs, NAME), train_part
-    )
+    return train_parts(night, inputs, MODEL.name, train_part)
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class NeighbourSessions:
 
 def session_model(night: Night, card: ModelCard, part: str) -> NeighbourSessions:
     """A part of the night's session neighbours; ``card`` may be that of a model which builds on them."""
-    path = part_path(night.warehouse, NAME, night.run_date, part)
+    path = part_path(night.warehouse, MODEL.name, night.run_date, part)
     rows, _ = nearest.load_session_neighbours(night.spark, path)
     return NeighbourSessions(nearest.trained_sessions(rows, card.n_items), night.config.session_neighbours)
 

@@ -81,7 +81,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         )
         return epochs(night, towers.train, (task,)) + starts.note(part)
 
-    return train_parts(night, starts.inputs, "two_tower", config.two_tower, cutoff, train_part, starts.warm_start)
+    return train_parts(night, starts.inputs, "two_tower", train_part, cutoff, starts.warm_start)
 
 
 def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:

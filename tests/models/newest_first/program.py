@@ -3,7 +3,7 @@
 from pyspark.sql import functions as F
 
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import before, model_cutoff, train_parts
+from sparkrec.models.parts import before, train_parts
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import DenseScorer
 from sparkrec.retrieval.topk import VECTOR, item_matrix
@@ -20,8 +20,7 @@ def train(night: Night, inputs: Inputs):
         vectors.coalesce(1).write.mode("overwrite").parquet(f"{path}/items")
         return ""
 
-    cutoff = model_cutoff(night, inputs, "newest")
-    return train_parts(night, inputs, "newest", night.config.newest, cutoff, train_part)
+    return train_parts(night, inputs, "newest", train_part)
 
 
 def scorer(night: Night, inputs: Inputs, card, part, as_of):
