@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparkrec.settings.config import SparkConfig
+from sparkrec.settings.sections import SparkConfig
 
 
 def spark_session(ranks: int) -> Any:

@@ -33,7 +33,7 @@ from sparkrec.models.als.settings import AlsConfig
 from sparkrec.models.als.train import fit_als
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import item_matrix, top_k
-from sparkrec.settings.config import SparkConfig
+from sparkrec.settings.sections import SparkConfig
 from sparkrec.spark.session import build_session
 
 

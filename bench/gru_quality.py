@@ -32,7 +32,8 @@ from sparkrec.models.session_neighbours.nearest import trained_sessions
 from sparkrec.ranks.item_vectors import write_item_vectors
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import write_snapshot
-from sparkrec.settings.config import Config, SparkConfig, TrainConfig, load_config
+from sparkrec.settings.config import Config, load_config
+from sparkrec.settings.sections import SparkConfig, TrainConfig
 from sparkrec.spark.session import build_session
 
 # The settings of the published comparison; ``key=value`` arguments come on top.

@@ -34,7 +34,8 @@ from gru_quality import SETTINGS as QUALITY_SETTINGS
 
 from sparkrec.models.gru import train as gru
 from sparkrec.ranks.launch import run_ranks
-from sparkrec.settings.config import Config, TrainConfig, load_config
+from sparkrec.settings.config import Config, load_config
+from sparkrec.settings.sections import TrainConfig
 
 SETTINGS = ["gru.loss=bpr-max", *QUALITY_SETTINGS["bpr-max"], "gru.epochs=1", "train.device=cpu"]
 

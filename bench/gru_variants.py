@@ -26,7 +26,8 @@ from sparkrec.log import setup_logging
 from sparkrec.models.gru.settings import GruConfig
 from sparkrec.prepare.text_vectors import text_vectors
 from sparkrec.ranks.checkpoint import WEIGHTS
-from sparkrec.settings.config import SparkConfig, TextConfig, TrainConfig, load_config
+from sparkrec.settings.config import load_config
+from sparkrec.settings.sections import SparkConfig, TextConfig, TrainConfig
 from sparkrec.spark.session import build_session
 
 RANKS = TrainConfig(threads_per_rank=1)  # small products: a second thread does not help

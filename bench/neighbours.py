@@ -35,7 +35,7 @@ from sparkrec.models.neighbours.nearest import (
     save_neighbours,
 )
 from sparkrec.models.neighbours.settings import ItemNeighboursConfig
-from sparkrec.settings.config import SparkConfig
+from sparkrec.settings.sections import SparkConfig
 from sparkrec.spark.session import build_session
 
 K = 20

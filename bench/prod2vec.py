@@ -44,7 +44,8 @@ from sparkrec.models.prod2vec.side import Side
 from sparkrec.models.two_tower.network import Feature
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.settings.config import Config, TrainConfig, load_config
+from sparkrec.settings.config import Config, load_config
+from sparkrec.settings.sections import TrainConfig
 
 K = 10
 SELDOM = 5  # events

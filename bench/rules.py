@@ -29,7 +29,7 @@ from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
 from sparkrec.models.rules.itemsets import prepared
 from sparkrec.models.rules.mining import complete, mine_rules
 from sparkrec.models.rules.settings import RulesConfig
-from sparkrec.settings.config import SparkConfig
+from sparkrec.settings.sections import SparkConfig
 from sparkrec.spark.session import build_session
 
 Rules = dict[tuple[tuple[int, ...], int], tuple[float, float, float, float]]

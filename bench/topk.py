@@ -35,7 +35,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from sparkrec.retrieval.topk import item_matrix, top_k
-from sparkrec.settings.config import SparkConfig
+from sparkrec.settings.sections import SparkConfig
 from sparkrec.spark.session import build_session
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkrec.settings.config import SparkConfig
+from sparkrec.settings.sections import SparkConfig
 from tests.quick import LOCAL
 
 SHARED = ("later", "products")  # warehouses that stand on the shared night, made once for all files that look at them

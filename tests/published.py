@@ -7,7 +7,8 @@ import torch
 from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.night import Night
 from sparkrec.ranks.checkpoint import save_model
-from sparkrec.settings.config import Config, MaintenanceConfig, WarehouseConfig, config_dict
+from sparkrec.settings.config import Config, config_dict
+from sparkrec.settings.sections import MaintenanceConfig, WarehouseConfig
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, HOLDOUT, ModelCard, part_path, write_card
 from sparkrec.warehouse.tables import ITEM_INDEX, topk_table

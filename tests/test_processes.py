@@ -17,7 +17,7 @@ ON_SPARK = """
     from pathlib import Path
     from pyspark import SparkContext
     from sparkrec.cli import main_guard
-    from sparkrec.settings.config import SparkConfig
+    from sparkrec.settings.sections import SparkConfig
     from sparkrec.spark.session import build_session
 
     folder = sys.argv[1]  # not there in Spark's workers

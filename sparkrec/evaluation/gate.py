@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.settings.config import GateConfig
+from sparkrec.settings.sections import GateConfig
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sparkrec.evaluation.values import COLD_ITEMS, COLD_USERS, FREQUENT_ITEMS, F
 from sparkrec.log import log_event
 from sparkrec.prepare.cut import EPOCH, utc
 from sparkrec.prepare.weights import counted
-from sparkrec.settings.config import EvaluationConfig
+from sparkrec.settings.sections import EvaluationConfig
 from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, SESSION_ID, TS, USER_IDX
 
 if TYPE_CHECKING:

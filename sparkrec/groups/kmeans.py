@@ -25,7 +25,7 @@ from sparkrec.log import log_event
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.block_search import ItemMatrix
-from sparkrec.settings.config import UserGroupsConfig
+from sparkrec.settings.sections import UserGroupsConfig
 from sparkrec.warehouse.tables import DISTANCE, GROUP_ID, ITEM_IDX, TS, USER_IDX, VECTOR
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from sparkrec.errors import UserError
 from sparkrec.ingest.log_files import KnownFile
-from sparkrec.settings.config import IngestConfig, config_hash
+from sparkrec.settings.config import config_hash
 from sparkrec.settings.formats import LogFormat
+from sparkrec.settings.sections import IngestConfig
 
 ALL = "all"
 

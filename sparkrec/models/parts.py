@@ -24,8 +24,9 @@ from sparkrec.prepare.user_item import user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import Manifest, write_snapshot
-from sparkrec.settings.config import Config, SupportConfig, TextConfig, config_dict, config_hash
+from sparkrec.settings.config import Config, config_dict, config_hash
 from sparkrec.settings.formats import LogFormat
+from sparkrec.settings.sections import SupportConfig, TextConfig
 from sparkrec.spark.session import named_jobs
 from sparkrec.warehouse.cards import BLEND, FULL, HOLDOUT, ModelCard, model_version, part_path, read_card, write_card
 from sparkrec.warehouse.ledger import StageResult, Versions

@@ -12,7 +12,7 @@ from sparkrec.models.popularity.counts import plus_popularity, times_popularity
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix
 from sparkrec.retrieval.fallback import popularity_queries
 from sparkrec.retrieval.topk import VECTOR, top_k
-from sparkrec.settings.config import TopKConfig
+from sparkrec.settings.sections import TopKConfig
 from sparkrec.warehouse.tables import USER_IDX
 
 if TYPE_CHECKING:

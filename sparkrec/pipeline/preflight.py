@@ -15,8 +15,9 @@ from sparkrec.models import MODELS
 from sparkrec.models.program import program
 from sparkrec.retrieval.approximate import require_faiss
 from sparkrec.settings.checks import excluded_attributes
-from sparkrec.settings.config import Config, TopKConfig
+from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat, load_format
+from sparkrec.settings.sections import TopKConfig
 from sparkrec.warehouse.store import Warehouse
 
 if TYPE_CHECKING:

@@ -31,7 +31,8 @@ from sparkrec.pipeline.preflight import preflight
 from sparkrec.pipeline.stage import Stage
 from sparkrec.pipeline.stages import STAGES
 from sparkrec.prepare.cut import as_of, utc
-from sparkrec.settings.config import Config, GateConfig, config_hash
+from sparkrec.settings.config import Config, config_hash
+from sparkrec.settings.sections import GateConfig
 from sparkrec.warehouse import files, store
 from sparkrec.warehouse.cards import CARD, read_card
 from sparkrec.warehouse.ledger import Ledger

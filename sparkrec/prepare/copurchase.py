@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, in_order, keys, so_far, with_owner
-from sparkrec.settings.config import BasketsConfig
+from sparkrec.settings.sections import BasketsConfig
 from sparkrec.warehouse.tables import BASKET_ID, COPURCHASE, END_TS, EVENT_TYPE, ITEM_IDX, ITEMS, N_EVENTS, TS, USER_IDX
 
 if TYPE_CHECKING:

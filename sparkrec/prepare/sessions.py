@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.cut import day_of
 from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, in_order, keys, so_far, with_owner
-from sparkrec.settings.config import SessionsConfig
+from sparkrec.settings.sections import SessionsConfig
 from sparkrec.warehouse.tables import (
     END_TS,
     EVENT_TS,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from sparkrec.prepare.numbering import cut_and_count, cut_lineage
-from sparkrec.settings.config import SupportConfig
+from sparkrec.settings.sections import SupportConfig
 from sparkrec.warehouse.tables import ITEM_IDX, N_EVENTS, USER_IDX
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import UserError
 from sparkrec.processes import begin_task
-from sparkrec.settings.config import TextConfig
+from sparkrec.settings.sections import TextConfig
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.warehouse.tables import ID, IDX, ITEM_IDX, NAME, VECTOR
 

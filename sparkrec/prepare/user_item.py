@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.weights import WEIGHT, event_weight
-from sparkrec.settings.config import UserItemConfig
+from sparkrec.settings.sections import UserItemConfig
 from sparkrec.warehouse.tables import CONFIDENCE, ITEM_IDX, LAST_TS, N_EVENTS, RATING, TS, USER_IDX, USER_ITEM, VALUE
 
 if TYPE_CHECKING:

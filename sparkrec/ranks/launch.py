@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event, setup_logging
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 from sparkrec.spark.session import task_slots as task_slots
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparkrec.settings.config import ReportConfig
+from sparkrec.settings.sections import ReportConfig
 from sparkrec.warehouse import files
 from sparkrec.warehouse.reading import LATEST
 from sparkrec.warehouse.store import Warehouse

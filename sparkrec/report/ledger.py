@@ -24,7 +24,8 @@ from sparkrec.report.facts import (
     NightValue,
     Stage,
 )
-from sparkrec.settings.config import GateConfig, config_hash
+from sparkrec.settings.config import config_hash
+from sparkrec.settings.sections import GateConfig
 from sparkrec.warehouse.ledger import ROLLBACK
 from sparkrec.warehouse.tables import PROTOCOL, RUN_DATE, VALUE
 

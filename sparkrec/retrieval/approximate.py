@@ -23,7 +23,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import MARGIN, FloatArray, IntArray, ItemMatrix
 from sparkrec.retrieval.topk import list_batch, prepared_queries, query_vectors, seen_positions, top_k
-from sparkrec.settings.config import TopKConfig
+from sparkrec.settings.sections import TopKConfig
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.warehouse.tables import ITEM_IDX
 

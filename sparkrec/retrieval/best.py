@@ -8,7 +8,7 @@ from sparkrec.log import log_event, warn_event
 from sparkrec.retrieval.approximate import approximate_index, approximate_top_k, measured_recall
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import top_k
-from sparkrec.settings.config import TopKConfig
+from sparkrec.settings.sections import TopKConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

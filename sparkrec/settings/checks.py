@@ -12,7 +12,8 @@ from sparkrec.settings.setting import check_declared
 from sparkrec.zones import zone_of
 
 if TYPE_CHECKING:
-    from sparkrec.settings.config import Config, TopKConfig
+    from sparkrec.settings.config import Config
+    from sparkrec.settings.sections import TopKConfig
 
 
 def check(config: Config) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from sparkrec.errors import UserError
 from sparkrec.log import log_event
 from sparkrec.processes import own_ctrl_c, wait_passively
-from sparkrec.settings.config import SparkConfig, conf_dir
+from sparkrec.settings.config import conf_dir
+from sparkrec.settings.sections import SparkConfig
 from sparkrec.spark import jvm, sizing
 
 if TYPE_CHECKING:

@@ -31,7 +31,8 @@ def add_ranks(comm):
 
 def look(table):
     import sparkrec
-    from sparkrec.settings.config import SparkConfig, TrainConfig, load_config
+    from sparkrec.settings.config import load_config
+    from sparkrec.settings.sections import SparkConfig, TrainConfig
     from sparkrec.spark.session import build_session
     from sparkrec.ranks.launch import run_ranks
 

@@ -6,7 +6,7 @@ import pytest
 
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import exact_quantile, holdout_users, known_items_only, resolve_cutoff
-from sparkrec.settings.config import EvaluationConfig
+from sparkrec.settings.sections import EvaluationConfig
 
 AS_OF = datetime(2020, 2, 1, tzinfo=UTC)
 

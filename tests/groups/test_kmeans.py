@@ -7,7 +7,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.groups.kmeans import group_popularity, group_queries, group_users
 from sparkrec.models.popularity.counts import fallback_matrix, popularity_arrays
 from sparkrec.retrieval.topk import top_k
-from sparkrec.settings.config import UserGroupsConfig
+from sparkrec.settings.sections import UserGroupsConfig
 
 PLANTED = {(0.0, 10.0): 14, (-10.0, 0.0): 9, (10.0, -5.0): 6}
 

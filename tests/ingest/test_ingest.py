@@ -14,8 +14,9 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.ingest import IngestResult, ingest
 from sparkrec.ingest import run as ingest_run
 from sparkrec.ingest import write as ingest_write
-from sparkrec.settings.config import Config, IngestConfig, LogsConfig, WarehouseConfig, conf_dir
+from sparkrec.settings.config import Config, conf_dir
 from sparkrec.settings.formats import load_format
+from sparkrec.settings.sections import IngestConfig, LogsConfig, WarehouseConfig
 from sparkrec.warehouse import store
 from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
 from tests.cuts import PowerCutError, cut_before

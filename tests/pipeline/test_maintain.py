@@ -13,7 +13,8 @@ from sparkrec.models.publication import has_rows, make_current
 from sparkrec.models.warm_start import warm_start_of
 from sparkrec.pipeline.maintain_stage import plan_maintain, run_maintain
 from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
-from sparkrec.settings.config import MaintenanceConfig, load_config
+from sparkrec.settings.config import load_config
+from sparkrec.settings.sections import MaintenanceConfig
 from sparkrec.warehouse import query, store
 from sparkrec.warehouse.cards import read_card
 from sparkrec.warehouse.old_nights import nights_in

@@ -10,7 +10,8 @@ from sparkrec.models.parts import supported
 from sparkrec.pipeline.judge import Held
 from sparkrec.pipeline.lists import current_baskets, current_sessions
 from sparkrec.prepare.support import filter_support
-from sparkrec.settings.config import Config, SupportConfig
+from sparkrec.settings.config import Config
+from sparkrec.settings.sections import SupportConfig
 
 ROWS = [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 2), (None, 0), (None, 3), (4, 4)]
 

@@ -9,7 +9,8 @@ from sparkrec import cli
 from sparkrec.errors import UserError
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.pipeline.search import Tried, parse_grid, run_search, shown
-from sparkrec.settings.config import GateConfig, load_config
+from sparkrec.settings.config import load_config
+from sparkrec.settings.sections import GateConfig
 
 GRID = ["als.rank=[2, 4]", "prior.als=[0.0, 1.5]", "prior.als_added=[0.0, 1e12]"]
 

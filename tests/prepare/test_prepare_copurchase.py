@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.counts import Counts
-from sparkrec.settings.config import BasketsConfig
+from sparkrec.settings.sections import BasketsConfig
 from sparkrec.warehouse.tables import COPURCHASE
 from tests.prepare.cases import Event, expected_baskets, found_baskets, frame
 

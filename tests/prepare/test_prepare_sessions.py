@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.sessions import sessions
-from sparkrec.settings.config import SessionsConfig
+from sparkrec.settings.sections import SessionsConfig
 from sparkrec.warehouse.tables import SESSIONS
 from tests.prepare.cases import Event, expected_sessions, found_sessions, frame
 

@@ -11,7 +11,7 @@ from sparkrec.prepare.interactions import interactions
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import user_item
-from sparkrec.settings.config import BasketsConfig, SessionsConfig, SupportConfig, UserItemConfig
+from sparkrec.settings.sections import BasketsConfig, SessionsConfig, SupportConfig, UserItemConfig
 
 MILLION = 1_000_000
 USERS, EACH = 200, 50

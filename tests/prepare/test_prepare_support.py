@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from sparkrec.prepare.support import SupportReport, filter_support
-from sparkrec.settings.config import SupportConfig
+from sparkrec.settings.sections import SupportConfig
 from tests.prepare.cases import Event, expected_support, frame
 
 

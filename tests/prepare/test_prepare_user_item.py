@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.user_item import debiased, user_item
-from sparkrec.settings.config import UserItemConfig
+from sparkrec.settings.sections import UserItemConfig
 from sparkrec.warehouse.tables import USER_ITEM
 from tests.prepare.cases import BASE, Event, frame, second
 

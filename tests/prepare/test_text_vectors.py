@@ -8,7 +8,7 @@ import pytest
 
 from sparkrec.errors import UserError
 from sparkrec.prepare.text_vectors import item_words, ready_vectors, text_vectors
-from sparkrec.settings.config import TextConfig
+from sparkrec.settings.sections import TextConfig
 
 TFIDF = TextConfig(method="tfidf", dim=2, min_df=1)
 

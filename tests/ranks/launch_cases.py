@@ -18,7 +18,7 @@ from sparkrec.ranks.comm import gather_rows
 from sparkrec.ranks.item_vectors import write_item_vectors
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import write_snapshot
-from sparkrec.settings.config import SparkConfig, TrainConfig
+from sparkrec.settings.sections import SparkConfig, TrainConfig
 from tests.quick import QUICK
 
 CONFIG = GruConfig(

@@ -12,7 +12,7 @@ import torch
 from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.ranks.checkpoint import load_model
 from sparkrec.ranks.launch import _results, pick_device, run_ranks, task_slots
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 from tests.ranks.launch_cases import CONFIGS, collectives
 
 HERE = Path(__file__).parent

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from sparkrec.report import write_report
-from sparkrec.settings.config import ReportConfig
+from sparkrec.settings.sections import ReportConfig
 from sparkrec.warehouse.store import Warehouse
 from tests.report.browser import browser
 from tests.report.warehouses import SCRIPT, USER, write_warehouse

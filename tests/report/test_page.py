@@ -14,7 +14,7 @@ from sparkrec.report import ledger, write_report
 from sparkrec.report.facts import Absent
 from sparkrec.report.gather import gather
 from sparkrec.report.page import page
-from sparkrec.settings.config import GateConfig, ReportConfig
+from sparkrec.settings.sections import GateConfig, ReportConfig
 from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import METRICS
 from tests.report.test_charts import Reader

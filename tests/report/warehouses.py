@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 from deltalake import write_deltalake
 
-from sparkrec.settings.config import Config, GateConfig, LogsConfig
+from sparkrec.settings.config import Config
+from sparkrec.settings.sections import GateConfig, LogsConfig
 from sparkrec.warehouse.store import Warehouse
 
 NIGHTS = (date(2024, 1, 1), date(2024, 1, 2))

@@ -7,7 +7,7 @@ from sparkrec.errors import InvariantError
 from sparkrec.retrieval.approximate import _build, approximate_index, approximate_top_k, measured_recall, search_block
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import top_k
-from sparkrec.settings.config import TopKConfig
+from sparkrec.settings.sections import TopKConfig
 
 K = 7
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = """
 import numpy as np
-from sparkrec.settings.config import SparkConfig
+from sparkrec.settings.sections import SparkConfig
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import top_k
 from sparkrec.spark.session import build_session

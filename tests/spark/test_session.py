@@ -9,7 +9,7 @@ import pytest
 from py4j.java_gateway import JavaPackage, java_import
 from pyspark import inheritable_thread_target
 
-from sparkrec.settings.config import SparkConfig
+from sparkrec.settings.sections import SparkConfig
 from sparkrec.spark.jvm import archive_options
 from sparkrec.spark.session import (
     CLASS_PATH,
@@ -98,7 +98,7 @@ def test_machine_that_is_not_ready_is_one_clear_line(setup, says):
     code = f"""
 import os, sys
 {setup}
-from sparkrec.settings.config import SparkConfig
+from sparkrec.settings.sections import SparkConfig
 from sparkrec.errors import UserError
 from sparkrec.spark.session import build_session
 try:

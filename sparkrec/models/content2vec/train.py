@@ -32,7 +32,8 @@ from sparkrec.ranks.feed import item_counts
 from sparkrec.ranks.item_vectors import describe, read_item_vectors
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, read_manifest
-from sparkrec.settings.config import TrainConfig, config_hash
+from sparkrec.settings.config import config_hash
+from sparkrec.settings.sections import TrainConfig
 
 NS_EXPONENT = 0.75  # negatives are drawn by count ** NS_EXPONENT, as prod2vec's by default
 _SERVED_AT_ONCE = 65_536  # items

@@ -27,7 +27,8 @@ from sparkrec.ranks.feed import check_total, item_counts, read_files
 from sparkrec.ranks.item_vectors import describe, read_item_vectors
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, SnapshotRows, read_manifest
-from sparkrec.settings.config import TrainConfig, config_hash
+from sparkrec.settings.config import config_hash
+from sparkrec.settings.sections import TrainConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

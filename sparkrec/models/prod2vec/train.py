@@ -38,7 +38,8 @@ from sparkrec.ranks.comm import Comm
 from sparkrec.ranks.feed import item_counts
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, read_manifest
-from sparkrec.settings.config import TrainConfig, config_hash
+from sparkrec.settings.config import config_hash
+from sparkrec.settings.sections import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ from sparkrec.ranks.checkpoint import (
 from sparkrec.ranks.comm import Comm
 from sparkrec.ranks.feed import check_total, read_files
 from sparkrec.ranks.snapshot import read_manifest
-from sparkrec.settings.config import TrainConfig, config_hash
+from sparkrec.settings.config import config_hash
+from sparkrec.settings.sections import TrainConfig
 from sparkrec.warehouse.tables import ITEM_IDX, USER_IDX
 
 if TYPE_CHECKING:

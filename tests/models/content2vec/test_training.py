@@ -17,7 +17,7 @@ from sparkrec.models.content2vec.train import hidden_items
 from sparkrec.models.prod2vec.embeddings import stored_embeddings
 from sparkrec.ranks.checkpoint import load_model, save_model
 from sparkrec.ranks.comm import SingleProcess
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 from tests.models.gru.cases import on_threads, write_rows
 
 N_ITEMS, N_KINDS = 40, 4

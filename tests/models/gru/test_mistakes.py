@@ -17,7 +17,7 @@ from sparkrec.models.gru.protocol import Parameters, init_parameters
 from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.step import GruState, Trainer, make_batch
 from sparkrec.ranks.comm import SingleProcess
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 from tests.models.gru.cases import write_rows
 
 N_ITEMS, NO_STARTS = 12, torch.zeros(3, dtype=torch.int8)

@@ -10,7 +10,7 @@ from sparkrec.models.gru.lanes import Chunk
 from sparkrec.models.gru.recorded import GraphedSteps, first_places, graphable, repeated_batch
 from sparkrec.models.gru.settings import GruConfig
 from sparkrec.ranks.launch import run_ranks
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 from tests.models.gru.step_cases import ONE, plain_steps, trainer_of, trainings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

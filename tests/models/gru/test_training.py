@@ -19,7 +19,7 @@ from sparkrec.models.gru.step import Trainer, make_batch
 from sparkrec.ranks.checkpoint import load_model
 from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.sampling import PopularitySampler
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 from tests.models.gru.cases import on_threads, random_sessions, reference_train, write_manifest, write_rows
 
 N_ITEMS = 23

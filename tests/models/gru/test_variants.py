@@ -17,7 +17,7 @@ from sparkrec.models.gru.settings import GruConfig
 from sparkrec.ranks.checkpoint import load_model
 from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.sampling import PopularitySampler
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 from tests.models.gru.cases import on_threads, random_sessions, write_rows
 from tests.models.gru.variant_cases import (
     Bloom,

@@ -19,7 +19,7 @@ from sparkrec.ranks.item_vectors import write_item_vectors
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import write_snapshot
 from sparkrec.retrieval.similar import nearest
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 from sparkrec.warehouse.tables import COPURCHASE, SESSIONS
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -23,7 +23,7 @@ from sparkrec.ranks.checkpoint import load_model
 from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.feed import read_files
 from sparkrec.ranks.snapshot import read_manifest
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 from tests.models.gru.cases import on_threads, random_sessions, write_rows
 
 N_ITEMS = 30

@@ -14,7 +14,7 @@ from sparkrec.models.two_tower.train import TowerTask, tower_shape
 from sparkrec.ranks.checkpoint import load_model
 from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.snapshot import write_snapshot
-from sparkrec.settings.config import TrainConfig
+from sparkrec.settings.sections import TrainConfig
 
 AS_OF = 40 * 86_400
 CONFIG = TwoTowerConfig(
