@@ -24,7 +24,7 @@ from sparkrec.models.prod2vec.feed import (
     read_walks,
 )
 from sparkrec.models.prod2vec.skipgram import Batch, gradients
-from sparkrec.models.prod2vec.step import Group, Negatives, RowSets, draw_negatives
+from sparkrec.models.prod2vec.step import Group, Negatives, draw_negatives, numbered
 from sparkrec.models.two_tower.step import adagrad_
 from sparkrec.ranks import checkpoint
 from sparkrec.ranks.comm import Comm
@@ -84,7 +84,6 @@ class Trainer:
     config: Content2VecConfig
     items: Items
     group: Group
-    sets: RowSets
 
 
 def train(
@@ -129,7 +128,7 @@ def train(
     parts = [asdict(f) for f in manifest.files]
     key = config_hash(config, manifest.inputs, n_items, parts, describe(content), begun)
     items = Items(tuple(part.to(device) for part in content.values()), behaviour.to(device))
-    trainer = Trainer(config, items, Group.of(0, counts, NS_EXPONENT), RowSets(n_items))
+    trainer = Trainer(config, items, Group.of(0, counts, NS_EXPONENT))
     state, history = _start(shape_of(config, items), config, comm, model_path, key)
     state = state.to(device)
     for epoch in range(len(history) + 1, config.epochs + 1):
@@ -237,13 +236,13 @@ def _step(
     comm: Comm,
 ) -> float:
     """Moves the weights by the mean gradient of the ``n_pairs`` pairs of all ranks; gives their loss."""
-    sets, device = trainer.sets, trainer.items.behaviour.device
-    centres, rows = sets.distinct(pairs[0]), sets.distinct(*pairs, negatives.row)
-    hidden = torch.from_numpy(hidden_items(rows, seed)).to(device)
-    left, right = state.model.sides(state.model(*trainer.items.of(torch.from_numpy(rows).to(device), hidden)))
-    left = left[torch.from_numpy(sets.places(centres, rows)).to(device)]
-    places = (sets.places(pairs[0], centres), sets.places(pairs[1], rows), sets.places(negatives.row, rows))
-    place_in, place_out, place_negative = (torch.from_numpy(p).to(device) for p in places)
+    device = trainer.items.behaviour.device
+    rows, _, *targets = numbered(*pairs, negatives.row)
+    centres, place_in = numbered(pairs[0])
+    hidden = torch.from_numpy(hidden_items(rows.numpy(), seed)).to(device)
+    left, right = state.model.sides(state.model(*trainer.items.of(rows.to(device), hidden)))
+    left = left[torch.searchsorted(rows, centres).to(device)]
+    place_in, place_out, place_negative = (place.to(device) for place in (place_in, *targets))
     share = torch.from_numpy(negatives.share).to(device)
     batch = Batch(place_in, place_out, None, None, place_negative, share)
     with torch.no_grad():

@@ -77,56 +77,26 @@ def draw_negatives(groups: Sequence[Group], k: int, n_steps: int, generator: tor
     return found
 
 
-class RowSets:
-    """Sets of table rows, by a mark for each row of the table: no sorting."""
-
-    def __init__(self, n_rows: int) -> None:
-        self._marked = np.zeros(n_rows, dtype=bool)
-        self._place = np.zeros(n_rows, dtype=np.int64)
-
-    def distinct(self, *parts: np.ndarray) -> np.ndarray:
-        """int64, the rows that are in any of the parts, ascending."""
-        for rows in parts:
-            self._marked[rows] = True
-        found = np.flatnonzero(self._marked)
-        self._marked[found] = False
-        return found
-
-    def places(self, rows: np.ndarray, among: np.ndarray) -> np.ndarray:
-        """int64, the places of ``rows`` in ``among``, which holds them all once."""
-        self._place[among] = np.arange(len(among))
-        found: np.ndarray = self._place[rows]
-        return found
+def numbered(*parts: np.ndarray) -> tuple[Tensor, ...]:
+    """The rows int64 that are in any of the parts, ascending, and for each part its rows' places among them."""
+    rows, places = torch.unique(torch.from_numpy(np.concatenate(parts)), return_inverse=True)
+    return rows, *places.split([len(part) for part in parts])
 
 
-def touched_by(pairs: Pairs, sets: RowSets) -> Touched:
-    """The rows that a rank's own pairs touch."""
-    return Touched(sets.distinct(pairs.input), sets.distinct(pairs.target))
-
-
-def touched_by_all(own: Sequence[Touched], sets: RowSets, comm: Comm) -> list[Touched]:
-    """The rows that the pairs of all ranks touch, for some steps."""
-    if comm.size == 1:
-        return list(own)
-    width = max(len(rows) for step in own for rows in step)
-    width = int(comm.allgather(torch.tensor([width])).max())
-    padded = np.full((len(own) * 2, width), _NO_ROW, dtype=np.int64)
-    for line, rows in enumerate(rows for step in own for rows in step):
+def touched_by_all(pairs: Sequence[Pairs], comm: Comm) -> list[Touched]:
+    """The rows that the pairs of all ranks touch, for some steps of which a rank has the given pairs."""
+    own = [np.unique(rows) for step in pairs for rows in (step.input, step.target)]
+    width = int(comm.allgather(torch.tensor([max(map(len, own))])).max())
+    padded = np.full((len(own), width), _NO_ROW, dtype=np.int64)
+    for line, rows in enumerate(own):
         padded[line, : len(rows)] = rows
-    everyone = comm.allgather(torch.from_numpy(padded)).numpy().reshape(comm.size, len(own), 2, width)
-    parts = [[everyone[:, step, side] for side in range(2)] for step in range(len(own))]
-    return [Touched(*(sets.distinct(rows[rows != _NO_ROW]) for rows in step)) for step in parts]
+    everyone = comm.allgather(torch.from_numpy(padded)).numpy().reshape(comm.size, len(pairs), 2, width)
+    parts = [[everyone[:, step, side] for side in range(2)] for step in range(len(pairs))]
+    return [Touched(*(np.unique(rows[rows != _NO_ROW]) for rows in step)) for step in parts]
 
 
 def take_step(
-    tables: Tables,
-    pairs: Pairs,
-    negatives: Negatives,
-    own: Touched,
-    everyone: Touched,
-    rate: float,
-    sets: RowSets,
-    comm: Comm,
+    tables: Tables, pairs: Pairs, negatives: Negatives, everyone: Touched | None, rate: float, comm: Comm
 ) -> Tensor:
     """Moves the touched rows by the gradient of all ranks' pairs, in place.
 
@@ -134,44 +104,41 @@ def take_step(
         tables: Weights and sums, the same on all ranks.
         pairs: This rank's.
         negatives: Of the step.
-        own: Rows of this rank's pairs.
-        everyone: Rows of all ranks' pairs.
+        everyone: Rows of all ranks' pairs; None: there is no other rank.
         rate: Learning rate.
-        sets: Of the tables' rows.
         comm: The ranks.
 
     Returns:
         The loss summed over the pairs of all ranks.
     """
     device = tables.vectors.device
-    targets = sets.distinct(own.target, negatives.row)
-    batch = _batch(pairs, negatives, own.input, targets, sets, device)
-    mine = [torch.from_numpy(rows).to(device) for rows in (own.input, targets)]
-    loss, *found = gradients(tables.vectors[mine[0]], tables.contexts[mine[1]], batch)
+    (inputs, targets), batch = _batch(pairs, negatives, device)
+    mine = [inputs, targets]
+    loss, *found = gradients(tables.vectors[inputs], tables.contexts[targets], batch)
     rows = mine
-    if comm.size > 1:
-        rows = [torch.from_numpy(everyone.input), torch.from_numpy(sets.distinct(everyone.target, negatives.row))]
-        rows = [r.to(device) for r in rows]
+    if everyone is not None:
+        all_targets = np.union1d(everyone.target, negatives.row)
+        rows = [torch.from_numpy(r).to(device) for r in (everyone.input, all_targets)]
         loss, found = _summed(comm, loss, found, mine, rows)
     adagrad_rows_(tables.vectors, tables.vector_squares, rows[0], found[0], rate)
     adagrad_rows_(tables.contexts, tables.context_squares, rows[1], found[1], rate)
     return loss
 
 
-def _batch(
-    pairs: Pairs, negatives: Negatives, inputs: np.ndarray, targets: np.ndarray, sets: RowSets, device: torch.device
-) -> Batch:
-    def moved(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device)
-
-    return Batch(
-        input=moved(sets.places(pairs.input, inputs)),
-        target=moved(sets.places(pairs.target, targets)),
-        weight=None if pairs.weight is None else moved(pairs.weight),
-        group=None if pairs.group is None else moved(pairs.group),
-        negative=moved(sets.places(negatives.row, targets)),
-        share=moved(negatives.share),
+def _batch(pairs: Pairs, negatives: Negatives, device: torch.device) -> tuple[list[Tensor], Batch]:
+    """The step on the device: the rows of its two blocks, each ascending, and the pairs as places in them."""
+    inputs, input_place = numbered(pairs.input)
+    targets, target_place, negative_place = numbered(pairs.target, negatives.row)
+    weight, group = (None if a is None else torch.from_numpy(a).to(device) for a in (pairs.weight, pairs.group))
+    batch = Batch(
+        input=input_place.to(device),
+        target=target_place.to(device),
+        weight=weight,
+        group=group,
+        negative=negative_place.to(device),
+        share=torch.from_numpy(negatives.share).to(device),
     )
+    return [inputs.to(device), targets.to(device)], batch
 
 
 def _summed(

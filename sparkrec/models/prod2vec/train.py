@@ -26,10 +26,8 @@ from sparkrec.models.prod2vec.skipgram import Tables, learning_rate, new_tables,
 from sparkrec.models.prod2vec.step import (
     Group,
     Pairs,
-    RowSets,
     draw_negatives,
     take_step,
-    touched_by,
     touched_by_all,
 )
 from sparkrec.models.two_tower.batches import Plan
@@ -50,7 +48,6 @@ class Trainer:
     keep: np.ndarray  # float64 [n_items], share of the events that the sub-sampling leaves
     groups: tuple[Group, ...]  # of targets: items, then the values of each side feature
     side: Side | None
-    sets: RowSets
 
     @classmethod
     def create(cls, config: Prod2VecConfig, counts: torch.Tensor, side: Side | None) -> Trainer:
@@ -59,8 +56,7 @@ class Trainer:
         groups += [Group.of(first, n, config.ns_exponent) for first, n in (side.counts(counts) if side else [])]
         if side and len(side.codes) != len(counts):
             raise InvariantError(f"side information of {len(side.codes)} items, the catalogue has {len(counts)}")
-        sets = RowSets(side.n_rows if side else len(counts))
-        return cls(config, keep_probability(counts.numpy(), config.subsample), tuple(groups), side, sets)
+        return cls(config, keep_probability(counts.numpy(), config.subsample), tuple(groups), side)
 
     def pairs(self, item: np.ndarray, context: np.ndarray) -> Pairs:
         """The pairs of a step, with those of the side information."""
@@ -190,14 +186,13 @@ def _run_chunk(
     draws: torch.Generator, comm: Comm,
 ) -> Iterator[tuple[torch.Tensor, int]]:  # fmt: skip
     """Takes some steps; gives each one's loss, of all ranks, and number of pairs, of this one."""
-    config, sets = trainer.config, trainer.sets
+    config = trainer.config
     parts = list(pairs_of_steps(walks, plan, steps))
     chunk = [trainer.pairs(*part) for part in parts]
-    own = [touched_by(pairs, sets) for pairs in chunk]
-    everyone = touched_by_all(own, sets, comm)
+    everyone = touched_by_all(chunk, comm) if comm.size > 1 else [None] * len(chunk)
     negatives = draw_negatives(trainer.groups, config.negatives, len(steps), draws)
     for k, step in enumerate(steps):
         done = (epoch - 1 + step / plan.steps) / config.epochs
         rate = learning_rate(config.learning_rate, config.min_learning_rate, done)
-        loss = take_step(tables, chunk[k], negatives[k], own[k], everyone[k], rate, sets, comm)
+        loss = take_step(tables, chunk[k], negatives[k], everyone[k], rate, comm)
         yield loss.cpu(), len(parts[k][0])
