@@ -12,6 +12,7 @@ from sparkrec.errors import UserError
 from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.settings.formats import Reader
 
+COMPRESSIONS = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of text files, by the end of their names
 ISO_DATE = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2})(?!\d)")
 
 
@@ -67,9 +68,16 @@ def file_date(name: str) -> date | None:
 
 
 def reader_for(name: str, readers: Iterable[Reader]) -> Reader | None:
-    """The first reader with a glob that fits the file's name."""
+    """The first reader with a glob that fits the file's name; the name of a compressed text without its ending too."""
     base = name.rsplit("/", 1)[-1]
-    return next((r for r in readers if any(fnmatchcase(base, glob) for glob in r.files)), None)
+    inner = base[: -len(compression(base))] if compression(base) else base
+    fits = {True: (base, inner), False: (base,)}
+    return next((r for r in readers if any(fnmatchcase(n, g) for n in fits[r.is_text] for g in r.files)), None)
+
+
+def compression(name: str) -> str:
+    """The ending of a compressed file's name, in small letters; empty where it has none."""
+    return next((ending for ending in COMPRESSIONS if name.lower().endswith(ending)), "")
 
 
 def select_files(

@@ -4,8 +4,10 @@ A raw DataFrame has a column for each log column that the format names and the f
 path (``event=click/``), as text (Parquet's timestamps stay timestamps), and ``_raw`` (the row as written), ``_fault``
 (why it cannot be taken apart, or null) and ``_uri`` (its file).
 
-Bytes that are not UTF-8 must not become U+FFFD without a word. So CSV is read as ISO-8859-1, where each character
-is a byte, and turned back into bytes; a faulty row's ``_raw`` stays ISO-8859-1, which loses nothing.
+Bytes that do not fit the encoding must not become U+FFFD without a word. So CSV is read as ISO-8859-1, where each
+character is a byte, and turned back into bytes, or through the table of an encoding that has a byte for each
+character; a faulty row's ``_raw`` stays ISO-8859-1, which loses nothing. Files of other encodings come as copies in
+UTF-8 (:mod:`sparkrec.ingest.unpack`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import csv
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -23,25 +25,28 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from sparkrec.errors import UserError
-from sparkrec.ingest.hadoop import FileStatus, FileSystem, java_message, normal_uri
+from sparkrec.ingest.hadoop import HEAD, MISFIT, UTF_8, Encoding, FileStatus, FileSystem, java_message, normal_uri
+from sparkrec.ingest.literals import literal_as_json
+from sparkrec.ingest.unpack import DAMAGED
 from sparkrec.ingest.values import EXACT, inexact, json_number, json_plain, plain
 from sparkrec.settings.formats import Reader
 from sparkrec.warehouse.files import literal_path
 
 RAW, FAULT, URI = "_raw", "_fault", "_uri"
 NOT_UTF8, MALFORMED_JSON, FIELD_COUNT = "not UTF-8", "malformed JSON", "wrong number of fields"
+MALFORMED_PYTHON = "malformed Python literal"
 INEXACT = "id too large for a"
 UNCLOSED = "wrong number of fields over several lines (unclosed quote?)"
 TOO_MANY_LINES = "a record of more than {} lines (stray quote?)"
-DAMAGED = "it is damaged or cut short: write it again, or remove it; "
-_CORRUPT, _BYTES, _BOM = "_corrupt", "ISO-8859-1", "\ufeff"
+_CORRUPT, _BYTES, _BOM, _UNKNOWN = "_corrupt", "ISO-8859-1", "\ufeff", "\ufffd"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Files that are read by one scan: same reader, same header or schema, same columns of the path."""
+    """Files that are read by one scan: same reader and encoding, same header or schema, same columns of the path."""
 
     reader: Reader
+    encoding: Encoding
     columns: tuple[str, ...]  # csv: the columns in order; parquet: the schema, as one text
     path_columns: tuple[str, ...]
     files: tuple[FileStatus, ...]
@@ -67,14 +72,14 @@ def group_files(
     files, named = list(files), set(names)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda pair: _columns(fs, *pair), files))
-    groups: dict[tuple[Reader, tuple[str, ...], tuple[str, ...]], list[FileStatus]] = {}
+    groups: dict[tuple[Reader, Encoding, tuple[str, ...], tuple[str, ...]], list[FileStatus]] = {}
     for (file, reader), columns in zip(files, found, strict=True):
         if columns is None:
             continue
         folders = tuple(sorted(path_columns(file.name) & named)) if reader.kind != "delta" else ()
         if reader.kind == "csv":
             _require_columns(file, (*columns, *folders), required)
-        groups.setdefault((reader, columns, folders), []).append(file)
+        groups.setdefault((reader, file.encoding, columns, folders), []).append(file)
     return [Group(*alike, tuple(members)) for alike, members in groups.items()]
 
 
@@ -105,7 +110,7 @@ def read_group(
         UserError: Parquet files whose schemas do not go together, or unreadable ones.
     """
     names, ids = sorted(set(names)), sorted(set(ids))
-    if group.reader.kind == "jsonl":
+    if group.reader.kind in ("jsonl", "python"):
         return _read_jsonl(spark, group, names, ids)
     if group.reader.kind == "csv":
         return _read_csv(spark, group, names)
@@ -127,14 +132,22 @@ def _columns(fs: FileSystem, file: FileStatus, reader: Reader) -> tuple[str, ...
         raise UserError("log file cannot be read", where=file.path, fix=fix) from error
     if not head.removeprefix(_BOM.encode()).strip():
         return None
-    if reader.kind == "jsonl":
+    if reader.kind != "csv":
         return ()
-    return _header(head, reader) if reader.header else reader.columns
+    table = file.encoding.table
+    text = "".join(table[byte] for byte in head) if table else head.decode("utf-8", errors="replace")
+    lines = re.split("\r\n|\r|\n", text.removeprefix(_BOM))
+    line = next((line for line in lines if line.strip() and not (reader.comment and line[0] == reader.comment)), None)
+    if line is None and len(head) == HEAD:
+        raise UserError(
+            "log file begins with comments alone", where=file.path, fix=f"none but of {HEAD} bytes are read"
+        )
+    if line is None:
+        return None
+    return _header(line, reader) if reader.header else reader.columns
 
 
-def _header(head: bytes, reader: Reader) -> tuple[str, ...]:
-    text = head.decode("utf-8", errors="replace").removeprefix(_BOM)
-    line = next(line for line in text.splitlines() if line.strip())
+def _header(line: str, reader: Reader) -> tuple[str, ...]:
     if len(reader.separator) == 1 and reader.quote:
         return tuple(next(csv.reader([line], delimiter=reader.separator, quotechar=reader.quote)))
     return tuple(line.split(reader.separator))
@@ -148,7 +161,7 @@ def _require_columns(file: FileStatus, columns: Sequence[str], required: Sequenc
 
 
 def _paths(group: Group) -> list[str]:
-    return [literal_path(f.path) for f in group.files]
+    return [literal_path((f.copy or f).path) for f in group.files]
 
 
 def _uri() -> Column:
@@ -167,8 +180,20 @@ def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str], ids: Se
     lines = spark.read.option("lineSep", "\n").option("ignoreCorruptFiles", "false").text(_paths(group))
     folders = {name: f"_path_{name}" for name in group.path_columns}
     from_path = [_from_path(name).alias(column) for name, column in folders.items()]
-    lines = lines.select("value", _uri(), *from_path).where(F.trim(F.translate("value", f"\r\t{_BOM}", "")) != "")
+    value, encoding = F.col("value"), group.encoding
+    latin = F.decode(value.cast("binary"), _BYTES)
+    if encoding.table:
+        value, misfit = _through(latin, encoding), _misfit(latin, encoding)
+    else:
+        misfit = F.contains(value, F.lit(MISFIT)) if encoding.recoded else ~F.is_valid_utf8(value)
+    raw = F.when(misfit & F.lit(not encoding.recoded), latin).otherwise(value)
+    lines = lines.where(F.trim(F.translate(value, f"\r\t{_BOM}", "")) != "")
+    lines = lines.select(value.alias("value"), raw.alias(RAW), misfit.alias("misfit"), _uri(), *from_path)
     text = F.when(F.startswith("value", F.lit(_BOM)), F.expr("substring(value, 2)")).otherwise(F.col("value"))
+    malformed = MALFORMED_JSON
+    if group.reader.kind == "python":
+        lines = lines.withColumn("as_json", F.udf(literal_as_json, "string")(text))
+        text, malformed = F.col("as_json"), MALFORMED_PYTHON
     # from_json stops at the end of the first value; as the only element of an array nothing may follow it.
     schema = ArrayType(StructType([StructField(name, StringType()) for name in names]))
     parsed = lines.withColumn(
@@ -176,23 +201,24 @@ def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str], ids: Se
     )
     row = F.get("json", F.lit(0))
     is_object = F.startswith(F.ltrim(text), F.lit("{")) & (F.size("json") == 1) & row.isNotNull()
-    fault = F.when(~F.is_valid_utf8("value"), NOT_UTF8).when(~F.coalesce(is_object, F.lit(False)), MALFORMED_JSON)
+    fault = F.when(F.col("misfit"), _not(encoding)).when(~F.coalesce(is_object, F.lit(False)), malformed)
     large = [json_number(row[n], text, n) & inexact(row[n].try_cast("double"), "double") for n in ids]
     fault = F.coalesce(fault, *[F.when(found, f"{INEXACT} double") for found in large])
-    raw = F.when(F.is_valid_utf8("value"), F.col("value")).otherwise(F.decode(F.col("value").cast("binary"), _BYTES))
     values = {name: json_plain(row[name], text, name) for name in names}
     fields = [(F.coalesce(v, folders[name]) if name in folders else v).alias(name) for name, v in values.items()]
-    return parsed.select(raw.alias(RAW), fault.alias(FAULT), URI, *fields)
+    return parsed.select(RAW, fault.alias(FAULT), URI, *fields)
 
 
 def _read_csv(spark: SparkSession, group: Group, names: Sequence[str]) -> DataFrame:
-    reader, places = group.reader, [f"c{i}" for i in range(len(group.columns))]
+    encoding, places = group.encoding, [f"c{i}" for i in range(len(group.columns))]
+    reader = replace(group.reader, separator=_as_read(group.reader.separator, encoding))
     schema = StructType([StructField(name, StringType()) for name in [*places, _CORRUPT]])
     options: dict[str, Any] = {
         "sep": reader.separator,
         "header": reader.header,
         "quote": reader.quote or "\0",
         "escape": reader.quote or "\0",  # a doubled quote
+        "comment": reader.comment or "\0",
         "multiLine": reader.multi_line,
         "encoding": _BYTES,
         "mode": "PERMISSIVE",
@@ -201,26 +227,51 @@ def _read_csv(spark: SparkSession, group: Group, names: Sequence[str]) -> DataFr
         "ignoreCorruptFiles": "false",
     }
     rows = spark.read.format("csv").schema(schema).options(**options).load(_paths(group))
-    valid = F.is_valid_utf8(_utf8(F.concat(*[F.coalesce(p, F.lit("")) for p in [*places, _CORRUPT]])))
-    fault = F.when(~valid, NOT_UTF8).when(F.contains(F.col(_CORRUPT), F.lit("\n")), UNCLOSED)
+    misfit = _misfit(F.concat(*[F.coalesce(p, F.lit("")) for p in [*places, _CORRUPT]]), encoding)
+    fault = F.when(misfit, _not(encoding)).when(F.contains(F.col(_CORRUPT), F.lit("\n")), UNCLOSED)
     fault = fault.when(F.col(_CORRUPT).isNotNull(), FIELD_COUNT)
     written = F.coalesce(F.col(_CORRUPT), _csv_text(places, reader))
-    raw = F.when(valid, _utf8(written)).otherwise(written)
+    raw = F.when(misfit & F.lit(not encoding.recoded), written).otherwise(_through(written, encoding))
     if reader.multi_line:
         text = F.concat_ws("", *places)
         n_breaks = F.length(text) - F.length(F.replace(text, F.lit("\n"), F.lit("")))
         fault = fault.when(n_breaks >= reader.max_record_lines, TOO_MANY_LINES.format(reader.max_record_lines))
-    fields = [_csv_field(group.columns.index(name), reader).alias(name) for name in names if name in group.columns]
+    fields = [_csv_field(group.columns.index(n), reader, encoding).alias(n) for n in names if n in group.columns]
     fields += [_from_path(name).alias(name) for name in group.path_columns if name not in group.columns]
     return rows.select(raw.alias(RAW), fault.alias(FAULT), _uri(), *fields)
 
 
-def _utf8(latin: Column) -> Column:
+def _through(latin: Column, encoding: Encoding) -> Column:
+    """Text of which each character stands for a byte in its own characters."""
+    if encoding.table:
+        other = [byte for byte, own in enumerate(encoding.table) if ord(own) != byte and own != _UNKNOWN]
+        return F.translate(latin, "".join(map(chr, other)), "".join(encoding.table[byte] for byte in other))
     return F.encode(latin, _BYTES).cast("string")
 
 
-def _csv_field(place: int, reader: Reader) -> Column:
-    field = _utf8(F.col(f"c{place}"))
+def _misfit(latin: Column, encoding: Encoding) -> Column:
+    """Whether bytes of such a text are no character of the encoding."""
+    if encoding.table:
+        unknown = "".join(f"\\x{byte:02x}" for byte, own in enumerate(encoding.table) if own == _UNKNOWN)
+        return latin.rlike(f"[{unknown}]") if unknown else F.lit(False)
+    if encoding.recoded:
+        return F.contains(_through(latin, encoding), F.lit(MISFIT))
+    return ~F.is_valid_utf8(_through(latin, encoding))
+
+
+def _not(encoding: Encoding) -> str:
+    return NOT_UTF8 if encoding == UTF_8 else f"not {encoding.name}"
+
+
+def _as_read(text: str, encoding: Encoding) -> str:
+    """A separator as it stands in the text that is read, where each character is a byte."""
+    if encoding.table:
+        return "".join(chr(encoding.table.index(c)) if c in encoding.table else c for c in text)
+    return text.encode().decode(_BYTES)
+
+
+def _csv_field(place: int, reader: Reader, encoding: Encoding) -> Column:
+    field = _through(F.col(f"c{place}"), encoding)
     if place == 0 and not reader.header:  # a byte order mark comes before the first field
         return F.when(F.startswith(field, F.lit(_BOM)), F.substring(field, 2, 1 << 30)).otherwise(field)
     return field
@@ -307,7 +358,7 @@ def unreadable(error: Exception, files: Iterable[FileStatus], column: str = "") 
     """The user's error for a file that Spark could not read, named where the message names it."""
     text = str(error)
     files = list(files)
-    named = [f.path for f in files if any(u in text for u in (f.uri, normal_uri(f.uri), f.path))]
+    named = [f.path for f in files for o in [f.copy or f] if any(u in text for u in (o.uri, normal_uri(o.uri), o.path))]
     named = named or [f.path for f in files if len(files) == 1]
     reason = next((line for line in text.splitlines() if "Caused by:" in line or "Exception:" in line), "")
     fix = f"{f'{column}: ' if column else DAMAGED}{reason.strip()[:200]}".rstrip("; ")

@@ -27,11 +27,12 @@ from sparkrec.ingest.selection import (
     select_logs,
     stale_sources,
 )
+from sparkrec.ingest.unpack import make_readable
 from sparkrec.ingest.write import note_again, undo, write_files, write_tables
 from sparkrec.log import log_event
 from sparkrec.prepare.cut import as_of, utc
 from sparkrec.settings.config import Config
-from sparkrec.settings.formats import LogFormat
+from sparkrec.settings.formats import LogFormat, Reader
 from sparkrec.warehouse import store
 from sparkrec.warehouse.tables import EVENT_DATE, EVENTS, SOURCE, TS
 
@@ -145,7 +146,8 @@ def stage_logs(context: Context, selected: Sequence[FileReader]) -> tuple[Staged
     def parse_group(raw: DataFrame) -> DataFrame:
         return parse.parse_rows(raw, fmt, bounds)
 
-    staged = _stage(context, "rows", selected, parse.log_columns(fmt), parse.id_columns(fmt), required, parse_group)
+    names, ids = parse.log_columns(fmt), parse.id_columns(fmt)
+    staged = _stage(context, "rows", selected, fmt.readers, names, ids, required, parse_group)
     if staged is None:
         return None, Verdict({}, {}, {})
     verdict = judge(staged, "missing item")
@@ -163,7 +165,8 @@ def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]
     def parse_group(raw: DataFrame) -> DataFrame:
         return attributes.parse_attribute_file(raw, declared, context.fmt.nulls, context.fmt.id_nulls)
 
-    staged = _stage(context, kind[1:], selected, names, declared.id.columns, [declared.id.columns], parse_group)
+    ids = declared.id.columns
+    staged = _stage(context, kind[1:], selected, declared.readers, names, ids, [ids], parse_group)
     if staged is None:
         return None, Verdict({}, {}, {})
     verdict = judge(staged, "missing id")
@@ -176,12 +179,14 @@ def _stage(
     context: Context,
     folder: str,
     selected: Sequence[FileReader],
+    readers: Sequence[Reader],
     names: Sequence[str],
     ids: Sequence[str],
     required: Sequence[tuple[str, ...]],
     parse_group: Callable[[DataFrame], DataFrame],
 ) -> Staged | None:
-    groups = group_files(context.fs, selected, required, names)
+    files = make_readable(context.fs, selected, readers, f"{context.staging}/{folder}_unpacked")
+    groups = group_files(context.fs, files, required, names)
     if not groups:
         return None
     counters, parsed = [], []
@@ -190,14 +195,15 @@ def _stage(
         counters.append(Observation())
         parsed.append(parse_group(raw.observe(counters[-1], F.count(F.lit(1)).alias("rows"))))
     rows = reduce(DataFrame.unionByName, parsed)
-    numbers = [(normal_uri(file.uri), i) for i, (file, _) in enumerate(selected)]
+    number_of = {file.uri: i for i, (file, _) in enumerate(selected)}
+    numbers = [(normal_uri((file.copy or file).uri), number_of[file.uri]) for file, _ in files]
     numbered = context.local({URI: [u for u, _ in numbers], FILE_NO: [i for _, i in numbers]})
     path = f"{context.staging}/{folder}"
     try:
         rows.join(F.broadcast(numbered), URI, how="inner").drop(URI).write.parquet(path)
     except Exception as error:  # Py4JJavaError or PySparkException
         if is_read_failure(error):
-            raise unreadable(error, [file for file, _ in selected]) from error
+            raise unreadable(error, [file for file, _ in files]) from error
         raise
     read = sum(int(counter.get["rows"]) for counter in counters)
     return Staged(context.spark.read.schema(rows.drop(URI).schema.add(FILE_NO, LongType())).parquet(path),

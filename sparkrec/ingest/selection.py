@@ -13,6 +13,7 @@ from sparkrec.ingest import log_files
 from sparkrec.ingest.again import ALL, repeated, require_there, sharing
 from sparkrec.ingest.context import Context
 from sparkrec.ingest.hadoop import FileStatus
+from sparkrec.ingest.unpack import with_readers
 from sparkrec.log import warn_event
 from sparkrec.settings.formats import AttributeFile, Reader
 from sparkrec.warehouse import store
@@ -138,7 +139,7 @@ def list_logs(context: Context) -> list[tuple[FileStatus, Reader | None]]:
     listed = context.fs.list_files(root)
     if context.fs.is_file(root) and len(readers) == 1:  # named by the user: whatever its name
         return [(listed[0], readers[0])] if listed else []
-    return [(file, log_files.reader_for(file.name, readers)) for file in listed]
+    return with_readers(context.fs, listed, readers)
 
 
 def _delta_files(context: Context, root: str) -> list[FileStatus]:
@@ -177,8 +178,8 @@ def _list_attribute_files(
 ) -> list[tuple[FileStatus, Reader | None]]:
     if not context.fs.exists(path):
         raise UserError("no such attribute file", where=path, fix="check logs.items_path and logs.users_path")
-    listed = context.fs.list_files(path)
-    by_name = [(replace(f, name=f"{kind}/{f.name}"), log_files.reader_for(f.name, declared.readers)) for f in listed]
+    listed = [replace(file, name=f"{kind}/{file.name}") for file in context.fs.list_files(path)]
+    by_name = with_readers(context.fs, listed, declared.readers)
     if len(by_name) == 1 and by_name[0][1] is None:
         return [(by_name[0][0], declared.readers[0])]
     return by_name

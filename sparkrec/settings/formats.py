@@ -19,7 +19,7 @@ from sparkrec.errors import UserError
 from sparkrec.settings.config import conf_dir
 from sparkrec.zones import zone_of
 
-READER_KINDS = ("jsonl", "csv", "parquet", "delta")
+READER_KINDS = ("jsonl", "python", "csv", "parquet", "delta")
 FEATURE_KINDS = ("categorical", "multi", "bucket")
 ATTRIBUTE_TYPES = ("string", "double", "int", "array<float>")
 TIME_UNITS = ("s", "ms", "us", "timestamp")
@@ -44,17 +44,28 @@ class Feature:
 
 @dataclass(frozen=True)
 class Reader:
-    """How files of one kind are read; a file goes to the first reader with a glob that its name matches."""
+    """How files of one kind are read; a file goes to the first reader with a glob that its name matches.
 
-    kind: str  # jsonl | csv | parquet | delta
+    A glob matches a name with or without the ending of a compression: ``*.csv`` takes ``x.csv.gz`` too. Of a ``.zip``
+    the members are matched, each by its own name.
+    """
+
+    kind: str  # jsonl | python (lines of Python's dict literals) | csv | parquet | delta
     files: tuple[str, ...] = ("*",)  # globs on the file's name
+    encoding: str = "utf-8"  # csv, jsonl, python: a name that Java knows; a byte order mark counts before it
     separator: str = ","  # csv: one character or several
     header: bool = True  # csv: the first row names the columns
     columns: tuple[str, ...] = ()  # csv without a header: the columns in order
     quote: str = '"'  # csv: empty for none; a quote inside a quoted field is doubled
+    comment: str = ""  # csv: lines that begin with this character are no rows
     multi_line: bool = False  # csv: quoted fields may hold line ends; such a file is read by one task
     max_record_lines: int = 5  # csv with multi_line: a record of more is quarantined, as a stray quote makes them
     max_field_chars: int = 1_000_000  # csv: a longer field means an unclosed quote
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its files are lines of text, with an encoding and perhaps a compression of the whole file."""
+        return self.kind in ("jsonl", "python", "csv")
 
 
 @dataclass(frozen=True)
@@ -301,7 +312,8 @@ def _validate(fmt: LogFormat, where: str) -> None:
         headed = reader.kind != "csv" or reader.header or bool(reader.columns)
         _require(headed, "given for a CSV without a header", reader.columns, f"{where}: readers.columns")
         _require(reader.max_record_lines >= 1, "1 or more", reader.max_record_lines, f"{where}: max_record_lines")
-        _require(len(reader.quote) <= 1, "one character or empty", reader.quote, f"{where}: readers.quote")
+        for key, sign in (("quote", reader.quote), ("comment", reader.comment)):
+            _require(len(sign.encode()) <= 1, "one character of ASCII or empty", sign, f"{where}: readers.{key}")
     _require(bool(fmt.ts.unit), f"one of {', '.join(TIME_UNITS)} or a pattern", fmt.ts.unit, f"{where}: ts.unit")
     zone_of(fmt.timezone)
     optional = has_offset(fmt.ts.unit) and "[" in fmt.ts.unit and fmt.timezone != "UTC"

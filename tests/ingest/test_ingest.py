@@ -1,8 +1,10 @@
 """Whole ingests into real tables. Every refusal must leave the warehouse as it was."""
 
+import bz2
 import gzip
 import os
 import shutil
+import zipfile
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -134,8 +136,29 @@ def _gzip_cut(folder):
 
 
 def _csv_gzip_cut(folder):
-    packed = gzip.compress("\n".join([HEADER, *(FIRST[0].replace(",2,", f",{i},") for i in range(1, 9999))]).encode())
+    packed = gzip.compress(_many_lines())
     (folder / "cut.csv.gz").write_bytes(packed[: len(packed) // 2])
+
+
+def _many_lines():
+    return "\n".join([HEADER, *(FIRST[0].replace(",2,", f",{i},") for i in range(1, 9999))]).encode()
+
+
+def _bz2_damaged(folder):
+    packed = bz2.compress(_many_lines())
+    (folder / "odd.csv.bz2").write_bytes(packed[:5000] + b"?!" + packed[5002:])
+
+
+def _bz2_cut(folder):
+    (folder / "cut.csv.bz2").write_bytes(bz2.compress(_many_lines())[:-5000])
+
+
+def _zip_damaged(folder):
+    write(folder, "a.csv", FIRST)
+    with zipfile.ZipFile(folder / "odd.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.csv", _many_lines())
+    packed = (folder / "odd.zip").read_bytes()
+    (folder / "odd.zip").write_bytes(packed[:5000] + b"?!" + packed[5002:])
 
 
 def _wrong_unit(folder):
@@ -168,6 +191,9 @@ REFUSALS = {
         DAY1,
         r"cannot be read: .*n\.csv\.gz",
     ),
+    "damaged bzip2": ("invoices", _bz2_damaged, DAY1, r"cannot be read: .*odd\.csv\.bz2"),
+    "truncated bzip2": ("invoices", _bz2_cut, DAY1, r"cannot be read: .*cut\.csv\.bz2"),
+    "damaged zip": ("invoices", _zip_damaged, DAY1, r"cannot be read: .*odd\.zip \(it is damaged"),
     "wrong unit": ("ratings", _wrong_unit, DAY1, r"9 of 9 rows are invalid, mostly: ts in the future \(wrong unit\?\)"),
     "no row has the field": ("reviews", _no_item, DAY1, r"no row of the log file has asin: .*noitem\.json"),
     "one file wrong": (

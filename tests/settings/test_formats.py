@@ -69,7 +69,7 @@ def test_a_missing_format_file_is_named(tmp_path):
     [
         ({"colums": 1}, "unknown key in log format: colums"),
         ({"readers": [{"kind": "csv", "seperator": ";"}]}, "unknown key in log format: seperator"),
-        ({"readers": [{"kind": "xml"}]}, "kind = 'xml' .must be one of jsonl, csv"),
+        ({"readers": [{"kind": "xml"}]}, "kind = 'xml' .must be one of jsonl, python, csv"),
         ({"readers": [{"kind": "csv", "header": False}]}, "columns"),
         ({"readers": [{"kind": "csv", "header": "no"}]}, "must be bool"),
         ({"event_weights": {"click": "much"}}, "must be float"),
