@@ -26,7 +26,8 @@ def make_package(target: Path) -> Path:
 
 def _members() -> dict[str, Path]:
     """Names in the zip, and the files that they are."""
-    code = {str(file.relative_to(ROOT)): file for file in (ROOT / "sparkrec").rglob("*.py")}
+    files = [file for pattern in ("*.py", "templates/*") for file in (ROOT / "sparkrec").rglob(pattern)]
+    code = {str(file.relative_to(ROOT)): file for file in files}
     conf = {f"sparkrec/{file.relative_to(ROOT)}": file for file in (ROOT / "conf").rglob("*") if file.is_file()}
     return {**code, **conf}
 

@@ -95,12 +95,17 @@ def test_environment_is_the_locked_one():
     assert different == {}
 
 
+def package_files() -> list[Path]:
+    """The code, and what the report's page is made from."""
+    return [file for pattern in ("*.py", "templates/*") for file in (ROOT / "sparkrec").rglob(pattern)]
+
+
 def test_wheel_brings_code_and_configuration(checkout, tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path / "out"]
     subprocess.run([*command, checkout], check=True, capture_output=True, timeout=300)
     (wheel,) = (tmp_path / "out").glob("sparkrec-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {str(file.relative_to(ROOT)) for file in (ROOT / "sparkrec").rglob("*.py")} <= names
+    assert {str(file.relative_to(ROOT)) for file in package_files()} <= names
     assert {f"sparkrec/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.*")} <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"sparkrec"}
 
@@ -111,6 +116,7 @@ def test_zip_for_py_files_is_whole_and_the_same_each_time(tmp_path):
     spec.loader.exec_module(module)
     first, second = (module.make_package(tmp_path / f"{n}.zip") for n in "ab")
     assert first.read_bytes() == second.read_bytes()
+    assert {str(file.relative_to(ROOT)) for file in package_files()} <= set(zipfile.ZipFile(first).namelist())
     code = "import sparkrec.settings.formats as f; print(f.__file__, *f.format_names(), f.load_format('ratings').name)"
     env = {**os.environ, "PYTHONPATH": str(first)}
     done = subprocess.run(

@@ -1,6 +1,7 @@
-"""Charts as inline SVG: pure functions from numbers to markup. Colours are classes, so the page's style decides.
+"""Charts as inline SVG, drawn by pygal. Their colours are the page's: a series has a CSS class, not a colour.
 
-Every chart is as wide as its column; the numbers behind a mark are its tooltip.
+What pygal writes into a file of its own is taken out: its style, its script, the date, and what this script would show.
+So the same numbers are the same bytes, and what a mark says is its ``<title>``, which browsers show by themselves.
 """
 
 from __future__ import annotations
@@ -8,16 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+from xml.etree.ElementTree import Element, tostring
 
-from sparkrec.report.markup import Markup, element
+import pygal
+from markupsafe import Markup
+from pygal.style import Style
 
-WIDTH, HEIGHT = 460, 210
-RIGHT, TOP, BOTTOM = 10, 10, 38
-_LEFT = 52  # at least, before the plot
-_TITLE = 18  # of that, the y axis's title
-_DIGIT = 7  # the widest digit of the page's fonts at the size of a tick
-_LABELS = 6  # below the x axis, at most
+from sparkrec.report.texts import visible
+
+_FONT = 11  # px, as in the page's style
+_LABELS = 12  # below the x axis, at most
+_PLOT = 390  # px, its width
 _TINY = 1e-300  # below it, steps cannot be told apart
+_LAYOUT: dict[str, Any] = {
+    "width": 460, "height": 210, "margin": 6, "margin_right": 20, "spacing": 6, "dots_size": 3, "truncate_label": -1,
+    "style": Style(label_font_size=_FONT, major_label_font_size=_FONT, title_font_size=_FONT, font_family="sans-serif"),
+    "show_minor_x_labels": False, "show_legend": False, "allow_interruptions": True,
+}  # fmt: skip
+_HIDDEN = ("defs", "desc")  # tags
+_UNUSED = ("background", "plot text-overlay", "plot tooltip-overlay")  # classes
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Series:
         style: CSS class of its colour and stroke.
         values: One for each place on the x axis; None leaves a gap.
         hollow: The places whose dot is hollow.
-        dots: Whether there are dots.
+        dots: Whether there are dots; a value without a neighbour to draw a line to has one.
     """
 
     name: str
@@ -39,6 +50,19 @@ class Series:
     dots: bool = True
 
 
+@dataclass(frozen=True)
+class Chart:
+    """A chart, and what its legend names.
+
+    Attributes:
+        svg: Of class ``chart``.
+        series: In the legend's order.
+    """
+
+    svg: Markup
+    series: tuple[Series, ...]
+
+
 def lines(
     series: Sequence[Series],
     labels: Sequence[str],
@@ -46,8 +70,8 @@ def lines(
     y_title: str,
     digits: int,
     from_zero: bool = False,
-) -> Markup:
-    """Lines over common places, with a legend.
+) -> Chart:
+    """Lines over common places.
 
     Args:
         series: The lines, the one in front first.
@@ -57,46 +81,15 @@ def lines(
         digits: Decimals in the tooltips.
         from_zero: Whether the y axis begins at 0 whatever the values.
     """
-    values = [v for s in series for v in s.values if v is not None]
-    lowest = 0.0 if from_zero else min(values, default=0.0)
-    plot = _Plot(tuple(ticks(lowest, max(values, default=1.0))))
-    marks = [_line(one, labels, plot, digits) for one in reversed(series)]
-    body = [*_frame(plot, labels, plot.centres(len(labels), inset=0), x_title, y_title), *marks]
-    return _figure(series, body, f"{y_title} by {x_title}")
+    lowest = 0.0 if from_zero else min(_finite(series), default=0.0)
+    axis = ticks(lowest, max(_finite(series), default=1.0))
+    return _drawn(pygal.Line(**_LAYOUT), axis, series, labels, x_title, y_title, digits)
 
 
-def columns(series: Sequence[Series], labels: Sequence[str], x_title: str, y_title: str, digits: int) -> Markup:
-    """Columns from 0, side by side at each place, with a legend where there are several; arguments as of ``lines``."""
-    plot = _Plot(tuple(ticks(0.0, max([v for s in series for v in s.values if v is not None], default=1.0) or 1.0)))
-    step = (WIDTH - plot.left - RIGHT) / max(len(labels), 1)
-    width = step * 0.82 / len(series)
-    centres = plot.centres(len(labels), inset=step / 2)
-    marks = []
-    for n, one in enumerate(series):
-        for at, value in enumerate(one.values):
-            top = plot.y(value or 0.0)
-            tip = element("title", f"{one.name}, {x_title} {labels[at]}: {value or 0.0:,.{digits}f}")
-            x = centres[at] - width * len(series) / 2 + n * width
-            marks.append(
-                element("rect", tip, class_=one.style, x=_px(x), y=_px(top), width=_px(max(width - 0.5, 0.5)),
-                        height=_px(HEIGHT - BOTTOM - top))
-            )  # fmt: skip
-    return _figure(series, [*_frame(plot, labels, centres, x_title, y_title), *marks], f"{y_title} by {x_title}")
-
-
-def bar(value: float, largest: float, style: str) -> Markup:
-    """A horizontal bar for a cell of a table: as long as ``value`` is of ``largest``."""
-    length = 100 * value / largest if largest > 0 else 0.0
-    rect = element("rect", class_=style, x=0, y=0, width=_px(max(length, 0.4)), height=10) if value else None
-    return element(
-        "svg",
-        rect,
-        class_="bar",
-        viewBox="0 0 100 10",
-        preserveAspectRatio="none",
-        aria_hidden="true",
-        focusable="false",
-    )
+def columns(series: Sequence[Series], labels: Sequence[str], x_title: str, y_title: str, digits: int) -> Chart:
+    """Columns from 0, side by side at each place; arguments as of ``lines``."""
+    axis = ticks(0.0, max(_finite(series), default=1.0) or 1.0)
+    return _drawn(pygal.Bar(**_LAYOUT), axis, series, labels, x_title, y_title, digits)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -149,100 +142,60 @@ def binned(counts: Sequence[tuple[int, int]], most: int = 24) -> list[tuple[str,
     return list(zip(labels, bins, strict=True))
 
 
-def shown_labels(labels: Sequence[str], most: int = _LABELS, left: float = _LEFT) -> list[int]:
+def shown_labels(labels: Sequence[str]) -> list[int]:
     """The places whose labels are written: equally far apart, the last one among them, and none too wide."""
     if not labels:
         return []
     widest = max(len(label) for label in labels)
-    room = max(2, min(most * 2, int((WIDTH - left - RIGHT) / (6.6 * widest + 14))))
+    room = max(2, min(_LABELS, int(_PLOT / (6.6 * widest + 14))))
     step = math.ceil(len(labels) / room)
     return list(range((len(labels) - 1) % step, len(labels), step))
 
 
-@dataclass(frozen=True)
-class _Plot:
-    """Where the numbers of a chart lie: the y axis takes the room that its own numbers need."""
-
-    axis: tuple[float, ...]
-
-    @property
-    def numbers(self) -> list[str]:
-        """The y axis's ticks as they are written."""
-        digits = max(0, -math.floor(math.log10(self.axis[1] - self.axis[0]) + 1e-9))
-        return [f"{value:,.{digits}f}" for value in self.axis]
-
-    @property
-    def left(self) -> float:
-        """Where the x axis begins."""
-        return max(_LEFT, _TITLE + _DIGIT * max(len(text) for text in self.numbers) + 6)
-
-    def centres(self, n: int, inset: float) -> list[float]:
-        """Places on the x axis: from edge to edge, or that far from the edges; a single one in the middle."""
-        low, high = self.left + inset, WIDTH - RIGHT - inset
-        if inset == 0:  # room for half a label
-            low, high = low + 16, high - 26
-        return [(low + high) / 2] if n == 1 else [low + (high - low) * i / (n - 1) for i in range(n)]
-
-    def y(self, value: float) -> float:
-        """The height of a value; what is not finite lies on the x axis."""
-        low, high = self.axis[0], self.axis[-1]
-        place = (value - low) / (high - low) if math.isfinite(value) else 0.0
-        return HEIGHT - BOTTOM - place * (HEIGHT - BOTTOM - TOP)
+def _finite(series: Sequence[Series]) -> list[float]:
+    return [v for one in series for v in one.values if v is not None and math.isfinite(v)]
 
 
-def _line(one: Series, labels: Sequence[str], plot: _Plot, digits: int) -> Markup:
-    centres = plot.centres(len(labels), inset=0)
-    points = [(x, plot.y(v), v, at) for at, (x, v) in enumerate(zip(centres, one.values, strict=True)) if v is not None]
-    path, before = "", None
-    there = {at for _, _, _, at in points}
-    for x, y, _, at in points:
-        path += f"{'L' if before == at - 1 else 'M'}{_px(x)} {_px(y)}"
-        if not there & {at - 1, at + 1}:  # no neighbour to draw a line to
-            path += f"M{_px(x - 9)} {_px(y)}h18"
-        before = at
-    dots = []
-    for x, y, value, at in points if one.dots else ():
-        tip = element("title", f"{one.name}, {labels[at]}: {value:,.{digits}f}")
-        hollow = " hollow" if at in one.hollow else ""
-        dots.append(element("circle", tip, class_=f"dot{hollow}", cx=_px(x), cy=_px(y), r=3))
-    return element("g", element("path", d=path, class_="curve") if path else None, dots, class_=one.style)
+def _drawn(
+    chart: Any, axis: list[float], series: Sequence[Series], labels: Sequence[str],
+    x_title: str, y_title: str, digits: int,
+) -> Chart:  # fmt: skip
+    chart.x_labels, chart.x_labels_major = labels, [labels[at] for at in shown_labels(labels)]
+    chart.y_labels, chart.range = axis, (axis[0], axis[-1])
+    chart.x_title, chart.y_title = x_title, y_title
+    decimals = max(0, -math.floor(math.log10(axis[1] - axis[0]) + 1e-9))
+    chart.value_formatter = lambda value: f"{value:,.{decimals}f}"
+    drawn = series[::-1] if isinstance(chart, pygal.Line) else series  # lines lie over those before
+    for one in drawn:
+        chart.add(one.name, [_mark(one, at, label, digits) for at, label in enumerate(labels)])
+    root = _kept(chart.render_tree(), [one.style for one in drawn])
+    root.attrib = {"viewBox": root.attrib["viewBox"], "class": "chart", "role": "img"}
+    root.set("aria-label", f"{y_title} by {x_title}")
+    return Chart(Markup(tostring(root, encoding="unicode")), tuple(series))
 
 
-def _frame(plot: _Plot, labels: Sequence[str], centres: Sequence[float], x_title: str, y_title: str) -> list[Markup]:
-    """Grid lines with their numbers, the labels of the x axis, and the titles of both axes."""
-    found, left = [], plot.left
-    for value, text in zip(plot.axis, plot.numbers, strict=True):
-        y = _px(plot.y(value))
-        found.append(element("line", class_="grid", x1=left, x2=WIDTH - RIGHT, y1=y, y2=y))
-        found.append(element("text", text, x=left - 6, y=y, class_="tick", text_anchor="end", dy="0.32em"))
-    below = HEIGHT - BOTTOM
-    for at in shown_labels(labels, left=left):
-        found.append(element("text", labels[at], x=_px(centres[at]), y=below + 14, class_="tick", text_anchor="middle"))
-    middle = (left + WIDTH - RIGHT) / 2
-    found.append(element("text", x_title, x=_px(middle), y=HEIGHT - 6, class_="title", text_anchor="middle"))
-    turned = f"rotate(-90 11 {_px((TOP + below) / 2)})"
-    found.append(
-        element("text", y_title, x=11, y=_px((TOP + below) / 2), transform=turned, class_="title", text_anchor="middle")
-    )
-    return found
+def _mark(one: Series, at: int, label: str, digits: int) -> dict[str, Any] | None:
+    """A value as pygal takes it, with what it says, and how its dot looks."""
+    value = one.values[at]
+    if value is None or not math.isfinite(value):
+        return None
+    alone = all(one.values[near] is None for near in (at - 1, at + 1) if 0 <= near < len(one.values))
+    dot: dict[str, Any] = {"class": "dot hollow" if at in one.hollow else "dot"}
+    if not (one.dots or alone):
+        dot = {"r": 0}
+    return {"value": value, "tooltip": visible(f"{one.name}, {label}: {value:,.{digits}f}"), "node": dot}
 
 
-def _figure(series: Sequence[Series], body: Sequence[Markup], says: str) -> Markup:
-    keys = [
-        element("li", element("svg", _key(one), viewBox="0 0 22 10", class_="key", aria_hidden="true"), one.name)
-        for one in series
-    ]
-    legend = element("ul", keys, class_="legend") if len(series) > 1 else None
-    chart = element("svg", body, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="chart", role="img", aria_label=says)
-    return element("div", legend, chart, class_="figure")
-
-
-def _key(one: Series) -> Markup:
-    if one.style.startswith("fill"):
-        return element("rect", class_=one.style, x=4, y=0, width=12, height=10)
-    dot = element("circle", class_="dot", cx=11, cy=5, r=3) if one.dots else None
-    return element("g", element("path", d="M0 5L22 5", class_="curve"), dot, class_=one.style)
-
-
-def _px(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
+def _kept(node: Any, styles: Sequence[str], in_mark: bool = False) -> Element:
+    """What is drawn of pygal's tree, of lxml where that is installed; the series have their classes."""
+    kept = Element(node.tag, dict(node.attrib))
+    kept.text = node.text
+    kind = node.get("class", "")
+    if kind.startswith("series"):
+        kept.set("class", f"series {styles[int(kind.rpartition('-')[2])]}")
+    in_mark = in_mark or kind in ("dots", "bar")  # whose title stays
+    for child in node:
+        said = child.tag == "title" and not in_mark
+        if isinstance(child.tag, str) and not said and child.tag not in _HIDDEN and child.get("class") not in _UNUSED:
+            kept.append(_kept(child, styles, in_mark))
+    return kept

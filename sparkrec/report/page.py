@@ -1,20 +1,47 @@
-"""A report as one page of HTML, which needs nothing but itself: no script, no font, no request."""
+"""A report as one page of HTML, which needs nothing but itself: no script, no font, no request.
+
+The page is made by Jinja2 from ``templates/``, a file for each section. Every text is escaped, and what cannot be
+printed is shown as its escape code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
-from typing import TypeVar
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from sparkrec.report import sections
-from sparkrec.report.facts import FAILED, HELD_BACK, PUBLISHED, Absent, Head, Lengths, Report
-from sparkrec.report.markup import Markup, duration, element, join, number, share
-from sparkrec.report.style import STYLE
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-T = TypeVar("T")
-# Raw rows and ids are strangers' texts: they are escaped, and even markup could load and run nothing.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+from sparkrec.report import figures
+from sparkrec.report.data import RAW_CHARS
+from sparkrec.report.facts import FAILED, HELD_BACK, PUBLISHED, Absent, Losses, MetricRow, Report, Stage
+from sparkrec.report.texts import duration, moment, number, share, shortened, size, visible
+
 _ATTEMPTS = 3  # run ids that are written out
+_TONES = {PUBLISHED: "good", "done": "good", HELD_BACK: "warn", "held_back": "warn", FAILED: "bad"}
+_HOLD_OUTS = {
+    "holdout_users_with_taken": "Lists for users as they are published, judged on all that they took after the cutoff",
+    "holdout_users": "Lists for users without what they had, judged on what else they took after the cutoff",
+    "holdout_cold_users": "Of these, users who had taken few items before",
+    "holdout_frequent_users": "Of these, the other users",
+    "holdout_cold_items": "Of these, items that few users had taken before",
+    "holdout_frequent_items": "Of these, the other items",
+    "holdout_sessions": "Next item in the sessions after the cutoff",
+    "holdout_baskets": "Next product in the baskets after the cutoff",
+    "holdout_ratings": "Predicted ratings after the cutoff",
+}
+_JUDGED = {"holdout_sessions": "events", "holdout_baskets": "products", "holdout_ratings": "ratings"}  # others: users
+_SPREAD = ("coverage", "gini")
+
+
+class HoldOut(NamedTuple):
+    """The metrics on one hold-out but for those of the lists' spread."""
+
+    title: str
+    names: list[str]
+    judged: str  # what the models are judged on
+    rows: list[MetricRow]
 
 
 def page(report: Report) -> str:
@@ -23,70 +50,82 @@ def page(report: Report) -> str:
     Args:
         report: What it says.
     """
-    parts = [
-        ("Models", sections.models(report.head, report.histories)),
-        ("Stages", sections.stages(report.stages)),
-        ("Ingest", _or_why(report.ingest, lambda found: sections.ingest(found, report.quarantine))),
-        ("Sessions and baskets", sections.lengths(report.sessions, report.baskets)),
-        ("Training", sections.losses(report.losses)),
-        ("Metrics of this night", _or_why(report.metrics, sections.metrics)),
-        ("Coverage and popularity", sections.spreads(report.spreads, report.metrics)),
-        ("Lists of a few users", _or_why(report.users, sections.users)),
-        ("Tables", _or_why(report.tables, sections.tables)),
-    ]
-    body = [element("section", element("h2", title), content) for title, content in parts]
-    title = f"Night of {report.head.run_date}"
-    top = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{title} – sparkrec"),
-        element("style", Markup(STYLE)),
+    return _environment().get_template("page.html").render(report=report)
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("sparkrec.report"),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    foot = element("footer", f"Written {moment(report.written_at)} by sparkrec report. All times are UTC.")
-    main = element("main", _head(report.head, title), _tiles(report), body, foot)
-    return f"<!DOCTYPE html>\n{element('html', top, element('body', main), lang='en')}\n"
+    made.globals |= {"ATTEMPTS": _ATTEMPTS, "PUBLISHED": PUBLISHED, "RAW_CHARS": RAW_CHARS, "SPREAD": _SPREAD}
+    made.filters |= {
+        one.__name__: one
+        for one in (duration, moment, number, share, shortened, size, said, tone, percent, hold_outs, of_spread,
+                    by_model, figures.history_chart, figures.lengths_chart, figures.loss_chart, figures.part_name,
+                    figures.spread_chart)
+    }  # fmt: skip
+    made.tests["absent"] = lambda part: isinstance(part, Absent)
+    return made
 
 
-def moment(when: datetime) -> str:
-    """``2024-01-02 03:04:05``."""
-    return when.strftime("%Y-%m-%d %H:%M:%S")
+def _shown(value: Any) -> Any:
+    """What is written of a value, before it is escaped."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _head(head: Head, title: str) -> Markup:
-    tone = {PUBLISHED: "good", HELD_BACK: "warn", FAILED: "bad"}.get(head.state, "warn")
-    shown, earlier = head.run_ids[-_ATTEMPTS:], len(head.run_ids) - _ATTEMPTS
-    ids = [element("code", run_id) for run_id in shown]
-    attempts = join(Markup(", ".join(ids)), f" and {earlier} earlier ones" if earlier > 0 else "")
-    took = f"{moment(head.started_at)} to {moment(head.ended_at)}; stages {duration(head.seconds)} in all"
-    facts = [
-        ("Run", attempts), ("Time", took), ("Settings", element("code", head.config_hash)),
-        ("Code", element("code", head.code_version)),
-    ]  # fmt: skip
-    return element(
-        "header",
-        element("h1", title, element("span", head.state, class_=f"state {tone}")),
-        element("p", f"{head.why}.", class_=tone) if head.why else None,
-        element("dl", [join(element("dt", name), element("dd", text)) for name, text in facts], class_="facts"),
-    )
+def tone(state: str, other: str = "warn") -> str:
+    """The CSS class of how something ended; ``other``: where it is of no state that has one."""
+    return _TONES.get(state, other)
 
 
-def _tiles(report: Report) -> Markup:
-    tiles = []
-    if not isinstance(report.ingest, Absent):
-        tiles.append((number(report.ingest.read), "rows read"))
-        tiles.append((share(report.ingest.quarantined, report.ingest.read), "of them quarantined"))
-    for name, lengths in (("sessions", report.sessions), ("baskets", report.baskets)):
-        if isinstance(lengths, Lengths):
-            tiles.append((number(lengths.total), name))
-    n_published = sum(model.state == PUBLISHED for model in report.head.models)
-    tiles.append((f"{n_published} of {len(report.head.models)}", "models published"))
-    tiles.append((duration(report.head.seconds), "in all stages"))
-    return element("div", [element("div", element("b", a), element("span", b), class_="tile") for a, b in tiles],
-                   class_="tiles")  # fmt: skip
+def percent(value: float) -> str:
+    """``10%``."""
+    return f"{value:.0%}"
 
 
-def _or_why(part: T | Absent, section: Callable[[T], Markup]) -> Markup:
-    return sections.absent(part) if isinstance(part, Absent) else section(part)
+def said(stage: Stage) -> list[tuple[str, str]]:
+    """A stage's message in lines, each with what it is about, if anything; of a message in JSON the counts by table."""
+    again = f" (later attempts that skipped it: {stage.skipped_since})" if stage.skipped_since else ""
+    try:
+        counts = json.loads(stage.message)
+    except ValueError:
+        counts = None
+    if not isinstance(counts, dict):
+        return [("", text) for text in (stage.message + again).split("; ")]
+    lines = [(name.replace("_", " "), _counts(value)) for name, value in counts.items() if value]
+    return [*lines, ("", again)] if again else lines
+
+
+def _counts(value: object) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    texts = {key.replace("_", " "): f"{v:,}" if isinstance(v, int) else str(v) for key, v in value.items()}
+    return ", ".join(f"{key} {text}" for key, text in texts.items())
+
+
+def by_model(found: Sequence[Losses]) -> list[tuple[str, list[Losses]]]:
+    """The losses of each model's parts."""
+    models = dict.fromkeys(one.model for one in found)
+    return [(model, [one for one in found if one.model == model]) for model in models]
+
+
+def hold_outs(rows: Sequence[MetricRow]) -> list[HoldOut]:
+    """The metrics by hold-out, those that have a title first."""
+    present = dict.fromkeys(row.split for row in rows)
+    found = []
+    for split in [*(name for name in _HOLD_OUTS if name in present), *(n for n in present if n not in _HOLD_OUTS)]:
+        mine = [row for row in rows if row.split == split]
+        names = list(dict.fromkeys(name for row in mine for name, _ in row.values if name not in _SPREAD))
+        found.append(HoldOut(_HOLD_OUTS.get(split, split), names, _JUDGED.get(split, "users"), mine))
+    return found
+
+
+def of_spread(rows: Sequence[MetricRow]) -> list[MetricRow]:
+    """Those that say how the lists spread over the items."""
+    return [row for row in rows if any(name in _SPREAD for name, _ in row.values)]

@@ -104,7 +104,7 @@ def test_the_page_of_a_real_night(chrome, night, tmp_path):
     assert (
         chrome.value("document.querySelectorAll('svg.chart').length") == 3 + 2 + 2 + 3
     )  # gate, lengths, losses, spread
-    dots = chrome.value("[...document.querySelectorAll('svg.chart circle title')].map(e => e.textContent)")
+    dots = chrome.value("[...document.querySelectorAll('svg.chart .dots title')].map(e => e.textContent)")
     gate = (pl.col("model") == "als") & (pl.col("metric") == "recall") & (pl.col("split") == "holdout_users")
     judged = night.table("metrics").filter(gate & (pl.col("k") == 20))["value"].item()
     assert f"als, {night.last:%m-%d}: {judged:.4f}" in dots

@@ -1,4 +1,4 @@
-"""Markup that escapes, numbers that read well, and charts whose marks and labels are where they should be."""
+"""Texts that cannot break out, numbers that read well, and charts whose marks and labels are where they should be."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparkrec.report.charts import Series, binned, columns, lines, shown_labels, ticks
-from sparkrec.report.markup import Markup, duration, element, join, number, share, size
+from sparkrec.report.texts import duration, number, share, size, visible
 
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -31,18 +31,16 @@ class Reader(HTMLParser):
         self.text += data
 
 
+def read(chart):
+    """A chart's tags with their attributes."""
+    return Reader(str(chart.svg)).tags
+
+
 @given(st.text(max_size=40))
-def test_a_text_comes_out_of_an_element_as_it_went_in_and_never_as_a_tag(text):
-    read = Reader(element("p", text, title=text))
-    shown = "".join(c if c.isprintable() or c in "\n\u200d" else repr(c)[1:-1] for c in text)
-    assert [tag for tag, _ in read.tags] == ["p"]
-    assert read.text == shown
-    assert read.tags[0][1]["title"] == shown
-
-
-def test_markup_is_taken_as_it_is_and_none_is_left_out():
-    assert element("p", element("b", "<"), None, ["&"], class_="x", dy=None) == '<p class="x"><b>&lt;</b>&amp;</p>'
-    assert join("<", Markup("<br/>")) == "&lt;<br/>"
+def test_a_text_comes_out_of_a_chart_as_it_went_in_and_never_as_a_tag(text):
+    found = Reader(str(lines([Series(text, "line1", (1.0, 2.0))], ["a", "b"], "night", "recall", 2).svg))
+    assert {tag for tag, _ in found.tags} <= {"svg", "g", "path", "circle", "text", "title"}
+    assert f"{visible(text)}, a: 1.00" in found.text
 
 
 @pytest.mark.parametrize(
@@ -94,24 +92,39 @@ def test_labels_are_few_and_the_last_is_among_them(n):
 
 
 def test_a_gap_breaks_the_line_and_a_lone_point_is_seen():
-    chart = lines([Series("m", "line1", (1.0, 2.0, None, 3.0), hollow=(3,))], list("abcd"), "night", "recall", 2)
-    path = next(attrs["d"] for tag, attrs in Reader(chart).tags if tag == "path")
-    assert path.count("L") == 1
-    assert path.endswith("h18")
-    assert [a["class"] for t, a in Reader(chart).tags if t == "circle"] == ["dot", "dot", "dot hollow"]
-    assert "recall by night" in chart
+    values = (1.0, 2.0, None, 3.0)
+    tags = read(lines([Series("m", "line1", values, hollow=(3,))], list("abcd"), "night", "recall", 2))
+    assert [attrs["d"].count("L") for tag, attrs in tags if tag == "path" and "nofill" in attrs["class"]] == [1]
+    assert [a["class"] for t, a in tags if t == "circle"] == ["dot", "dot", "dot hollow"]
+    assert tags[0][1]["aria-label"] == "recall by night"
+    tags = read(lines([Series("m", "line1", values, dots=False)], list("abcd"), "night", "recall", 2))
+    assert [float(a["r"]) for t, a in tags if t == "circle"] == [0, 0, 3]
+
+
+def test_the_line_in_front_is_drawn_last_and_columns_stand_in_their_order():
+    series = [Series("m", "front", (1.0, 2.0)), Series("p", "back", (2.0, 1.0))]
+    for draw, order in ((lines, ["series back", "series front"]), (columns, ["series front", "series back"])):
+        chart = draw(series, ["a", "b"], "night", "recall", 2)
+        assert [a["class"] for t, a in read(chart) if t == "g" and a["class"].startswith("series")][:2] == order
+        assert chart.series == tuple(series)
 
 
 def test_columns_are_as_high_as_their_values():
     chart = columns([Series("n", "fill1", (1.0, 2.0, 0.0))], ["1", "2", "3"], "length", "sessions", 0)
-    heights = [float(a["height"]) for t, a in Reader(chart).tags if t == "rect"]
+    heights = [float(a["height"]) for t, a in read(chart) if t == "rect"]
     assert heights[1] == pytest.approx(2 * heights[0], abs=0.2)
     assert heights[2] == 0
+
+
+def test_the_same_numbers_are_the_same_bytes_and_bring_no_style_and_no_script():
+    made = [lines([Series("m", "line1", (1.0, 2.0))], ["a", "b"], "night", "recall", 2).svg for _ in range(2)]
+    assert made[0] == made[1]
+    assert not re.search(r"<script|<style|<!--|style=", made[0])
 
 
 @pytest.mark.parametrize("values", [(), (None,), (0.0,), (math.inf, 1.0), (math.nan,)])
 def test_a_chart_of_hardly_anything_is_a_chart(values):
     labels = [str(n) for n in range(len(values))]
     for draw in (lines, columns):
-        chart = draw([Series("m", "line1", values)], labels, "night", "recall", 2)
+        chart = draw([Series("m", "line1", values)], labels, "night", "recall", 2).svg
         assert not re.search(r'"(nan|inf|-inf)"', chart)
