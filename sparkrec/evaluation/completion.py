@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
 from sparkrec.evaluation.values import MetricValue
+from sparkrec.retrieval.topk import SEEN
 from sparkrec.warehouse.tables import BASKET_ID, ITEM_IDX, ITEMS
 
 if TYPE_CHECKING:
@@ -26,19 +27,24 @@ def prefixes(baskets: DataFrame, longest: int | None = None) -> DataFrame:
     """The cases of held-out baskets.
 
     Args:
-        baskets: ``(basket_id string, items array<int>)``, the items distinct and in order.
+        baskets: ``(basket_id string, items array<int>)``, the items distinct and in order; optionally ``seen
+            array<int>``: none of these is to be foreseen.
         longest: Items that are given, at most: a longer basket ends after the next one. None: all.
 
     Returns:
-        ``(case string, items array<int>, next int)``, one row for each item but a basket's first; the case is
-        ``<basket_id>#<place of the next item, from 1>``.
+        ``(basket_id string, case string, items array<int>, next int)``, one row for each item but a basket's first; the
+        case is ``<basket_id>#<place of the next item, from 1>``.
     """
     import pyspark.sql.functions as F
 
     last = F.size(ITEMS) if longest is None else F.least(F.size(ITEMS), F.lit(longest + 1))
     places = F.when(last > 1, F.sequence(F.lit(2), last))
-    each = baskets.select(BASKET_ID, ITEMS, F.explode(places).alias("place"))
+    given = [name for name in (BASKET_ID, ITEMS, SEEN) if name in baskets.columns]
+    each = baskets.select(*given, F.explode(places).alias("place"))
+    if SEEN in given:
+        each = each.where(~F.array_contains(SEEN, F.element_at(ITEMS, F.col("place"))))
     return each.select(
+        BASKET_ID,
         F.concat_ws("#", BASKET_ID, F.col("place").cast("string")).alias(CASE),
         F.slice(ITEMS, F.lit(1), F.col("place") - 1).alias(ITEMS),
         F.element_at(ITEMS, F.col("place")).alias(NEXT),

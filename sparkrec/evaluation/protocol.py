@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sparkrec.evaluation.values import BASKETS_SPLIT, SESSIONS_SPLIT
+from sparkrec.evaluation.values import BASKETS_AGAIN_SPLIT, BASKETS_SPLIT, SESSIONS_AGAIN_SPLIT, SESSIONS_SPLIT
 from sparkrec.settings.config import Config, config_dict
 from sparkrec.settings.formats import LogFormat
 
@@ -26,10 +26,12 @@ def protocol(config: Config, fmt: LogFormat, split: str) -> dict[str, Any]:
     judged, prepare = config.evaluation, config.prepare
     found = {"evaluation.recent_days": judged.recent_days, **_holdout(config)}
     found |= {f"prepare.support.{name}": value for name, value in config_dict(prepare.support).items()}
-    if split == SESSIONS_SPLIT:
+    if split in (SESSIONS_SPLIT, BASKETS_SPLIT):  # earlier versions judged what a user has, too
+        found["seen"] = "left out"
+    if split in (SESSIONS_SPLIT, SESSIONS_AGAIN_SPLIT):
         found |= {f"prepare.sessions.{name}": value for name, value in config_dict(prepare.sessions).items()}
         return found | {"evaluation.ties": judged.ties, "session_events": sorted(fmt.session_events)}
-    if split == BASKETS_SPLIT:
+    if split in (BASKETS_SPLIT, BASKETS_AGAIN_SPLIT):
         found |= {f"prepare.baskets.{name}": value for name, value in config_dict(prepare.baskets).items()}
         return found | {"evaluation.ties": judged.ties, "purchase_events": sorted(fmt.purchase_events)}
     return found | {"event_weights": {name: weight for name, weight in fmt.event_weights.items() if weight > 0}}

@@ -3,29 +3,39 @@
 For each next event the model ranks all items; ``rank`` is the place of the true one, among equal scores the last one
 unless asked otherwise (``rank_of``). Recall@k is the share of events with rank ≤ k, MRR@k the mean of 1 / rank, 0
 beyond k (Hidasi et al. 2016, "Session-based recommendations with recurrent neural networks", sec. 4).
+
+Where lists hold what is new to the user alone, only such events are judged, among the items that are new by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from sparkrec.errors import InvariantError
+from sparkrec.evaluation.session_events import NEW_RANK, Taken, flat_lists, known_items
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, RANK
+from sparkrec.processes import begin_task
+from sparkrec.retrieval.sparse import cuts
+from sparkrec.retrieval.topk import SEEN
+from sparkrec.spark.broadcast import broadcast
+from sparkrec.warehouse.tables import ITEMS, RANK
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame
 
 
+K = TypeVar("K")
 Doubles = npt.NDArray[np.float64]
 _MODEL = "model"
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")  # at least as high; higher
 NEXT_ITEM_METRICS = ("recall", "mrr", "ndcg")
+_TAKEN_AT_ONCE = 2_000_000  # pairs of an event and an item that had been taken before it
 
 
 def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
@@ -33,13 +43,13 @@ def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
     return all_session_metrics({_MODEL: ranks}, ks)[_MODEL]
 
 
-def all_session_metrics(ranks: Mapping[str, DataFrame], ks: Sequence[int]) -> dict[str, list[MetricValue]]:
+def all_session_metrics(ranks: Mapping[K, DataFrame], ks: Sequence[int]) -> dict[K, list[MetricValue]]:
     """Recall@k, MRR@k and NDCG@k of several models, in one pass over all their ranks.
 
     With one relevant item the ideal gain is 1, so NDCG@k is the mean of 1 / log2(1 + rank), 0 beyond k.
 
     Args:
-        ranks: Name → ``(rank)``, a number for each predicted event, from 1.
+        ranks: Name, or whatever tells them apart → ``(rank)``, a number for each predicted event, from 1.
         ks: Cut-offs.
 
     Raises:
@@ -48,7 +58,8 @@ def all_session_metrics(ranks: Mapping[str, DataFrame], ks: Sequence[int]) -> di
     import pyspark.sql.functions as F
 
     parts = [
-        one.select(F.lit(name).alias(_MODEL), F.col(RANK).cast("double").alias(RANK)) for name, one in ranks.items()
+        one.select(F.lit(n).alias(_MODEL), F.col(RANK).cast("double").alias(RANK))
+        for n, one in enumerate(ranks.values())
     ]
     columns = [F.count("*").alias("n"), F.count_if(F.col(RANK).isNull() | (F.col(RANK) < 1)).alias("wrong")]
     gain = F.try_divide(F.lit(1.0), F.log2(1.0 + F.col(RANK)))
@@ -58,7 +69,8 @@ def all_session_metrics(ranks: Mapping[str, DataFrame], ks: Sequence[int]) -> di
         columns.append(F.avg(F.when(within, F.try_divide(F.lit(1.0), F.col(RANK))).otherwise(0.0)).alias(f"mrr_{k}"))
         columns.append(F.avg(F.when(within, gain).otherwise(0.0)).alias(f"ndcg_{k}"))
     rows = reduce(lambda some, more: some.unionByName(more), parts).groupBy(_MODEL).agg(*columns).collect()
-    found = {row[_MODEL]: row for row in rows}
+    names = list(ranks)
+    found = {names[row[_MODEL]]: row for row in rows}
     if set(found) != set(ranks):
         raise InvariantError("no event to predict after the cutoff: nothing to judge by")
     for row in rows:
@@ -92,21 +104,57 @@ def popularity_ranks(
     """The rank that popularity gives to each next item of test sessions.
 
     Args:
-        sessions: Test sessions ``(items array<int>)``; each item but the first is predicted.
+        sessions: Test sessions ``(items array<int>)``; each item but the first is predicted. Optionally ``seen
+            array<int>``: what the user had taken before.
         scores: float64 ``[n_items]``.
         among: Bool ``[n_items]``: the catalogue, the items that are ranked.
         ties: See ``rank_of``.
 
     Returns:
-        ``(rank double)``; an item outside of the catalogue stands after all of it.
+        ``(rank double)``, and with ``seen`` ``new_rank double``: among what neither ``seen`` nor the session holds by
+        then, null where the item is none of these. An item outside of the catalogue stands after all of it.
     """
-    import pyarrow as pa
-    import pyspark.sql.functions as F
+    given = [name for name in (ITEMS, SEEN) if name in sessions.columns]
+    sent = broadcast(sessions.sparkSession, (scores, among))
 
-    items, ordered = np.flatnonzero(among), np.sort(scores[among])
-    at_least, more = (len(ordered) - np.searchsorted(ordered, scores[items], side) for side in _SIDES)
-    ranks = np.asarray(rank_of(at_least, more, ties), dtype=np.float64)
-    placed = sessions.sparkSession.createDataFrame(pa.table({ITEM_IDX: pa.array(items.astype(np.int32)), RANK: ranks}))
-    following = sessions.select(F.explode(F.slice(ITEMS, 2, F.greatest(F.size(ITEMS) - 1, F.lit(0)))).alias(ITEM_IDX))
-    found = following.join(F.broadcast(placed), ITEM_IDX, "left")
-    return found.select(F.coalesce(RANK, F.lit(len(items) + 1.0)).alias(RANK))
+    def ranks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        begin_task()
+        for batch in batches:
+            yield _popularity_ranks(batch, *sent.value, ties)
+
+    schema = f"{RANK} double, {NEW_RANK} double" if SEEN in given else f"{RANK} double"
+    return sessions.select(*given).mapInArrow(ranks, schema)
+
+
+def _popularity_ranks(
+    batch: pa.RecordBatch, scores: Doubles, among: npt.NDArray[np.bool_], ties: str
+) -> pa.RecordBatch:
+    """See ``popularity_ranks``."""
+    import pyarrow as pa
+
+    flat, lengths = flat_lists(batch.column(ITEMS))
+    session = np.repeat(np.arange(len(lengths)), lengths)
+    begin = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    event = np.flatnonzero(np.arange(len(flat)) > begin)
+    session, begin, items = session[event], begin[event], flat[event]
+    ranked = known_items(items, np.ones(len(items), dtype=np.int64), among)[1] > 0
+    own = np.where(ranked, scores[np.where(ranked, items, 0)], -np.inf)
+    ordered = np.sort(scores[among])
+    counts = [len(ordered) - np.searchsorted(ordered, own, side) for side in _SIDES]
+
+    def places(at_least: Any, more: Any) -> Doubles:
+        found = rank_of(at_least, more, ties)
+        return np.where(ranked, found, more + 1.0)
+
+    columns = [pa.array(places(*counts))]
+    taken = Taken.of(batch, among)
+    if taken is not None:
+        new = taken.new(flat, lengths)[event]
+        for part in cuts(taken.lengths[session] + event - begin, _TAKEN_AT_ONCE):
+            rows, theirs = taken.before(flat, session[part], begin[part], event[part])
+            listed = among[theirs.clip(max=len(among) - 1)] & (theirs < len(among))
+            rows, before = rows[listed], scores[theirs[listed]]
+            for count, reached in zip(counts, (before >= own[part][rows], before > own[part][rows]), strict=True):
+                count[part] -= np.bincount(rows[reached], minlength=part.stop - part.start)
+        columns.append(pa.array(np.where(new, places(*counts), np.nan), from_pandas=True))
+    return pa.RecordBatch.from_arrays(columns, names=[RANK, NEW_RANK][: len(columns)])

@@ -13,6 +13,7 @@ from sparkrec.evaluation.values import COLD_ITEMS, COLD_USERS, FREQUENT_ITEMS, F
 from sparkrec.log import log_event
 from sparkrec.prepare.cut import EPOCH, utc
 from sparkrec.prepare.weights import counted
+from sparkrec.retrieval.topk import SEEN
 from sparkrec.settings.sections import EvaluationConfig
 from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, SESSION_ID, TS, USER_IDX
 
@@ -184,11 +185,11 @@ def known_items_only(sessions: DataFrame, catalogue: DataFrame) -> DataFrame:
     """Test sessions as they are judged: items outside of the catalogue taken out, then those shorter than 2.
 
     Args:
-        sessions: ``(session_id string, items array<int>)`` and others.
+        sessions: ``(session_id string, items array<int>)`` and others, of which ``seen`` is kept.
         catalogue: ``(item_idx int)``, distinct: the items trained on.
 
     Returns:
-        ``(session_id string, items array<int>)``, items in their order.
+        ``(session_id string, items array<int>[, seen array<int>])``, items in their order.
     """
     import pyspark.sql.functions as F
 
@@ -196,4 +197,5 @@ def known_items_only(sessions: DataFrame, catalogue: DataFrame) -> DataFrame:
     kept = events.join(catalogue, ITEM_IDX, "left_semi")
     ordered = F.array_sort(F.collect_list(F.struct("position", ITEM_IDX)))
     whole = kept.groupBy(SESSION_ID).agg(F.transform(ordered, lambda event: event[ITEM_IDX]).alias(ITEMS))
-    return whole.where(F.size(ITEMS) >= 2)
+    whole = whole.where(F.size(ITEMS) >= 2)
+    return whole.join(sessions.select(SESSION_ID, SEEN), SESSION_ID, "left") if SEEN in sessions.columns else whole

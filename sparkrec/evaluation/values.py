@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from sparkrec.models import MODELS
 from sparkrec.models.model import Lists
 
-USERS_SPLIT, SESSIONS_SPLIT, RATINGS_SPLIT = "holdout_users", "holdout_sessions", "holdout_ratings"
-BASKETS_SPLIT = "holdout_baskets"
-AGAIN_SPLIT = "holdout_users_with_taken"  # lists may hold what a user has, and what is taken again counts
+# Lists without what a user has, judged on what is new to the user.
+USERS_SPLIT, SESSIONS_SPLIT, BASKETS_SPLIT = "holdout_users", "holdout_sessions", "holdout_baskets"
+# Lists may hold what a user has, and what is taken again counts.
+USERS_AGAIN_SPLIT, SESSIONS_AGAIN_SPLIT, BASKETS_AGAIN_SPLIT = (
+    f"{split}_with_taken" for split in (USERS_SPLIT, SESSIONS_SPLIT, BASKETS_SPLIT)
+)
+RATINGS_SPLIT = "holdout_ratings"
 NOT_JUDGED = "not_judged"  # in place of all metrics where too little is held out; its value: the pairs that are
 RECENT = "popularity_recent"  # the baseline that the gate holds models against
 
@@ -22,11 +26,16 @@ def split_of(model: str, recommend_seen: bool) -> str:
     """The hold-out that a model's lists are judged on as they are published.
 
     Args:
-        model: The model.
-        recommend_seen: Whether users' lists may hold what a user has taken already, as the log's format says.
+        model: The model; what goes with an item is the same for everybody, whatever a user has.
+        recommend_seen: Whether lists may hold what a user has taken already, as the log's format says.
     """
-    splits = {Lists.USERS: AGAIN_SPLIT if recommend_seen else USERS_SPLIT, Lists.SESSIONS: SESSIONS_SPLIT}
-    return splits.get(MODELS[model].lists, BASKETS_SPLIT)
+    splits = {
+        Lists.USERS: (USERS_SPLIT, USERS_AGAIN_SPLIT),
+        Lists.SESSIONS: (SESSIONS_SPLIT, SESSIONS_AGAIN_SPLIT),
+        Lists.BASKETS: (BASKETS_SPLIT, BASKETS_AGAIN_SPLIT),
+        Lists.ITEMS: (BASKETS_AGAIN_SPLIT, BASKETS_AGAIN_SPLIT),
+    }
+    return splits[MODELS[model].lists][recommend_seen]
 
 
 @dataclass(frozen=True)

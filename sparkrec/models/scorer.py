@@ -135,7 +135,10 @@ class SessionModel(Protocol):
         """``(rank double, …)`` of each next event of the sessions among all trained items.
 
         Args:
-            sessions: Columns of ``tables.SESSIONS``; events of items that are not trained are passed over.
+            sessions: Columns of ``tables.SESSIONS``; events of items that are not trained are passed over. Optionally
+                ``seen array<int>``: what the user had taken before the session began; then there is ``new_rank
+                double``, too: among what neither ``seen`` nor the session holds by then, null where the item is none
+                of these.
             history: Earlier sessions of the same users.
             ties: See ``evaluation.sessions.rank_of``.
         """

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from sparkrec.evaluation.protocol import protocol, written
-from sparkrec.evaluation.values import AGAIN_SPLIT, BASKETS_SPLIT, SESSIONS_SPLIT, USERS_SPLIT, MetricValue
+from sparkrec.evaluation.values import (
+    BASKETS_AGAIN_SPLIT,
+    BASKETS_SPLIT,
+    SESSIONS_AGAIN_SPLIT,
+    SESSIONS_SPLIT,
+    USERS_AGAIN_SPLIT,
+    USERS_SPLIT,
+    MetricValue,
+)
 from sparkrec.log import warn_event
 from sparkrec.models.night import Inputs, Night
 from sparkrec.pipeline.judge import Judged, judge, unjudged
@@ -38,7 +46,7 @@ def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
 
 def _summary(judged: list[Judged]) -> list[str]:
     """Recall at the largest k of each model, for the ledger's message."""
-    whole = (USERS_SPLIT, AGAIN_SPLIT, SESSIONS_SPLIT, BASKETS_SPLIT)
+    whole = (USERS_SPLIT, SESSIONS_SPLIT, BASKETS_SPLIT, USERS_AGAIN_SPLIT, SESSIONS_AGAIN_SPLIT, BASKETS_AGAIN_SPLIT)
     recalls = [(split, model, v) for model, _, split, v in judged if v.metric == "recall" and split in whole]
     largest = max((v.k or 0 for _, _, v in recalls), default=0)
     return [f"{model} recall@{v.k} {v.value:.4f} ({split})" for split, model, v in recalls if v.k == largest]

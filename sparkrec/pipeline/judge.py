@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,16 +16,18 @@ from sparkrec.evaluation.baskets import basket_metrics, next_products
 from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
 from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
 from sparkrec.evaluation.ratings import rating_metrics
-from sparkrec.evaluation.session_events import left_out
+from sparkrec.evaluation.session_events import NEW_RANK, left_out
 from sparkrec.evaluation.sessions import all_session_metrics, popularity_ranks
 from sparkrec.evaluation.split import holdout_users, known_items_only
 from sparkrec.evaluation.values import (
-    AGAIN_SPLIT,
+    BASKETS_AGAIN_SPLIT,
     BASKETS_SPLIT,
     NOT_JUDGED,
     RATINGS_SPLIT,
     RECENT,
+    SESSIONS_AGAIN_SPLIT,
     SESSIONS_SPLIT,
+    USERS_AGAIN_SPLIT,
     USERS_SPLIT,
     MetricValue,
     split_of,
@@ -43,6 +45,7 @@ from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.cut import utc
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
+from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.similar import nearest
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.spark.session import named_jobs
@@ -52,6 +55,7 @@ from sparkrec.warehouse.tables import (
     INTERACTIONS,
     ITEM_IDX,
     ITEMS,
+    RANK,
     RATING,
     SESSION_ID,
     START_TS,
@@ -110,7 +114,7 @@ def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_basel
     """Metrics of user models, and of popularity beside them, on what each user took from the cutoff on.
 
     On the items that a user had not taken before, by lists without those; where the format recommends items again, as
-    they are published too: by lists that may hold them, on all that was taken (``AGAIN_SPLIT``).
+    they are published too: by lists that may hold them, on all that was taken (``USERS_AGAIN_SPLIT``).
     """
     cutoff, settings, again = cards[0].cutoff, night.config.evaluation, night.fmt.recommend_seen
     held_out = holdout_users(
@@ -131,7 +135,7 @@ def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_basel
         judged += _judged_lists(night, scorers, users, held_out.pairs, USERS_SPLIT)
     if held_out.again is not None:
         users = held_out.again.select(USER_IDX).distinct()
-        judged += _judged_lists(night, scorers, users, held_out.again, AGAIN_SPLIT)
+        judged += _judged_lists(night, scorers, users, held_out.again, USERS_AGAIN_SPLIT)
     held_out.kept.unpersist()
     return judged
 
@@ -173,30 +177,74 @@ def judge_ratings(night: Night, inputs: Inputs, card: ModelCard, users: DataFram
 def judge_sessions(
     night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselines: bool = True
 ) -> list[Judged]:
-    """Next-item prediction in the sessions that start at or after the cutoff, over the items trained on."""
-    ties, events = night.config.evaluation.ties, night.fmt.session_events
+    """Next-item prediction in the sessions that start at or after the cutoff, over the items trained on.
+
+    Of the items that are new to the user, among those that are; where the format recommends items again, of all items
+    too (``SESSIONS_AGAIN_SPLIT``).
+    """
+    ties, events, again = night.config.evaluation.ties, night.fmt.session_events, night.fmt.recommend_seen
     cutoff, rows = cards[0].cutoff, inputs.read(INTERACTIONS)
     models = [session_model(night, card, HOLDOUT) for card in cards]
     trained = models[0].trained
     later = sessions(rows, night.config.prepare.sessions, events)
-    later = later.where(F.col(START_TS) >= utc(cutoff)).persist(StorageLevel.MEMORY_AND_DISK)
+    later = _with_seen(night, inputs, later.where(F.col(START_TS) >= utc(cutoff)), START_TS)
+    later = later.persist(StorageLevel.MEMORY_AND_DISK)
     skipped = left_out(later, trained)
     log_event("holdout_sessions", cutoff=cutoff.isoformat(), **skipped)
     n_sessions = skipped["sessions"] - skipped["sessions_short"]
-    held = Held(n_sessions, skipped["events"] - skipped["events_unseen"] - skipped["events_short"] - n_sessions)
-    if held.too_little(night):
+    wide = Held(n_sessions, skipped["events"] - skipped["events_unseen"] - skipped["events_short"] - n_sessions)
+    new = Held(skipped["sessions_new"], skipped["events_new"])
+    published = wide if again else new
+    if published.too_little(night):
         later.unpersist()
-        return _not_judged(cards, held, night.fmt.recommend_seen)
+        return _not_judged(cards, published, again)
     earlier = sessions(rows.where(F.col(TS) < utc(cutoff)), night.config.prepare.sessions, events)
     ranks = {c.model: m.next_item_ranks(later, earlier, ties) for c, m in zip(cards, models, strict=True)}
     if with_baselines:
         scores = _times_taken(night, inputs, cutoff, len(trained), events)
         known = known_items_only(later, item_rows(night, trained))
         ranks |= {name: popularity_ranks(known, one, trained, ties) for name, one in scores.items()}
-    values = all_session_metrics(ranks, night.config.evaluation.k)
+    splits = [] if new.too_little(night) else [SESSIONS_SPLIT]
+    values = _judged_ranks(night, ranks, [*splits, SESSIONS_AGAIN_SPLIT] if again else splits)
     later.unpersist()
     versions = {card.model: card.model_version for card in cards}
-    return [(name, versions.get(name, ""), SESSIONS_SPLIT, value) for name in ranks for value in values[name]]
+    return [(name, versions.get(name, ""), split, value) for name, split, value in values]
+
+
+def _judged_ranks(
+    night: Night, ranks: Mapping[str, DataFrame], splits: Sequence[str]
+) -> list[tuple[str, str, MetricValue]]:
+    """Metrics by name and split, in one pass.
+
+    Args:
+        night: The night.
+        ranks: Name → ``(rank, new_rank)``.
+        splits: On the whole (``…_AGAIN_SPLIT``), or on what is new to the users.
+    """
+    kept = (
+        {name: one.persist(StorageLevel.MEMORY_AND_DISK) for name, one in ranks.items()} if len(splits) > 1 else ranks
+    )
+    asked = {
+        (name, split): one
+        if split in (SESSIONS_AGAIN_SPLIT, BASKETS_AGAIN_SPLIT)
+        else one.where(F.col(NEW_RANK).isNotNull()).select(F.col(NEW_RANK).alias(RANK))
+        for name, one in kept.items()
+        for split in splits
+    }
+    found = all_session_metrics(asked, night.config.evaluation.k)
+    for one in kept.values():
+        one.unpersist()
+    return [(name, split, value) for (name, split), values in found.items() for value in values]
+
+
+def _with_seen(night: Night, inputs: Inputs, later: DataFrame, begins: str) -> DataFrame:
+    """Sessions or baskets with ``seen array<int>``: what the user had taken before it began; nothing of nobody."""
+    known = counted(inputs.read(INTERACTIONS), night.fmt.event_weights).where(F.col(USER_IDX).isNotNull())
+    first = known.groupBy(USER_IDX, ITEM_IDX).agg(F.min(TS).alias("first"))
+    taken = first.groupBy(USER_IDX).agg(F.collect_list(F.struct("first", ITEM_IDX)).alias("taken"))
+    before = F.filter("taken", lambda one: one["first"] < F.col(begins))
+    seen = F.coalesce(F.transform(before, lambda one: one[ITEM_IDX]), F.array().cast("array<int>"))
+    return later.join(taken, USER_IDX, "left").withColumn(SEEN, seen).drop("taken")
 
 
 def judge_baskets(
@@ -204,37 +252,52 @@ def judge_baskets(
 ) -> list[Judged]:
     """The next product in the baskets from the cutoff on, over the items bought before.
 
-    Models whose lists are for items are asked what goes with the product before it; those for baskets are shown all
-    that is in the basket by then. A product that a list does not hold is found at no place.
+    Models whose lists are for items are asked what goes with the product before it, whatever the buyer has
+    (``BASKETS_AGAIN_SPLIT``). Those for baskets are shown all that is in the basket by then, and judged on the products
+    that are new to the user by lists without what the user has; where the format recommends items again, on all
+    products by lists that may hold it, too. A product that a list does not hold is found at no place.
     """
-    ks, cutoff, events = night.config.evaluation.k, cards[0].cutoff, night.fmt.purchase_events
+    cutoff, events, again = cards[0].cutoff, night.fmt.purchase_events, night.fmt.recommend_seen
     scores = _times_taken(night, inputs, cutoff, cards[0].n_items, events)
     bought = scores["popularity"] > 0
     later = copurchase(inputs.read(INTERACTIONS), night.config.prepare.baskets, events)
-    later = later.where(F.col(TS) >= utc(cutoff)).withColumnRenamed(BASKET_ID, SESSION_ID)
+    later = _with_seen(night, inputs, later.where(F.col(TS) >= utc(cutoff)), TS).withColumnRenamed(
+        BASKET_ID, SESSION_ID
+    )
     known = known_items_only(later, item_rows(night, bought)).persist(StorageLevel.MEMORY_AND_DISK)
-    n_baskets, n_pairs = known.agg(F.count("*"), F.coalesce(F.sum(F.size(ITEMS) - 1), F.lit(0))).first()  # type: ignore[misc]
-    held = Held(n_baskets, n_pairs)
-    if held.too_little(night):
-        known.unpersist()
-        return _not_judged(cards, held, night.fmt.recommend_seen)
     pairs = next_products(known).persist(StorageLevel.MEMORY_AND_DISK)
-    judged: list[Judged] = []
+    held, judged = _held_baskets(known), list[Judged]()
     for card in cards:
-        values = _next_product_metrics(night, card, HOLDOUT, known, pairs, ks)
-        judged += [(card.model, card.model_version, BASKETS_SPLIT, value) for value in values]
-    if with_baselines:
+        published = split_of(card.model, again)
+        if held[published].too_little(night):
+            judged += _not_judged([card], held[published], again)
+            continue
+        both = again and MODELS[card.model].lists is Lists.BASKETS
+        for split in held if both else (published,):
+            if not held[split].too_little(night):
+                values = _next_product_metrics(night, card, HOLDOUT, known, pairs, split)
+                judged += [(card.model, card.model_version, split, value) for value in values]
+    splits = dict.fromkeys(split for _, _, split, value in judged if value.metric != NOT_JUDGED)
+    if with_baselines and splits:
         ties = night.config.evaluation.ties
         ranks = {name: popularity_ranks(known, one, bought, ties) for name, one in scores.items()}
-        for name, values in all_session_metrics(ranks, ks).items():
-            judged += [(name, "", BASKETS_SPLIT, value) for value in values]
+        judged += [(name, "", split, value) for name, split, value in _judged_ranks(night, ranks, [*splits])]
     for frame in (known, pairs):
         frame.unpersist()
     return judged
 
 
+def _held_baskets(baskets: DataFrame) -> dict[str, Held]:
+    """What there is to judge on by split; baskets ``(items array<int>, seen array<int>)``, of two products or more."""
+    following = F.slice(ITEMS, 2, F.size(ITEMS) - 1)
+    n, new = F.size(following), F.size(F.array_except(following, F.col(SEEN)))
+    counts = [F.count_if(new > 0), F.coalesce(F.sum(new), F.lit(0)), F.count("*"), F.coalesce(F.sum(n), F.lit(0))]
+    new_baskets, new_pairs, n_baskets, n_pairs = baskets.agg(*counts).first()  # type: ignore[misc]
+    return {BASKETS_SPLIT: Held(new_baskets, new_pairs), BASKETS_AGAIN_SPLIT: Held(n_baskets, n_pairs)}
+
+
 def _next_product_metrics(
-    night: Night, card: ModelCard, part: str, baskets: DataFrame, pairs: DataFrame, ks: Sequence[int]
+    night: Night, card: ModelCard, part: str, baskets: DataFrame, pairs: DataFrame, split: str
 ) -> list[MetricValue]:
     """Metrics of a model's lists at guessing the next products of baskets.
 
@@ -243,17 +306,22 @@ def _next_product_metrics(
         card: A model whose lists are for items (asked what goes with the product before) or for baskets (shown all
             that is in the basket by then).
         part: Its part.
-        baskets: ``(session_id string, items array<int>)``, items in order.
+        baskets: ``(session_id string, items array<int>, seen array<int>)``, items in order.
         pairs: Their ``next_products``.
-        ks: Lengths of the lists.
+        split: Of lists that leave out what a user has, on the products that are new, or of lists that may hold it.
     """
-    settings, k = night.config.topk, max(ks)
+    settings, ks = night.config.topk, night.config.evaluation.k
     if MODELS[card.model].lists is Lists.ITEMS:
         vectors, contexts = embeddings(night, card, part)
-        lists = nearest(night.spark, vectors, k=k, among=contexts, block_mb=settings.block_mb, pass_mb=settings.pass_mb)
+        block_mb, pass_mb = settings.block_mb, settings.pass_mb
+        lists = nearest(night.spark, vectors, k=max(ks), among=contexts, block_mb=block_mb, pass_mb=pass_mb)
         return basket_metrics(lists, pairs, ks)[ALL]
-    cases = prefixes(baskets.withColumnRenamed(SESSION_ID, BASKET_ID)).persist(StorageLevel.MEMORY_AND_DISK)
-    lists = completed(night, card, part, cases, Wanted((CASE,), k, settings)).persist(StorageLevel.MEMORY_AND_DISK)
+    named, seen = baskets.withColumnRenamed(SESSION_ID, BASKET_ID), None
+    if split == BASKETS_SPLIT:
+        seen = named.select(BASKET_ID, F.explode(SEEN).alias(ITEM_IDX))
+    cases = prefixes(named if split == BASKETS_SPLIT else named.drop(SEEN)).persist(StorageLevel.MEMORY_AND_DISK)
+    lists = completed(night, card, part, cases, Wanted((BASKET_ID, CASE), max(ks), settings, seen))
+    lists = lists.persist(StorageLevel.MEMORY_AND_DISK)
     values = completion_metrics(lists, cases, ks, card.n_items)
     for frame in (lists, cases):
         frame.unpersist()

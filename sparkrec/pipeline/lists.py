@@ -266,13 +266,13 @@ def _current_baskets(night: Night, inputs: Inputs) -> DataFrame:
 def _named(night: Night, inputs: Inputs, current: DataFrame, own: str) -> DataFrame:
     """The current sessions or baskets with ``user_id``, ``key_type`` and ``seen array<int>``.
 
-    A user's id, and all that the user has taken; of an anonymous one its own (``own``), and what is in it.
+    A user's id, of an anonymous one its own (``own``); what is in it, and all that the user has taken.
     """
     nobody = F.col(USER_IDX).isNull()
     columns = {
         USER_ID: F.coalesce(USER_ID, own),
         KEY_TYPE: F.when(nobody, own.removesuffix("_id")).otherwise("user"),
-        SEEN: F.when(nobody, F.col(ITEMS)).otherwise(F.col(SEEN)),
+        SEEN: F.array_union(F.col(ITEMS), F.coalesce(F.col(SEEN), F.array().cast("array<int>"))),
     }
     return current.join(_everyone(night, inputs).drop(DUE), USER_IDX, "left").withColumns(columns)
 

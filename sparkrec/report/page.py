@@ -27,11 +27,13 @@ _HOLD_OUTS = {
     "holdout_frequent_users": "Of these, the other users",
     "holdout_cold_items": "Of these, items that few users had taken before",
     "holdout_frequent_items": "Of these, the other items",
-    "holdout_sessions": "Next item in the sessions after the cutoff",
-    "holdout_baskets": "Next product in the baskets after the cutoff",
+    "holdout_sessions_with_taken": "Next item in the sessions after the cutoff",
+    "holdout_sessions": "Next item in the sessions after the cutoff, of those that are new to the user",
+    "holdout_baskets_with_taken": "Next product in the baskets after the cutoff",
+    "holdout_baskets": "Next product in the baskets after the cutoff, of those that are new to the user",
     "holdout_ratings": "Predicted ratings after the cutoff",
 }
-_JUDGED = {"holdout_sessions": "events", "holdout_baskets": "products", "holdout_ratings": "ratings"}  # others: users
+_JUDGED = {"sessions": "events", "baskets": "products", "ratings": "ratings"}  # others: users
 _SPREAD = ("coverage", "gini")
 
 
@@ -122,7 +124,7 @@ def hold_outs(rows: Sequence[MetricRow]) -> list[HoldOut]:
     for split in [*(name for name in _HOLD_OUTS if name in present), *(n for n in present if n not in _HOLD_OUTS)]:
         mine = [row for row in rows if row.split == split]
         names = list(dict.fromkeys(name for row in mine for name, _ in row.values if name not in _SPREAD))
-        found.append(HoldOut(_HOLD_OUTS.get(split, split), names, _JUDGED.get(split, "users"), mine))
+        found.append(HoldOut(_HOLD_OUTS.get(split, split), names, _JUDGED.get(split.split("_")[1], "users"), mine))
     return found
 
 

@@ -282,7 +282,8 @@ _VALUE_OF_METRIC = (
         "string",
         "holdout_users (lists without what a user had taken), its parts holdout_cold_users, holdout_frequent_users, "
         "holdout_cold_items and holdout_frequent_items, holdout_users_with_taken (lists that may hold it), "
-        "holdout_sessions, holdout_baskets or holdout_ratings",
+        "holdout_sessions and holdout_sessions_with_taken, holdout_baskets and holdout_baskets_with_taken likewise, "
+        "or holdout_ratings",
     ),
 )
 METRICS = Table(

@@ -21,6 +21,10 @@ def test_each_next_item_is_a_case_of_the_items_before_it(spark):
     assert found == {"a#2": ([4], 2), "a#3": ([4, 2], 9), "b#2": ([1], 3)}
     short = {r["case"]: r["items"] for r in prefixes(baskets(spark), longest=1).collect()}
     assert short == {"a#2": [4], "b#2": [1]}
+    had = spark.createDataFrame(
+        [("a", [4, 2, 9], [2, 7]), ("b", [1, 3], [])], "basket_id string, items array<int>, seen array<int>"
+    )
+    assert {r["case"]: r["next"] for r in prefixes(had).collect()} == {"a#3": 9, "b#2": 3}
 
 
 def test_hand_computed_metrics_of_completion(spark):

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sparkrec.evaluation.session_events import flat_lists, known_items
+from sparkrec.evaluation.session_events import NEW_RANK, Taken, flat_lists, known_items
 from sparkrec.evaluation.session_events import left_out as left_out
 from sparkrec.evaluation.sessions import rank_of
 from sparkrec.models.gru.protocol import NO_START, SESSION_START, USER_START
 from sparkrec.processes import begin_task
 from sparkrec.ranks.checkpoint import MODEL_HASH
 from sparkrec.retrieval.block_search import FloatArray, IntArray
+from sparkrec.retrieval.topk import SEEN
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS, USER_IDX
 
@@ -76,7 +77,7 @@ def session_states(sessions: DataFrame, model_path: str, history: DataFrame | No
         served = _served_model(model_path, described[MODEL_HASH])
         begin_task()
         for batch in batches:
-            for walks in _parts(_walks(batch), served.trained):
+            for walks in _parts(_walks(batch, served.trained)):
                 asked = walks.asked.nonzero()[0]
                 vectors = np.zeros((len(walks.lengths), served.network.dim), np.float32)
                 wanted = walks.last & walks.asked[walks.session]
@@ -124,7 +125,8 @@ def next_item_ranks(
     counts both.
 
     Args:
-        sessions: Columns session_id, user_idx, start_ts and items of ``tables.SESSIONS``.
+        sessions: Columns session_id, user_idx, start_ts and items of ``tables.SESSIONS``; optionally ``seen
+            array<int>``, see ``scorer.SessionModel``.
         model_path: Folder of the model.
         trained: Bool [n_items], candidates; default those of the model's training data.
         ties: The item's place among equal scores, see ``evaluation.sessions.rank_of``.
@@ -133,7 +135,7 @@ def next_item_ranks(
 
     Returns:
         session_id string, position int (of the predicted event among the session's remaining ones, from 1),
-        item_idx int, rank double (from 1).
+        item_idx int, rank double (from 1), and with ``seen`` new_rank double.
     """
     described, walked = _walked(sessions, history, model_path)
     mask = None if trained is None else broadcast(sessions.sparkSession, np.asarray(trained, bool))
@@ -146,18 +148,22 @@ def next_item_ranks(
         begin_task()
         candidates = served.trained if mask is None else mask.value
         for batch in batches:
-            for walks in _parts(_walks(batch), candidates):
+            for walks in _parts(_walks(batch, candidates)):
                 wanted = ~walks.last & walks.asked[walks.session]
                 vectors, event = _vectors(served, walks, wanted), wanted.nonzero()[0]
                 items = walks.items[event + 1]
                 score = _scores(served, candidates, vectors, walks, event, None if blender is None else blender.value)
-                found = _ranks(score, candidates, items, ties)
+                found, new = _ranks(score, candidates, walks, event, ties)
                 columns = [walks.ids.take(pa.array(walks.session[event]))]
                 columns += [pa.array(c.astype(np.int32)) for c in (walks.place[event] + 1, items)]
-                columns.append(pa.array(found.astype(np.float64)))
-                yield pa.RecordBatch.from_arrays(columns, names=[SESSION_ID, "position", ITEM_IDX, "rank"])
+                columns += [pa.array(found.astype(np.float64))]
+                columns += [] if new is None else [pa.array(new, from_pandas=True)]
+                yield pa.RecordBatch.from_arrays(columns, names=names)
 
-    return walked.mapInArrow(ranks, f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double")
+    schema = f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double"
+    schema = f"{schema}, {NEW_RANK} double" if SEEN in sessions.columns else schema
+    names = [column.split()[0] for column in schema.split(", ")]
+    return walked.mapInArrow(ranks, schema)
 
 
 def _walked(sessions: DataFrame, history: DataFrame | None, model_path: str) -> tuple[dict[str, Any], DataFrame]:
@@ -173,13 +179,14 @@ def _walked(sessions: DataFrame, history: DataFrame | None, model_path: str) -> 
     from sparkrec.ranks.checkpoint import read_model
 
     described = read_model(model_path)
-    columns = [SESSION_ID, USER_IDX, ITEMS, "asked"]
+    columns = [SESSION_ID, USER_IDX, ITEMS, "asked", *([SEEN] if SEEN in sessions.columns else [])]
     asked = sessions.withColumn("asked", F.lit(True))
     if not by_user(GruConfig(**described["config"])):
         return described, asked.select(F.array(F.struct(*columns)).alias(_WALK))
     if history is not None:
         users = sessions.select(USER_IDX).distinct()
-        earlier = history.join(users, USER_IDX, "left_semi").withColumn("asked", F.lit(False))
+        mine = {"asked": F.lit(False), SEEN: F.array().cast("array<int>")}
+        earlier = history.join(users, USER_IDX, "left_semi").withColumns(mine)
         columns_of_all = [START_TS, *columns]
         asked = asked.select(*columns_of_all).unionByName(earlier.select(*columns_of_all))
     nobody = F.when(F.col(USER_IDX).isNull(), F.col(SESSION_ID)).alias("nobody")
@@ -231,6 +238,7 @@ class Walks:
     items: np.ndarray  # int [E]
     lengths: np.ndarray  # int [S], events of each session
     sizes: np.ndarray  # int [W], sessions of each walk
+    taken: Taken | None  # before each session
 
     @property
     def session(self) -> np.ndarray:
@@ -259,17 +267,19 @@ class Walks:
         return np.where(self.place == 0, begins, NO_START).astype(np.int8)
 
 
-def _walks(batch: pa.RecordBatch) -> Walks:
+def _walks(batch: pa.RecordBatch, known: np.ndarray) -> Walks:
+    """The walks of a batch, with the events of known items alone."""
     column = batch.column(_WALK)
-    ids, users, items, asked = column.flatten().flatten()
-    flat, lengths = flat_lists(items)
-    return Walks(ids, users, asked.to_numpy(zero_copy_only=False), flat, lengths, np.diff(column.offsets.to_numpy()))
+    ids, users, items, asked, *seen = column.flatten().flatten()
+    flat, lengths = known_items(*flat_lists(items), known)
+    taken = Taken.listed(seen[0], known) if seen else None
+    sizes = np.diff(column.offsets.to_numpy())
+    return Walks(ids, users, asked.to_numpy(zero_copy_only=False), flat, lengths, sizes, taken)
 
 
-def _parts(walks: Walks, known: np.ndarray) -> Iterator[Walks]:
-    """Parts of bounded size, with the events of known items alone."""
-    items, lengths = known_items(walks.items, walks.lengths, known)
-    sessions, events = (np.concatenate([[0], np.cumsum(n)]) for n in (walks.sizes, lengths))
+def _parts(walks: Walks) -> Iterator[Walks]:
+    """Parts of bounded size."""
+    sessions, events = (np.concatenate([[0], np.cumsum(n)]) for n in (walks.sizes, walks.lengths))
     for start in range(0, len(walks.sizes), _WALKS_AT_ONCE):
         stop = min(start + _WALKS_AT_ONCE, len(walks.sizes))
         low, high = sessions[start], sessions[stop]
@@ -277,9 +287,10 @@ def _parts(walks: Walks, known: np.ndarray) -> Iterator[Walks]:
             walks.ids.slice(low, high - low),
             walks.users.slice(low, high - low),
             walks.asked[low:high],
-            items[events[low] : events[high]],
-            lengths[low:high],
+            walks.items[events[low] : events[high]],
+            walks.lengths[low:high],
             walks.sizes[start:stop],
+            None if walks.taken is None else walks.taken.part(slice(low, high)),
         )
 
 
@@ -338,17 +349,35 @@ def _scores(
     return scores
 
 
-def _ranks(scores: Callable[[slice], torch.Tensor], candidates: np.ndarray, items: np.ndarray, ties: str) -> np.ndarray:
-    """The item's place among the candidates: [n]."""
+def _ranks(
+    scores: Callable[[slice], torch.Tensor], candidates: np.ndarray, walks: Walks, event: np.ndarray, ties: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The place of what follows each of the events [n] among the candidates, and among the new ones: [n] each.
+
+    The latter is NaN where what follows is not new, and None where nobody says what had been taken.
+    """
     import torch
 
-    column = torch.from_numpy((np.cumsum(candidates) - 1)[items].astype(np.int64))
+    column_of, items, session = np.cumsum(candidates) - 1, walks.items[event + 1], walks.session[event]
+    begins = event - walks.place[event]
+    column = torch.from_numpy(column_of[items].astype(np.int64))
     at_once = max(1, _SCORES_AT_ONCE // max(1, int(candidates.sum())))
-    found = []
+    new = None if walks.taken is None else walks.taken.new(walks.items, walks.lengths)[event + 1]
+    found, of_new = np.zeros(len(items)), np.full(len(items), np.nan)
     for start in range(0, len(items), at_once):
         block = slice(start, start + at_once)
         all_scores = scores(block)
         own = all_scores.gather(1, column[block, None])
-        found.append(rank_of((all_scores >= own).sum(1), (all_scores > own).sum(1), ties))
-    ranks: np.ndarray = torch.cat(found).numpy() if found else np.zeros(0, np.int64)
-    return ranks
+        found[block] = _places(all_scores, own, ties)
+        if walks.taken is None or new is None:
+            continue
+        rows, taken = walks.taken.before(walks.items, session[block], begins[block], event[block] + 1)
+        all_scores[torch.from_numpy(rows), torch.from_numpy(column_of[taken])] = -torch.inf
+        of_new[block] = np.where(new[block], _places(all_scores, own, ties), np.nan)
+    return found, None if new is None else of_new
+
+
+def _places(scores: torch.Tensor, own: torch.Tensor, ties: str) -> np.ndarray:
+    """The places of scores, float [b, 1], among their rows': [b]."""
+    places: np.ndarray = rank_of((scores >= own).sum(1), (scores > own).sum(1), ties).numpy()
+    return places

@@ -32,14 +32,14 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from sparkrec.errors import InvariantError, NothingToTrain, UserError
-from sparkrec.evaluation.session_events import flat_lists, known_items
+from sparkrec.evaluation.session_events import NEW_RANK, Taken, flat_lists, known_items
 from sparkrec.evaluation.sessions import rank_of
 from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
 from sparkrec.models.session_neighbours.votes import Index, TrainedSessions, looked_at, user_numbers
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray
 from sparkrec.retrieval.sparse import best, cuts, without_seen
-from sparkrec.retrieval.topk import list_batch, prepared_queries, seen_positions
+from sparkrec.retrieval.topk import SEEN, list_batch, prepared_queries, seen_positions
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.spark.collected import collected
 from sparkrec.warehouse import files
@@ -171,7 +171,8 @@ def next_item_ranks(
     ``evaluation.session_events.left_out`` counts both.
 
     Args:
-        sessions: Columns session_id, user_idx and items of ``tables.SESSIONS``.
+        sessions: Columns session_id, user_idx and items of ``tables.SESSIONS``; optionally ``seen array<int>``, see
+            ``scorer.SessionModel``.
         trained: The sessions that vote; they are broadcast.
         config: Neighbours, sample, decay, idf.
         ties: The item's place among equal scores, see ``evaluation.sessions.rank_of``.
@@ -180,7 +181,7 @@ def next_item_ranks(
 
     Returns:
         session_id string, position int (of the predicted event among the session's remaining ones, from 1),
-        item_idx int, rank double (from 1).
+        item_idx int, rank double (from 1), and with ``seen`` new_rank double.
     """
     index = broadcast(sessions.sparkSession, Index.build(trained, config, own_items, block_mb))
 
@@ -189,8 +190,10 @@ def next_item_ranks(
         for batch in batches:
             yield from _batch_ranks(index.value, batch, ties)
 
-    schema = f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double"
-    return sessions.select(SESSION_ID, USER_IDX, ITEMS).mapInArrow(ranks, schema)
+    schema, columns = f"{SESSION_ID} string, position int, {ITEM_IDX} int, rank double", [SESSION_ID, USER_IDX, ITEMS]
+    if SEEN in sessions.columns:
+        schema, columns = f"{schema}, {NEW_RANK} double", [*columns, SEEN]
+    return sessions.select(*columns).mapInArrow(ranks, schema)
 
 
 # ---- inside of the Python workers ------------------------------------------------------------------------------------
@@ -212,10 +215,12 @@ def _batch_lists(index: Index, batch: pa.RecordBatch, keys: list[str], k: int) -
 
 
 def _batch_ranks(index: Index, batch: pa.RecordBatch, ties: str) -> Iterator[pa.RecordBatch]:
-    """``(session_id, position, item_idx, rank)`` for sessions, some of them at once."""
+    """``(session_id, position, item_idx, rank[, new_rank])`` for sessions, some of them at once."""
     import pyarrow as pa
 
     flat, lengths = known_items(*flat_lists(batch.column(ITEMS)), index.trained)
+    taken, n_ranked = Taken.of(batch, index.trained), int(index.trained.sum())
+    new = taken.new(flat, lengths) if taken is not None else None
     ends, users = np.cumsum(lengths), user_numbers(batch.column(USER_IDX))
     for part in cuts(lengths, EVENTS_AT_ONCE):
         session = np.repeat(np.arange(part.start, part.stop), lengths[part])
@@ -223,22 +228,30 @@ def _batch_ranks(index: Index, batch: pa.RecordBatch, ties: str) -> Iterator[pa.
         begin = (ends - lengths)[session]
         target = event > begin  # all but the first of each session
         session, event, begin = session[target], event[target], begin[target]
-        found = np.zeros(len(event))
+        found, of_new = np.zeros(len(event)), np.full(len(event), np.nan)
         asked = looked_at(flat, begin, event, users[session], index.config.last_items)
         for block, scores in index.scores(asked):
-            found[block] = ranks_of(scores, flat[event[block]], int(index.trained.sum()), ties)
+            found[block] = ranks_of(scores, flat[event[block]], n_ranked, ties)
+            if taken is not None and new is not None:
+                rows, items = taken.before(flat, session[block], begin[block], event[block])
+                left = n_ranked - np.bincount(rows, minlength=scores.shape[0])
+                places = ranks_of(without_seen(scores, rows, items), flat[event[block]], left, ties)
+                of_new[block] = np.where(new[event[block]], places, np.nan)
         columns = [batch.column(SESSION_ID).take(pa.array(session))]
         columns += [pa.array(c.astype(np.int32)) for c in (event - begin, flat[event])]
-        yield pa.RecordBatch.from_arrays([*columns, pa.array(found)], names=[SESSION_ID, "position", ITEM_IDX, "rank"])
+        columns += [pa.array(found)] if new is None else [pa.array(found), pa.array(of_new, from_pandas=True)]
+        names = [SESSION_ID, "position", ITEM_IDX, "rank", NEW_RANK]
+        yield pa.RecordBatch.from_arrays(columns, names=names[: len(columns)])
 
 
-def ranks_of(scores: csr_matrix, items: IntArray, n_ranked: int, ties: str) -> FloatArray:
+def ranks_of(scores: csr_matrix, items: IntArray, n_ranked: int | IntArray, ties: str) -> FloatArray:
     """The ranks of items by their scores among all that are ranked.
 
     Args:
-        scores: float64 ``[b, n_items]``, none below 0, of ranked items alone; what has no entry scores 0.
+        scores: float64 ``[b, n_items]``, none below 0, of ranked items alone; what has no entry scores 0, what is
+            ``-inf`` is not ranked.
         items: int64 ``[b]``.
-        n_ranked: Number of items that are ranked.
+        n_ranked: Number of items that are ranked; int64 ``[b]`` where that differs.
         ties: See ``evaluation.sessions.rank_of``.
     """
     n = len(items)

@@ -86,6 +86,31 @@ def test_ranks_over_all_trained_items_with_conservative_ties(sessions, model):
     assert next(r["rank"] for r in found if r["session_id"] == "two") >= 2  # 10 ties with 5: both count
 
 
+def test_ranks_among_what_is_new_to_the_user(spark, model):
+    """Of all trained items but those that the user had taken before, and that the session has by then."""
+    path, *served = model
+    weight, bias = output_items(path)
+    trained = np.flatnonzero(trained_items(path))
+    had = {"long": [1, 7, 9, 50], "unseen": [], "two": [5], "newer than the model": [5]}
+    expected = {}
+    for name, taken in had.items():
+        items = known(SESSIONS[name])
+        for position, state in enumerate(walk(*served, items)[:-1], start=1):
+            before = {*taken, *items[:position]}
+            scores = weight @ state.numpy() + bias
+            others = [i for i in trained.tolist() if i not in before]
+            rank = int((scores[others] >= scores[items[position]] - 1e-6).sum())
+            expected[name, position] = None if items[position] in before else rank
+    rows = [(name, 1, SESSIONS[name], taken) for name, taken in had.items()]
+    frame = spark.createDataFrame(rows, "session_id string, user_idx int, items array<int>, seen array<int>")
+    found = next_item_ranks(frame, path).collect()
+    assert {(r["session_id"], r["position"]): r["new_rank"] for r in found} == expected
+    assert [expected["long", 1], expected["long", 4], expected["newer than the model", 1]] == [None] * 3
+    assert {(r["session_id"], r["position"], r["rank"]) for r in found} == {
+        (r["session_id"], r["position"], r["rank"]) for r in next_item_ranks(frame.drop("seen"), path).collect()
+    }
+
+
 def test_ties_in_three_ways(sessions, model):
     """Items 10 and 5 tie: after, before or between."""
     ranks = {}

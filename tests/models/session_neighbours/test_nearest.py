@@ -248,6 +248,28 @@ def test_ranks_of_next_items_by_counting(older, current, ties):
     assert next_item_ranks(current.where("false"), trained, CONFIG, ties).count() == 0
 
 
+@pytest.mark.parametrize("ties", ["conservative", "standard"])
+def test_ranks_among_what_is_new_to_the_user_by_counting(spark, older, ties):
+    trained = trained_sessions(older, N_ITEMS)
+    had = {"a": [3, 9, 50], "d": [3], "f": [], "e": [8]}
+    expected = {}
+    for name, taken in had.items():
+        items = known(CURRENT[name])
+        for position in range(1, len(items)):
+            before = {*taken, *items[:position]}
+            scores = expected_scores(items[:position], USERS.get(name))
+            others = [scores.get(i, 0.0) for i in np.flatnonzero(trained.trained).tolist() if i not in before]
+            own = scores.get(items[position], 0.0)
+            rank = sum(s >= own for s in others) if ties == "conservative" else sum(s > own for s in others) + 1
+            expected[name, position] = None if items[position] in before else rank
+    rows = [(name, USERS.get(name), CURRENT[name], taken) for name, taken in had.items()]
+    frame = spark.createDataFrame(rows, "session_id string, user_idx int, items array<int>, seen array<int>")
+    found = next_item_ranks(frame, trained, CONFIG, ties).collect()
+    assert {(r["session_id"], r["position"]): r["new_rank"] for r in found} == expected
+    assert [expected["d", position] for position in (3, 4)] == [None, None]
+    assert sum(rank is not None for rank in expected.values()) == 2 + 3 + 1
+
+
 def test_own_items_are_taken_back_in_lists_and_ranks(spark, older):
     """After items 1, 2 all four neighbours have 2 itself; but 5 follows."""
     trained = trained_sessions(older, N_ITEMS)
