@@ -10,8 +10,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.ingest.readers import FAULT, RAW, URI
-from sparkrec.ingest.values import EXPONENT, number, pick, pick_id
+from sparkrec.ingest.values import number, pick, pick_id
 from sparkrec.settings.formats import Attribute, Check, Field, LogFormat, has_offset
+from sparkrec.settings.ids import EXPONENT
 from sparkrec.warehouse.tables import (
     BASKET_ID,
     EVENT_DATE,

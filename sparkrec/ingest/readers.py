@@ -28,8 +28,9 @@ from sparkrec.errors import UserError
 from sparkrec.ingest.hadoop import HEAD, MISFIT, UTF_8, Encoding, FileStatus, FileSystem, java_message, normal_uri
 from sparkrec.ingest.literals import literal_as_json
 from sparkrec.ingest.unpack import DAMAGED
-from sparkrec.ingest.values import EXACT, inexact, json_number, json_plain, plain
+from sparkrec.ingest.values import inexact, json_number, json_plain, plain
 from sparkrec.settings.formats import Reader
+from sparkrec.settings.ids import EXACT
 from sparkrec.warehouse.files import literal_path
 
 RAW, FAULT, URI = "_raw", "_fault", "_uri"

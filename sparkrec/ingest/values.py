@@ -9,11 +9,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.settings.formats import Attribute, Field
+from sparkrec.settings.ids import BLANKS, EXACT, EXPONENT
 
-BLANKS = " \t\n\v\f\r\u00a0\u2007\u202f\u3000\u200b\ufeff"  # what is no part of an id, no-break and zero width too
-EXACT = {"double": 1 << 53, "float": 1 << 24}  # up to here a type holds every whole number
-# A whole number as Java ("1.2345678E7") and C or Python ("1e+16") write it; codes as 7E15 are none.
-EXPONENT = r"^-?(\d\.\d+E\d+|\d(\.\d+)?e\+\d+)$"
 JSON_NAN = '"NaN"'  # what Spark makes of a NaN without quotes
 JSON_NUMBER = r"^-?\d+\.(0+|\d+E\d+)$"  # as Spark writes a double of a JSON line
 
@@ -70,7 +67,7 @@ def pick(raw: DataFrame, field: Field | Attribute | None, nulls: Sequence[str]) 
 
 
 def pick_id(raw: DataFrame, field: Field | None, nulls: Sequence[str]) -> Column:
-    """The id in a field, in the one spelling that the format's ``normalize`` gives it."""
+    """The id in a field, in the one spelling that the format's ``normalize`` gives it; see ``settings.ids.spelt``."""
     value = pick(raw, field, nulls)
     steps = field.normalize if field else ()
     if "trim" in steps:

@@ -7,12 +7,15 @@ the user's own, and only where it is a query.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
 from sparkrec.evaluation.values import PARTS
+from sparkrec.settings.formats import load_format
+from sparkrec.settings.ids import spelt
 from sparkrec.warehouse.reading import (
     LATEST,
     choose_night,
@@ -48,6 +51,8 @@ from sparkrec.warehouse.tables import (
 )
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import polars as pl
 
 TITLE = "title"
@@ -68,7 +73,7 @@ def topk(warehouse: Warehouse, model: str, user: str, *, run_date: str = LATEST,
     Args:
         warehouse: Where the tables are.
         model: A model whose lists are for users, sessions or baskets.
-        user: The user's id as in the log; also the id of an anonymous session or basket.
+        user: The user's id, spelt as in the log or as in the tables; also that of an anonymous session or basket.
         run_date: ``YYYY-MM-DD``, or ``latest``: the night that is current.
         k: At most so many items, or None for the whole list.
 
@@ -100,7 +105,7 @@ def similar(
     Args:
         warehouse: Where the tables are.
         model: A model that has items beside items.
-        item: The item's id as in the log.
+        item: The item's id, spelt as in the log or as in the tables.
         run_date: ``YYYY-MM-DD``, or ``latest``: the night that is current.
         k: At most so many items, or None for the whole list.
 
@@ -124,18 +129,38 @@ def _list_of(
     opened = open_table(warehouse, table)
     night = current_nights(warehouse).get(model) if run_date == LATEST else None
     night = night or night_in(opened, table, run_date)
-    column, value = key
-    wanted = pl.col(column) == pl.lit(value)
-    wanted = wanted if k is None else wanted & (pl.col(RANK) <= k)
-    found = read_rows(opened, table, table.column_names, wanted, night)
-    if found.is_empty():
-        what = column.removesuffix("_id")
-        raise UserError(
-            f"no {model} list of this {what} on {night}",
-            where=f"{what} {value}",
-            fix="check the id, or give another --run-date",
-        )
-    return found
+    (column, value), short = key, pl.lit(True) if k is None else pl.col(RANK) <= k
+    found = read_rows(opened, table, table.column_names, (pl.col(column) == pl.lit(value)) & short, night)
+    if not found.is_empty():
+        return found
+    alike = pl.col(column).str.strip_chars().str.to_lowercase() == pl.lit(value).str.strip_chars().str.to_lowercase()
+    others = sorted(_spellings(warehouse, column, value, night))
+    found = read_rows(opened, table, table.column_names, alike | pl.col(column).is_in(others), night)
+    same = found.filter(pl.col(column).is_in(others) & short)
+    if same.is_empty():
+        what, near = column.removesuffix("_id"), sorted(found[column].unique().to_list())[:3]
+        fix = f"there is one of {', '.join(near)}" if near else "check the id, or give another --run-date"
+        raise UserError(f"no {model} list of this {what} on {night}", where=f"{what} {value}", fix=fix)
+    return same
+
+
+def _spellings(warehouse: Warehouse, column: str, value: str, night: date) -> set[str]:
+    """The spellings that the format of a night's log gives an id; none where it is not known."""
+    import polars as pl
+
+    if not exists(warehouse, RUNS):
+        return set()
+    wanted = (pl.col("stage") == "ingest") & (pl.col(RUN_DATE) == pl.lit(night))
+    rows = read_rows(open_table(warehouse, RUNS), RUNS, [RUN_DATE, "stage", "ended_at", "config"], wanted)
+    if rows.is_empty():
+        return set()
+    logs = json.loads(rows.sort("ended_at")["config"][-1]).get("logs", {})
+    try:
+        fmt = load_format(str(logs.get("format")))
+    except UserError:  # a file of another machine
+        return set()
+    fields = (fmt.item,) if column == ITEM_ID else (fmt.user, fmt.session, fmt.basket)
+    return {spelt(value, field.normalize) for field in fields if field}
 
 
 def metrics(warehouse: Warehouse, *, run_date: str | None = None, model: str | None = None) -> pl.DataFrame:

@@ -17,8 +17,9 @@ from sparkrec.ingest.log_files import reader_for
 from sparkrec.ingest.parse import Bounds, id_columns, log_columns, parse_rows, required_columns
 from sparkrec.ingest.readers import _plain, group_files, read_group
 from sparkrec.ingest.unpack import make_readable, with_readers
-from sparkrec.ingest.values import plain
-from sparkrec.settings.formats import Attribute, load_format
+from sparkrec.ingest.values import pick_id, plain
+from sparkrec.settings.formats import Attribute, Field, load_format
+from sparkrec.settings.ids import spelt
 
 BOUNDS = Bounds(date(1990, 1, 1), datetime(2026, 1, 1), 1000.0)
 
@@ -100,6 +101,20 @@ def test_numbers_as_ids_of_json_lines(spark, tmp_path):
     rows = parsed(spark, tmp_path, load_format("reviews"))
     found = [(r["reason"], r["item_id"], r["user_id"]) for r in rows]
     assert found == [*(tuple(expected) for _, *expected in JSON_IDS), (None, "i", "a/b+c")]
+
+
+SPELLINGS = [
+    " A\u00a0", "a", "ß", "e\u0301t\u00e9", "17850.0", "17850.00", "-5.0", "1.785E4", "1.7e+16", "1.78501E4",
+    "1.78501E3", "1e+5", "7E15", "1.5", "17850.0x", "١.0", "9.9999999999999999E15", "1.2345678901234567e+17", "\u200bx ",
+    "İ", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [("trim",), ("integer",), ("trim", "upper"), ("nfc", "lower"), ("trim", "integer")])
+def test_readers_without_spark_spell_ids_as_ingest_does(spark, steps):
+    raw = spark.createDataFrame([(n, text) for n, text in enumerate(SPELLINGS)], "n int, id string").coalesce(1)
+    found = raw.select("n", pick_id(raw, Field(("id",), normalize=steps), ()).alias("id")).orderBy("n").collect()
+    assert [row["id"] for row in found] == [spelt(text, steps) or None for text in SPELLINGS]
 
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"

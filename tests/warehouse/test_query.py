@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -61,13 +62,13 @@ def write_metrics(path):
     write_deltalake(path, pl.DataFrame(rows, schema=schema, orient="row"), partition_by=["run_date"])
 
 
-def write_runs(path, without=()):
+def write_runs(path, without=(), config="{}"):
     rows = [
         {
             "run_id": f"r{day}", "run_date": day, "stage": stage, "status": "done",
             "started_at": T0 + timedelta(days=day.day, minutes=i),
             "ended_at": T0 + timedelta(days=day.day, minutes=i, seconds=12.34),
-            "inputs": "{}", "outputs": '{"events": 1}', "config_hash": "h", "config": "{}", "code_version": "0.1.0",
+            "inputs": "{}", "outputs": '{"events": 1}', "config_hash": "h", "config": config, "code_version": "0.1.0",
             "rows_in": 10, "rows_out": 8, "rows_quarantined": 1, "rows_duplicate": 1, "message": None,
             "jobs": 3, "seconds": 12.34,
         }
@@ -109,6 +110,37 @@ def text(frames, form):
     out = io.StringIO()
     render(frames, form, out)
     return out.getvalue()
+
+
+def test_an_id_is_found_as_the_log_spells_it(tmp_path):
+    """By the format of the night; where that is not known, or spells ids as they come, the nearest is named."""
+    beside = lists(DAY2, ["85123A", "é"]).rename({"user_id": "item_id", "item_id": "similar_item_id"}).drop("source")
+    write_deltalake(f"{tmp_path}/topk_als_items", beside, partition_by=["run_date"])
+    write_deltalake(f"{tmp_path}/topk_als", lists(DAY2, ["17850", "Ann"]), partition_by=["run_date"])
+    where = Warehouse(str(tmp_path))
+
+    def refused(*asked):
+        with pytest.raises(UserError) as caught:
+            query.similar(where, "als", *asked)
+        return str(caught.value)
+
+    unknown = "no als list of this item on 2024-01-02: item 85123a (there is one of 85123A)"
+    assert refused("85123a") == unknown  # no ledger
+    for config in ("{}", '{"logs": {"format": "elsewhere/invoices.yaml"}}', '{"logs": {"format": "reviews"}}'):
+        write_runs(f"{tmp_path}/runs", config=config)
+        assert refused("85123a") == unknown
+        shutil.rmtree(tmp_path / "runs")
+    write_runs(f"{tmp_path}/runs", config='{"logs": {"format": "invoices"}}')  # item: trim, upper; user: trim, integer
+    for spelt in ("85123a", "85123A", " 85123a "):
+        found = query.similar(where, "als", spelt, k=2)
+        assert (found["item_id"].unique().to_list(), found["rank"].to_list()) == (["85123A"], [1, 2])
+    assert (
+        refused("85123")
+        == "no als list of this item on 2024-01-02: item 85123 (check the id, or give another --run-date)"
+    )
+    assert query.topk(where, "als", "17850.0")["user_id"].unique().to_list() == ["17850"]
+    with pytest.raises(UserError, match="there is one of Ann"):
+        query.topk(where, "als", "ann")
 
 
 def test_topk_latest_night_best_first_with_titles(warehouse):
