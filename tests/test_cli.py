@@ -120,6 +120,15 @@ def test_names_of_files_to_read_again_are_taken_as_they_are():
     assert cli.again_setting([]) == []
 
 
+def test_ingest_reads_the_files_again_that_it_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(cli, "_run_stages", lambda *arguments: told.append(arguments) or 0)
+    assert cli.main(["ingest", "--run-date", "2024-01-01", "--again", "x.csv", "--again", "y.csv", "als.rank=7"]) == 0
+    ((stages, _, _, settings),) = told
+    config = load_config(None, settings)
+    assert (stages, config.ingest.again, config.als.rank) == (["ingest"], ["x.csv", "y.csv"], 7)
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["query", "--help"], ["nightly", "--help"], ["make-log", "--help"]])
 def test_help(capsys, argv):
     code, out, err = run(capsys, *argv)

@@ -32,6 +32,7 @@ from sparkrec.pipeline.stage import Stage
 from sparkrec.pipeline.stages import STAGES
 from sparkrec.prepare.cut import as_of, utc
 from sparkrec.settings.config import Config, config_hash
+from sparkrec.settings.formats import LogFormat
 from sparkrec.settings.sections import GateConfig
 from sparkrec.warehouse import files, store
 from sparkrec.warehouse.cards import CARD, read_card
@@ -63,12 +64,26 @@ class Tried:
 
     @property
     def judged_by(self) -> Settings:
-        """Those of the settings that change what the model is judged on, and popularity beside it."""
-        return {key: value for key, value in self.settings.items() if key.startswith(_JUDGED_BY)}
+        """See ``judged_by``."""
+        return judged_by(self.settings)
 
     def value(self, metric: str, k: int) -> float:
         """One of the metrics; NaN where it is not among them."""
         return _value(self.values, metric, k)
+
+
+def judged_by(settings: Settings) -> Settings:
+    """Those of the settings that change what the model is judged on, and popularity beside it."""
+    return {key: value for key, value in settings.items() if key.startswith(_JUDGED_BY)}
+
+
+def reached(point: Settings, model: str, fmt: LogFormat, judged: Sequence[Judged], seconds: float) -> Tried:
+    """What a setting reached by lists as they are published, and popularity on the same hold-out."""
+    split = split_of(model, fmt.recommend_seen)
+    as_published = [one for one in judged if one[2] == split]
+    values = tuple(value for name, _, _, value in as_published if name == model)
+    others = tuple(one for one in as_published if one[0] != model)
+    return Tried(point, values, split, seconds, others)
 
 
 def _value(values: Sequence[MetricValue], metric: str, k: int) -> float:
@@ -181,9 +196,11 @@ def search(
             started = time.monotonic()
             if not files.exists(files.join(other.warehouse.model_path(model, last_day), CARD)):
                 stage.run(other, known)
-            one = Tried(point, (), split_of(model, night.fmt.recommend_seen), 0.0)
-            alone = all(one.judged_by != earlier.judged_by for earlier in tried)  # popularity is judged with the first
-            tried.append(_judge(other, known, model, one, started, with_baselines=alone))
+            alone = all(
+                judged_by(point) != earlier.judged_by for earlier in tried
+            )  # popularity is judged with the first
+            judged = _judge(other, known, model, with_baselines=alone)
+            tried.append(reached(point, model, night.fmt, judged, time.monotonic() - started))
             metric, k = night.config.gate.metric, night.config.gate.k
             log_event("tried", **{metric: tried[-1].value(metric, k)}, k=k, seconds=tried[-1].seconds, settings=point)
     _write(night, model, last_day, tried)
@@ -235,7 +252,7 @@ class _Known(Inputs):
         return rows.where(F.col(TS) < utc(self.before)) if table is INTERACTIONS else rows
 
 
-def _judge(night: Night, inputs: Inputs, model: str, tried: Tried, started: float, with_baselines: bool) -> Tried:
+def _judge(night: Night, inputs: Inputs, model: str, with_baselines: bool) -> list[Judged]:
     card = read_card(night.warehouse, model, night.run_date)
     judged = judge(night, inputs, [card], with_baselines)
     least = night.config.evaluation
@@ -245,10 +262,7 @@ def _judge(night: Night, inputs: Inputs, model: str, tried: Tried, started: floa
             where=f"evaluation.min_users={least.min_users}, evaluation.min_pairs={least.min_pairs}",
             fix=card.untrained or "a longer hold-out (evaluation.holdout_days), or a night with more events before it",
         )
-    judged = [one for one in judged if one[2] == tried.split]
-    values = tuple(value for name, _, _, value in judged if name == model)
-    others = tuple(one for one in judged if one[0] != model)
-    return replace(tried, values=values, seconds=time.monotonic() - started, baselines=others)
+    return judged
 
 
 def _overrides(point: Mapping[str, Any]) -> list[str]:

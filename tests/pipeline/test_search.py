@@ -8,8 +8,9 @@ import pytest
 from sparkrec import cli
 from sparkrec.errors import UserError
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.pipeline.search import Tried, parse_grid, run_search, shown
+from sparkrec.pipeline.search import Tried, parse_grid, reached, run_search, shown
 from sparkrec.settings.config import load_config
+from sparkrec.settings.formats import load_format
 from sparkrec.settings.sections import GateConfig
 
 GRID = ["als.rank=[2, 4]", "prior.als=[0.0, 1.5]", "prior.als_added=[0.0, 1e12]"]
@@ -63,17 +64,17 @@ def test_wrong_settings_are_told_in_a_line_before_anything_begins(capfd, tmp_pat
 
 
 def test_popularity_stands_beside_the_settings():
-    def reached(ndcg):
+    def values(ndcg):
         return (MetricValue("ndcg", 20, ndcg, 7), MetricValue("recall", 20, ndcg / 2, 7), MetricValue("gini", 20, 1, 7))
 
     def popular(ndcg):
-        return tuple(("popularity", "", "holdout_sessions", value) for value in reached(ndcg)[:2])
+        return tuple(("popularity", "", "holdout_sessions", value) for value in values(ndcg)[:2])
 
     key, other = "prepare.sessions.gap_minutes", "gru.epochs"
     tried = [
-        Tried({key: 30, other: 1}, reached(0.2), "holdout_sessions", 1.23, popular(0.3)),
-        Tried({key: 30, other: 2}, reached(0.4), "holdout_sessions", 4.0),
-        Tried({key: 60, other: 1}, reached(0.5), "holdout_sessions", 4.0, popular(0.1)),
+        Tried({key: 30, other: 1}, values(0.2), "holdout_sessions", 1.23, popular(0.3)),
+        Tried({key: 30, other: 2}, values(0.4), "holdout_sessions", 4.0),
+        Tried({key: 60, other: 1}, values(0.5), "holdout_sessions", 4.0, popular(0.1)),
     ]
     rows = shown("gru", tried, GateConfig(metric="ndcg", k=20)).select("model", "settings", "ndcg@20", "seconds").rows()
     assert rows == [
@@ -83,6 +84,21 @@ def test_popularity_stands_beside_the_settings():
         ("gru", f"{key}=30 {other}=1", 0.2, 1.2),
         ("popularity", f"{key}=60", 0.1, None),
     ]
+
+
+@pytest.mark.parametrize(("fmt", "split", "value"), [("invoices", "", 0.1), ("sessions", "_with_taken", 0.3)])
+def test_settings_are_judged_by_lists_as_they_are_published(fmt, split, value):
+    """Lists of listeners may hold what they have heard, those of a shop's customers not what they have bought."""
+    for model, kind in (("als", "users"), ("gru", "sessions"), ("rules", "baskets")):
+        judged = [
+            (name, "", f"holdout_{kind}{of}", MetricValue("ndcg", 20, times * ndcg, 7))
+            for name, times in ((model, 1), ("popularity", 2))
+            for of, ndcg in (("", 0.1), ("_with_taken", 0.3))
+        ]
+        one = reached({}, model, load_format(fmt), judged, 2.0)
+        assert (one.split, one.values) == (f"holdout_{kind}{split}", (MetricValue("ndcg", 20, value, 7),))
+        (popular,) = one.baselines
+        assert (popular[0], popular[2], popular[3].value) == ("popularity", one.split, 2 * value)
 
 
 @pytest.mark.slow
