@@ -5,7 +5,8 @@
 
 Runs ``sparkrec nightly`` in a process of its own on an empty warehouse, reads ``runs`` and ``metrics`` back
 without a JVM, prints both as Markdown on standard error, and one line of JSON at the end: ``ours`` and ``peer`` are
-the best model's and recent popularity's recall at the largest k on held-out users (sessions where no user model ran).
+the best model's and recent popularity's recall at the largest k on held-out users (sessions or
+baskets where no user model ran).
 
 With ``--peer`` the same night is run by this checkout and by the other in turns, each with its own ``conf/local.yaml``
 and, where it has one, its own ``.venv``. Then ``ours`` and ``peer`` are the medians of the seconds that a night takes,
@@ -161,7 +162,8 @@ def judged(metrics: pl.DataFrame) -> None:
     for row in table.sort("split", "model").iter_rows():
         say("| " + " | ".join(f"{v:.4f}" if isinstance(v, float) else "" if v is None else str(v) for v in row) + " |")
     splits = metrics["split"].unique().to_list()
-    split = "holdout_users" if "holdout_users" in splits else "holdout_sessions"
+    kinds = ("users", "sessions_with_taken", "sessions", "baskets_with_taken", "baskets")
+    split = next(name for kind in kinds if (name := f"holdout_{kind}") in splits)
     recall = metrics.filter((pl.col("metric") == "recall") & (pl.col("split") == split))
     recall = recall.filter(pl.col("k") == recall["k"].max())
     is_baseline = pl.col("model").str.starts_with("popularity")
