@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.ingest.parse import REASON, attribute
 from sparkrec.ingest.readers import FAULT, RAW, URI
-from sparkrec.ingest.values import pick_id
+from sparkrec.ingest.values import PLAIN, Notation, pick_id
 from sparkrec.settings.formats import AttributeFile
 from sparkrec.warehouse.tables import ID, TS, Column, Table
 
@@ -85,7 +85,11 @@ def changes(existing: DataFrame, incoming: DataFrame, columns: Sequence[str], in
 
 
 def parse_attribute_file(
-    raw: DataFrame, declared: AttributeFile, nulls: Sequence[str], id_nulls: Sequence[str] = ()
+    raw: DataFrame,
+    declared: AttributeFile,
+    nulls: Sequence[str],
+    id_nulls: Sequence[str] = (),
+    written: Notation = PLAIN,
 ) -> DataFrame:
     """Raw rows of an attribute file → ``_uri``, ``id``, attributes, ``reason`` and ``_raw`` (null for a valid row).
 
@@ -94,10 +98,11 @@ def parse_attribute_file(
         declared: Its declaration.
         nulls: Texts that stand for a missing value.
         id_nulls: Texts that stand for one besides, of an id.
+        written: How numbers are written.
     """
     id_ = pick_id(raw, declared.id, (*nulls, *id_nulls))
     reason = F.coalesce(F.col(FAULT), F.when(id_.isNull(), "missing id"))
-    values = [attribute(raw, a, nulls).alias(a.name) for a in declared.attributes]
+    values = [attribute(raw, a, nulls, written).alias(a.name) for a in declared.attributes]
     return raw.select(
         URI, reason.alias(REASON), F.when(reason.isNotNull(), F.col(RAW)).alias(RAW), id_.alias(ID), *values
     )

@@ -7,7 +7,12 @@ import json
 
 
 def literal_as_json(line: str | None) -> str | None:
-    """A dict as Python writes it as a JSON object; None where the line is no such thing."""
+    """A dict as Python or JSON writes it as a JSON object; None where the line is no such thing."""
+    try:
+        if isinstance(json.loads(line or ""), dict):
+            return line
+    except (ValueError, RecursionError):
+        pass
     try:
         value = ast.literal_eval((line or "").strip())
         return json.dumps(value, default=list, allow_nan=False) if isinstance(value, dict) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from fnmatch import fnmatchcase
@@ -71,8 +71,15 @@ def reader_for(name: str, readers: Iterable[Reader]) -> Reader | None:
     """The first reader with a glob that fits the file's name; the name of a compressed text without its ending too."""
     base = name.rsplit("/", 1)[-1]
     inner = base[: -len(compression(base))] if compression(base) else base
-    fits = {True: (base, inner), False: (base,)}
-    return next((r for r in readers if any(fnmatchcase(n, g) for n in fits[r.is_text] for g in r.files)), None)
+    return next((r for r in readers if _fits((base, inner) if r.is_text else (base,), r.files)), None)
+
+
+def _fits(names: Sequence[str], globs: Sequence[str]) -> bool:
+    """Whether a glob fits one of the names, and none of those with a ``!`` before them does."""
+    takes = [glob for glob in globs if not glob.startswith("!")] or ["*"]
+    leaves = [glob[1:] for glob in globs if glob.startswith("!")]
+    fits = [any(fnmatchcase(name, glob) for name in names for glob in some) for some in (takes, leaves)]
+    return fits[0] and not fits[1]
 
 
 def compression(name: str) -> str:

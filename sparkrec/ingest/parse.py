@@ -10,8 +10,17 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.ingest.readers import FAULT, RAW, URI
-from sparkrec.ingest.values import number, pick, pick_id
-from sparkrec.settings.formats import Attribute, Check, Field, LogFormat, has_offset
+from sparkrec.ingest.times import (
+    MICROS,
+    TS_TEXT,
+    missing,
+    required_time_columns,
+    time_columns,
+    time_values,
+    with_micros,
+)
+from sparkrec.ingest.values import PLAIN, Notation, number, pick, pick_id
+from sparkrec.settings.formats import Attribute, Check, Field, LogFormat
 from sparkrec.settings.ids import EXPONENT
 from sparkrec.warehouse.tables import (
     BASKET_ID,
@@ -27,9 +36,8 @@ from sparkrec.warehouse.tables import (
     VALUE,
 )  # fmt: skip
 
-REASON = "reason"
+REASON, BAD_TS, WRONG_UNIT = "reason", "bad ts", "(wrong unit?)"
 ITEM_PREFIX, USER_PREFIX = "item__", "user__"
-MICROS_PER_UNIT = {"s": 1e6, "ms": 1e3, "us": 1.0}
 NUMBERS = (VALUE, QUANTITY, PRICE)
 
 
@@ -53,6 +61,7 @@ def log_columns(fmt: LogFormat) -> list[str]:
     fields = [fmt.user, fmt.item, fmt.ts, fmt.value, fmt.quantity, fmt.price, fmt.text, fmt.session, fmt.basket]
     names = [name for f in fields if f for name in f.columns]
     names += [name for a in fmt.item_attributes + fmt.user_attributes for name in a.columns]
+    names += time_columns(fmt.ts)
     return names + list(fmt.event_type.columns) + [rule.column for rule in fmt.event_type.rules]
 
 
@@ -69,7 +78,7 @@ def id_fields(fmt: LogFormat) -> dict[str, Field | None]:
 def required_columns(fmt: LogFormat) -> list[tuple[str, ...]]:
     """For each column that a log must have, the names it may go by."""
     fields = [fmt.user, fmt.item, fmt.ts, fmt.value, fmt.quantity, fmt.price, fmt.text, fmt.session, fmt.basket]
-    return [f.columns for f in fields if f and f.required]
+    return [f.columns for f in fields if f and f.required] + required_time_columns(fmt.ts)
 
 
 def parse_rows(raw: DataFrame, fmt: LogFormat, bounds: Bounds) -> DataFrame:
@@ -77,22 +86,24 @@ def parse_rows(raw: DataFrame, fmt: LogFormat, bounds: Bounds) -> DataFrame:
 
     Returns:
         The columns of ``events`` without ``source``, the attributes with their prefixes, ``_uri``, ``reason`` (null
-        for a valid row) and ``_raw`` (null for a valid row).
+        for a valid row), ``_raw`` and ``_ts_text``, the time as written (both null for a valid row).
     """
     texts = raw.select(RAW, FAULT, URI, *_texts(raw, fmt), *_attributes(raw, fmt))
-    numbers = {f"_n_{name}": number(F.col(name)) for name in NUMBERS}
-    typed = texts.withColumns({"_micros": _micros(texts, fmt), **numbers})
+    numbers = {f"_n_{name}": number(F.col(name), Notation.of(fmt)) for name in NUMBERS}
+    typed = with_micros(texts.withColumns(numbers), fmt)
     return _events(typed.withColumn(REASON, _reason(fmt, bounds)))
 
 
-def attribute(raw: DataFrame, declared: Attribute, nulls: Sequence[str]) -> Column:
+def attribute(raw: DataFrame, declared: Attribute, nulls: Sequence[str], written: Notation = PLAIN) -> Column:
     """The value of an attribute, in its type; null where it has none or a malformed one."""
     value = pick(raw, declared, nulls)
     if declared.extract:
         found = F.regexp_extract(value, declared.extract, 1)
         value = F.when(found != "", found)
     if declared.type == "double":
-        return number(value)
+        return number(value, written)
+    if declared.type == "int" and written != PLAIN:
+        value = F.when(number(value, written) % 1 == 0, number(value, written).try_cast("int"))
     if declared.type == "array<float>":
         return F.from_json(value, declared.type)
     return value.try_cast("int") if declared.type == "int" else value
@@ -102,14 +113,12 @@ def _texts(raw: DataFrame, fmt: LogFormat) -> list[Column]:
     fields = {VALUE: fmt.value, QUANTITY: fmt.quantity, PRICE: fmt.price, TEXT: fmt.text}
     texts = [pick(raw, f, fmt.nulls).alias(name) for name, f in fields.items()]
     ids = [pick_id(raw, f, (*fmt.nulls, *fmt.id_nulls)).alias(name) for name, f in id_fields(fmt).items()]
-    typed = [n for n in fmt.ts.columns if dict(raw.dtypes).get(n, "").startswith("timestamp")]
-    ts = F.col(f"`{typed[0]}`") if typed else pick(raw, fmt.ts, fmt.nulls)
-    return [*texts, *ids, ts.alias("_ts"), _event_type(raw, fmt).alias(EVENT_TYPE)]
+    return [*texts, *ids, *time_values(raw, fmt), _event_type(raw, fmt).alias(EVENT_TYPE)]
 
 
 def _attributes(raw: DataFrame, fmt: LogFormat) -> list[Column]:
-    items = [attribute(raw, a, fmt.nulls).alias(ITEM_PREFIX + a.name) for a in fmt.item_attributes]
-    return items + [attribute(raw, a, fmt.nulls).alias(USER_PREFIX + a.name) for a in fmt.user_attributes]
+    declared = [(ITEM_PREFIX, a) for a in fmt.item_attributes] + [(USER_PREFIX, a) for a in fmt.user_attributes]
+    return [attribute(raw, a, fmt.nulls, Notation.of(fmt)).alias(prefix + a.name) for prefix, a in declared]
 
 
 def _event_type(raw: DataFrame, fmt: LogFormat) -> Column:
@@ -121,38 +130,24 @@ def _event_type(raw: DataFrame, fmt: LogFormat) -> Column:
         if rule.starts_with is not None:
             fits = F.startswith(text, F.lit(rule.starts_with))
         else:
-            fits = text == rule.equals if rule.equals is not None else number(text) < F.lit(rule.below)
+            below = number(text, Notation.of(fmt)) < F.lit(rule.below)
+            fits = text == rule.equals if rule.equals is not None else below
         result = F.when(fits, rule.type) if result is None else result.when(fits, rule.type)
     return otherwise if result is None else result.otherwise(otherwise)
-
-
-def _micros(texts: DataFrame, fmt: LogFormat) -> Column:
-    """Microseconds since 1970, UTC, as a double: exact until 2255, and wide enough for a wrong unit."""
-    ts, type_, unit = F.col("_ts"), dict(texts.dtypes)["_ts"], fmt.ts.unit
-    if type_ == "string" and unit in MICROS_PER_UNIT:
-        return F.round(number(ts) * MICROS_PER_UNIT[unit])
-    if type_ == "string":
-        pattern = "yyyy-MM-dd HH:mm:ss" if unit == "timestamp" else unit
-        time, local = F.try_to_timestamp(ts, F.lit(pattern)), not has_offset(unit)
-    else:  # the session's zone is UTC, so that a time without a zone keeps its figures
-        time, local = ts.cast("timestamp"), type_ == "timestamp_ntz"
-    return F.unix_micros(F.to_utc_timestamp(time, fmt.timezone) if local and fmt.timezone != "UTC" else time).cast(
-        "double"
-    )
 
 
 def _reason(fmt: LogFormat, bounds: Bounds) -> Column:
     """Why a row is refused: the first of these that holds, else null."""
     min_ts = datetime.combine(bounds.min_ts, datetime.min.time(), UTC).timestamp() * 1e6
     max_ts = bounds.max_ts.replace(tzinfo=UTC).timestamp() * 1e6
-    micros, n_quantity = F.col("_micros"), F.col(f"_n_{QUANTITY}")
+    micros, n_quantity = F.col(MICROS), F.col(f"_n_{QUANTITY}")
     reasons = [
         (F.col(FAULT).isNotNull(), F.col(FAULT)),
         (F.col(ITEM_ID).isNull(), "missing item"),
-        (F.col("_ts").isNull(), "missing ts"),
-        (micros.isNull(), "bad ts"),
-        (micros < min_ts, f"ts before {bounds.min_ts} (wrong unit?)"),
-        (micros > max_ts, "ts in the future (wrong unit?)"),
+        (missing(fmt), "missing ts"),
+        (micros.isNull(), BAD_TS),
+        (micros < min_ts, f"ts before {bounds.min_ts} {WRONG_UNIT}"),
+        (micros > max_ts, f"ts in the future {WRONG_UNIT}"),
         (~F.col(EVENT_TYPE).isin(list(fmt.event_weights)), "unknown event type"),
     ]
     if fmt.missing_user == "quarantine":
@@ -182,11 +177,12 @@ def _check(check: Check) -> list[tuple[Column, str]]:
 
 def _events(judged: DataFrame) -> DataFrame:
     valid = F.col(REASON).isNull()
-    ts = F.timestamp_micros(F.when(valid, F.col("_micros")).cast("bigint"))
+    ts = F.timestamp_micros(F.when(valid, F.col(MICROS)).cast("bigint"))
     numbers = [F.col(f"_n_{n}").alias(n) for n in NUMBERS]
     texts = [F.when(valid, F.col(n)).alias(n) for n in (TEXT, LOG_SESSION_ID, BASKET_ID, USER_ID, ITEM_ID)]
+    as_written = [F.when(~valid, F.col(name)).alias(name) for name in (RAW, TS_TEXT)]
     attributes = [c for c in judged.columns if c.startswith((ITEM_PREFIX, USER_PREFIX))]
     return judged.select(
-        URI, REASON, F.when(~valid, F.col(RAW)).alias(RAW), EVENT_TYPE, *texts, *numbers, *attributes,
+        URI, REASON, *as_written, EVENT_TYPE, *texts, *numbers, *attributes,
         ts.alias(TS), F.to_date(ts).alias(EVENT_DATE),
     )  # fmt: skip

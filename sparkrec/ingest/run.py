@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,7 +28,9 @@ from sparkrec.ingest.selection import (
     select_logs,
     stale_sources,
 )
+from sparkrec.ingest.times import TS_TEXT
 from sparkrec.ingest.unpack import make_readable
+from sparkrec.ingest.values import Notation
 from sparkrec.ingest.write import note_again, undo, write_files, write_tables
 from sparkrec.log import log_event
 from sparkrec.prepare.cut import as_of, utc
@@ -147,7 +150,8 @@ def stage_logs(context: Context, selected: Sequence[FileReader]) -> tuple[Staged
         return parse.parse_rows(raw, fmt, bounds)
 
     names, ids = parse.log_columns(fmt), parse.id_columns(fmt)
-    staged = _stage(context, "rows", selected, fmt.readers, names, ids, required, parse_group)
+    together = fmt.ts.cumulative is not None
+    staged = _stage(context, "rows", selected, fmt.readers, names, ids, required, parse_group, together)
     if staged is None:
         return None, Verdict({}, {}, {})
     verdict = judge(staged, "missing item")
@@ -163,7 +167,8 @@ def stage_attributes(context: Context, kind: str, selected: Sequence[FileReader]
     names = [*declared.id.columns, *(c for a in declared.attributes for c in a.columns)]
 
     def parse_group(raw: DataFrame) -> DataFrame:
-        return attributes.parse_attribute_file(raw, declared, context.fmt.nulls, context.fmt.id_nulls)
+        fmt = context.fmt
+        return attributes.parse_attribute_file(raw, declared, fmt.nulls, fmt.id_nulls, Notation.of(fmt))
 
     ids = declared.id.columns
     staged = _stage(context, kind[1:], selected, declared.readers, names, ids, [ids], parse_group)
@@ -184,17 +189,21 @@ def _stage(
     ids: Sequence[str],
     required: Sequence[tuple[str, ...]],
     parse_group: Callable[[DataFrame], DataFrame],
+    together: bool = False,
 ) -> Staged | None:
     files = make_readable(context.fs, selected, readers, f"{context.staging}/{folder}_unpacked")
     groups = group_files(context.fs, files, required, names)
     if not groups:
         return None
-    counters, parsed = [], []
+    counters: list[Observation] = []
+    raws = []
     for group in groups:
         raw = read_group(context.spark, group, names, required, context.config.logs.path, ids)
         counters.append(Observation())
-        parsed.append(parse_group(raw.observe(counters[-1], F.count(F.lit(1)).alias("rows"))))
-    rows = reduce(DataFrame.unionByName, parsed)
+        raws.append(raw.observe(counters[-1], F.count(F.lit(1)).alias("rows")))
+    if together:
+        raws = [reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), raws)]
+    rows = reduce(DataFrame.unionByName, map(parse_group, raws))
     number_of = {file.uri: i for i, (file, _) in enumerate(selected)}
     numbers = [(normal_uri((file.copy or file).uri), number_of[file.uri]) for file, _ in files]
     numbered = context.local({URI: [u for u, _ in numbers], FILE_NO: [i for _, i in numbers]})
@@ -285,7 +294,7 @@ def check_share(batch: Staged, verdict: Verdict, most: float) -> None:
     if invalid > most * batch.read:
         reason, n = next(iter(verdict.reasons.items()))
         raise UserError(
-            f"{invalid} of {batch.read} rows are invalid, mostly: {reason} ({n})",
+            f"{invalid} of {batch.read} rows are invalid, mostly: {reason} ({n}){_examples(batch.rows, reason)}",
             where=", ".join(batch.sources[:3]) + (", …" if len(batch.sources) > 3 else ""),
             fix=CHECK_FORMAT,
         )
@@ -301,7 +310,15 @@ def check_share(batch: Staged, verdict: Verdict, most: float) -> None:
 def _main_reason(batch: Staged, number: int) -> str:
     rows = batch.rows.where((F.col(FILE_NO) == number) & F.col(REASON).isNotNull())
     (found,) = rows.groupBy(REASON).count().orderBy(F.desc("count"), REASON).take(1)
-    return f"{found[REASON]} ({found['count']})"
+    return f"{found[REASON]} ({found['count']}){_examples(rows, found[REASON])}"
+
+
+def _examples(rows: DataFrame, reason: str) -> str:
+    """Three of the times that are refused for a reason, as they are written; empty of other reasons."""
+    if reason != parse.BAD_TS and not reason.endswith(parse.WRONG_UNIT):
+        return ""
+    texts = rows.where(F.col(REASON) == reason).select(TS_TEXT).distinct().orderBy(TS_TEXT).take(3)
+    return ", e.g. " + ", ".join(json.dumps(row[0][:60], ensure_ascii=False) for row in texts)
 
 
 def check_day(context: Context, valid: dict[date, int], stale: Sequence[str], batch: Staged | None = None) -> None:

@@ -19,6 +19,8 @@ from sparkrec.settings.formats import AttributeFile, Reader
 from sparkrec.warehouse import store
 from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, SOURCE, USERS_TABLE, Table
 
+GONE_SHARED = "logs are gone that share events with logs that have changed"
+GONE_BEFORE = "logs are gone that the times of new or changed ones are counted from (ts.cumulative)"
 ITEMS_FILE, USERS_FILE = "@items", "@users"  # attribute files in the column ``source``
 
 
@@ -111,8 +113,12 @@ def select_logs(context: Context, recalled: Recalled) -> log_files.Selection:
     otherwise = {name for name in again if known[name].format_hash != now}
     shared = sharing(known, recalled.again | otherwise | {file.name for file, _ in selection.replaced}, now)
     if shared:
-        _require_there(context, shared - there)
+        _require_there(context, shared - there, GONE_SHARED)
         selection = select(again | shared)
+    if selection.to_read and context.fmt.ts.cumulative:  # its times are sums over the rows of all files
+        ours = {name for name in known if not name.startswith("@")}
+        _require_there(context, ours - there, GONE_BEFORE)
+        selection = select(ours)
     has_logs = any(not source.startswith("@") for source in known)
     if not selection.to_read and not has_logs:
         globs = ", ".join(g for r in context.fmt.readers for g in r.files)
@@ -122,11 +128,11 @@ def select_logs(context: Context, recalled: Recalled) -> log_files.Selection:
     return selection
 
 
-def _require_there(context: Context, gone: set[str]) -> None:
+def _require_there(context: Context, gone: set[str], what: str) -> None:
     if gone:
         where = f"{len(gone)} files, e.g. {min(gone)}"
         fix = f"bring them back to {context.config.logs.path}, or restore the changed files"
-        raise UserError("logs are gone that share events with logs that have changed", where=where, fix=fix)
+        raise UserError(what, where=where, fix=fix)
 
 
 def list_logs(context: Context) -> list[tuple[FileStatus, Reader | None]]:

@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.settings.formats import Attribute, Field
+from sparkrec.settings.formats import Attribute, Field, LogFormat
 from sparkrec.settings.ids import BLANKS, EXACT, EXPONENT
 
 JSON_NAN = '"NaN"'  # what Spark makes of a NaN without quotes
 JSON_NUMBER = r"^-?\d+\.(0+|\d+E\d+)$"  # as Spark writes a double of a JSON line
 
 
-def number(text: Column) -> Column:
+@dataclass(frozen=True)
+class Notation:
+    """How numbers are written.
+
+    Attributes:
+        decimal: What stands before the decimals.
+        thousands: What may stand between thousands; a blank is any blank.
+    """
+
+    decimal: str = "."
+    thousands: str = ""
+
+    @staticmethod
+    def of(fmt: LogFormat) -> Notation:
+        """As a log's are."""
+        return Notation(fmt.decimal, fmt.thousands)
+
+    def plain(self, text: Column) -> Column:
+        """A number's text as programs write it; null of a text that is not written like this."""
+        point = re.escape(self.decimal)
+        between = f"[{BLANKS}]" if self.thousands == " " else re.escape(self.thousands)
+        grouped = rf"\d{{1,3}}(?:{between}\d{{2,3}})*{between}\d{{3}}|" if self.thousands else ""
+        text = F.btrim(text, F.lit(BLANKS))
+        fits = text.rlike(rf"^[+-]?(?:{grouped}\d+|(?={point}\d))(?:{point}\d*)?(?:[eE][+-]?\d+)?$")
+        digits = F.regexp_replace(text, between, "") if self.thousands else text
+        return F.when(fits, F.replace(digits, F.lit(self.decimal), F.lit(".")))
+
+
+PLAIN = Notation()
+
+
+def number(text: Column, written: Notation = PLAIN) -> Column:
     """A finite double, or null."""
-    value = text.try_cast("double")
+    value = (text if written == PLAIN else written.plain(text)).try_cast("double")
     return F.when(~F.isnan(value) & (F.abs(value) != float("inf")), value)
 
 

@@ -11,6 +11,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from sparkrec.zones import zone_of
 READER_KINDS = ("jsonl", "python", "csv", "parquet", "delta")
 FEATURE_KINDS = ("categorical", "multi", "bucket")
 ATTRIBUTE_TYPES = ("string", "double", "int", "array<float>")
-TIME_UNITS = ("s", "ms", "us", "timestamp")
+NUMBER_UNITS = ("s", "ms", "us", "day")  # of times
+TIME_UNITS = (*NUMBER_UNITS, "iso", "timestamp")
+SPAN_UNITS = ("us", "ms", "s", "min", "h", "day", "HHMM", "HH:mm", "HH:mm:ss")
+PATTERN = re.compile(r"(?:'[^']*'|[GyMLdEQqhHkKmsSaVzOXxZDF]|[^A-Za-z'])+")  # letters that Spark's patterns know
 NORMALIZATIONS = ("none", "trim", "nfc", "integer", "upper", "lower")
 ID_NULLS = ("NULL", "null", r"\N", "nan", "NaN", "NaT", "None")  # of MySQL, pandas, Python
 CHECKED_FIELDS = ("value", "quantity", "price")
@@ -46,11 +50,11 @@ class Feature:
 class Reader:
     """How files of one kind are read; a file goes to the first reader with a glob that its name matches.
 
-    A glob matches a name with or without the ending of a compression: ``*.csv`` takes ``x.csv.gz`` too. Of a ``.zip``
-    the members are matched, each by its own name.
+    A glob matches a name with or without the ending of a compression: ``*.csv`` takes ``x.csv.gz`` too; one that begins
+    with ``!`` leaves files out. Of a ``.zip`` the members are matched, each by its own name.
     """
 
-    kind: str  # jsonl | python (lines of Python's dict literals) | csv | parquet | delta
+    kind: str  # jsonl | python (lines of JSON, or of dicts as Python writes them) | csv | parquet | delta
     files: tuple[str, ...] = ("*",)  # globs on the file's name
     encoding: str = "utf-8"  # csv, jsonl, python: a name that Java knows; a byte order mark counts before it
     separator: str = ","  # csv: one character or several
@@ -69,6 +73,25 @@ class Reader:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A span of time in a column of its own: the milliseconds of a day, or the time of the day of a date."""
+
+    columns: tuple[str, ...]  # the first one that a file has
+    unit: str  # us, ms, s, min, h, day (numbers), HHMM (930 is 09:30), HH:mm, HH:mm:ss
+
+
+@dataclass(frozen=True)
+class Cumulative:
+    """A column that holds the time since the row before: its values are summed from ``day_zero``.
+
+    Of rows with equal ``by`` and ``order`` the span counts once; the first one's may be missing.
+    """
+
+    by: tuple[str, ...]  # the columns that must be equal for a row to be "before": the user
+    order: tuple[str, ...]  # the number that orders these rows: the first column that a file has
+
+
+@dataclass(frozen=True)
 class Field:
     """Where a column of ``events`` comes from."""
 
@@ -78,8 +101,13 @@ class Field:
     # Ids, any of: trim (blanks at both ends) | nfc (é is one character) | integer (17850.0 and 1.785E4 are written for
     # 17850) | upper | lower. An attribute file's id that says nothing is taken as the log's.
     normalize: tuple[str, ...] = ()
-    unit: str = ""  # ts: s, ms, us, timestamp, or a date-time pattern of Spark; see LogFormat.timezone
-    join: str | None = None  # text: join all of the columns with this, instead of taking the first
+    # ts: s, ms, us, iso, day, timestamp, or a date-time pattern of Spark; several are tried in turn. See
+    # LogFormat.timezone.
+    unit: tuple[str, ...] = ()
+    day_zero: date | None = None  # ts: the day 0 of unit day, and of cumulative
+    plus: tuple[Span, ...] = ()  # ts: added to it, on the clocks of the log's zone
+    cumulative: Cumulative | None = None  # ts: the value is the time since the row before
+    join: str | None = None  # text, ts: join all of the columns with this, instead of taking the first
 
 
 @dataclass(frozen=True)
@@ -149,6 +177,8 @@ class LogFormat:
             that are not adjusted to UTC; numbers count from 1970 in UTC. A time that a zone has twice, in the hour
             after the clocks are set back, is taken as the first; one that it leaves out is moved by the gap: with
             Europe/London 01:30 of a March night is 02:30 of summer time.
+        decimal: What stands before the decimals of numbers in CSV: with ``","`` 12,5.
+        thousands: What may stand between their thousands: with ``"."`` 1.299,50 and 1299,50; a blank is any blank.
         missing_user: ``keep`` a row without a user as an anonymous event, or ``quarantine`` it.
         nulls: Texts that stand for a missing value.
         id_nulls: Texts that stand for one besides, where an id is expected.
@@ -176,6 +206,8 @@ class LogFormat:
     purchase_events: tuple[str, ...] = ()
     session_events: tuple[str, ...] = ()
     timezone: str = "UTC"
+    decimal: str = "."
+    thousands: str = ""
     missing_user: str = "keep"
     nulls: tuple[str, ...] = ("",)
     id_nulls: tuple[str, ...] = ID_NULLS
@@ -201,7 +233,7 @@ class LogFormat:
 
 def has_offset(unit: str) -> bool:
     """Whether a date-time pattern holds the time zone or the offset."""
-    return unit not in TIME_UNITS and bool(re.search("[VzOXxZ]", re.sub("'[^']*'", "", unit)))
+    return unit not in (*TIME_UNITS, *SPAN_UNITS) and bool(re.search("[VzOXxZ]", re.sub("'[^']*'", "", unit)))
 
 
 def format_names() -> list[str]:
@@ -228,6 +260,38 @@ def load_format(name: str) -> LogFormat:
     fmt = _same_ids(_build(LogFormat, {"name": path.name.rpartition(".")[0], **data}, path.name))
     _validate(fmt, path.name)
     return fmt
+
+
+def _validate_ts(ts: Field, timezone: str, where: str) -> None:
+    units, at = list(ts.unit), f"{where}: ts.unit"
+    allowed = f"one of {', '.join(TIME_UNITS)} or a date-time pattern of Spark"
+    known = [unit in TIME_UNITS or bool(PATTERN.fullmatch(unit)) for unit in units]
+    if ts.cumulative:
+        spans = ", ".join(SPAN_UNITS)
+        _require(len(units) == 1 and units[0] in SPAN_UNITS, f"one of {spans}, as it is cumulative", units, at)
+    else:
+        _require(bool(units) and all(known), allowed, units[0] if len(units) == 1 else units, at)
+    numbers = [unit for unit in units if unit in NUMBER_UNITS]
+    _require(len(numbers) <= 1, "one unit of numbers at most: the first would read them all", units, at)
+    for unit in units:
+        optional = has_offset(unit) and "[" in unit and timezone != "UTC"
+        _require(not optional, "either with an offset or without, under a timezone", unit, at)
+    counted = "day" in units or ts.cumulative is not None
+    what = "given with unit: day and cumulative" if counted else "left out: no unit counts from it"
+    _require(counted == (ts.day_zero is not None), what, ts.day_zero, f"{where}: ts.day_zero")
+    for span in ts.plus:
+        _require(span.unit in SPAN_UNITS, f"one of {', '.join(SPAN_UNITS)}", span.unit, f"{where}: ts.plus.unit")
+
+
+def _validate_notation(fmt: LogFormat, readers: list[Reader], where: str) -> None:
+    signs = [("decimal", fmt.decimal, 1), ("thousands", fmt.thousands, 0)]
+    for key, sign, least in signs:
+        fits = least <= len(sign) <= 1 and not re.match(r"[\w+-]", sign)
+        _require(fits, "one character that is no part of a number", sign, f"{where}: {key}")
+    _require(fmt.decimal != fmt.thousands, "another one than decimal", fmt.thousands, f"{where}: thousands")
+    others = [reader.kind for reader in readers if reader.kind != "csv"]
+    plain = (fmt.decimal, fmt.thousands) == (".", "")
+    _require(plain or not others, "left as it is with other readers than csv", fmt.decimal, f"{where}: decimal")
 
 
 def _same_ids(fmt: LogFormat) -> LogFormat:
@@ -272,6 +336,9 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if origin is dict:
         _require(isinstance(data, dict), "a mapping", data, where)
         return {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in data.items()}
+    if kind is date:
+        _require(isinstance(data, date) and not isinstance(data, datetime), "a date, YYYY-MM-DD", data, where)
+        return data
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, data, where)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
@@ -290,9 +357,7 @@ def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
     for f in dataclasses.fields(kind):
         optional = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
         if f.name not in data and not optional:
-            raise UserError(
-                "log format lacks a key", where=f"{f.name} in {where}", fix="see sparkrec/settings/formats.py"
-            )
+            raise UserError("log format lacks a key", where=f"{f.name} in {where}", fix="see docs/formats.md")
     return kind(**{key: _build(hints[key], value, f"{where}: {key}") for key, value in data.items()})
 
 
@@ -314,10 +379,9 @@ def _validate(fmt: LogFormat, where: str) -> None:
         _require(reader.max_record_lines >= 1, "1 or more", reader.max_record_lines, f"{where}: max_record_lines")
         for key, sign in (("quote", reader.quote), ("comment", reader.comment)):
             _require(len(sign.encode()) <= 1, "one character of ASCII or empty", sign, f"{where}: readers.{key}")
-    _require(bool(fmt.ts.unit), f"one of {', '.join(TIME_UNITS)} or a pattern", fmt.ts.unit, f"{where}: ts.unit")
     zone_of(fmt.timezone)
-    optional = has_offset(fmt.ts.unit) and "[" in fmt.ts.unit and fmt.timezone != "UTC"
-    _require(not optional, "either with an offset or without, under a timezone", fmt.ts.unit, f"{where}: ts.unit")
+    _validate_ts(fmt.ts, fmt.timezone, where)
+    _validate_notation(fmt, [*fmt.readers, *(r for f in files for r in f.readers)], where)
     one_of(fmt.missing_user, ("keep", "quarantine"), "missing_user")
     ids = [fmt.user, fmt.item, fmt.session, fmt.basket, *(f.id for f in files)]
     for steps in (f.normalize for f in ids if f):

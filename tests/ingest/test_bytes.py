@@ -110,7 +110,7 @@ def test_json_lines_of_another_encoding_and_python_literals(spark, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("line", [None, "", "1", "{'a': }", "{'a': 1e999}", "{" * 9999, "{'a': f()}"])
+@pytest.mark.parametrize("line", [None, "", "1", "{'a': }", "{'a': 1e999}", "[1]", "{" * 9999, "{'a': f()}"])
 def test_what_is_no_literal_of_a_dict(line):
     assert literal_as_json(line) is None
 
@@ -185,3 +185,6 @@ def test_globs_take_compressed_texts_without_naming_the_ending():
     for name in ("x.csv", "x.csv.gz", "x.csv.ZST", "deep/x.csv.zip"):
         assert reader_for(name, readers).kind == "csv"
     assert [reader_for(name, readers) for name in ("x.parquet.gz", "x.gz", "x.csv.7z")] == [None] * 3
+    most = (Reader("jsonl", ("*.json", "!meta*")), Reader("jsonl", ("!*.csv",)))
+    names = ("a.json", "meta_a.json.gz", "a.csv.gz", "b")
+    assert [r and most.index(r) for r in (reader_for(name, most) for name in names)] == [0, 1, None, 1]

@@ -194,13 +194,18 @@ REFUSALS = {
     "damaged bzip2": ("invoices", _bz2_damaged, DAY1, r"cannot be read: .*odd\.csv\.bz2"),
     "truncated bzip2": ("invoices", _bz2_cut, DAY1, r"cannot be read: .*cut\.csv\.bz2"),
     "damaged zip": ("invoices", _zip_damaged, DAY1, r"cannot be read: .*odd\.zip \(it is damaged"),
-    "wrong unit": ("ratings", _wrong_unit, DAY1, r"9 of 9 rows are invalid, mostly: ts in the future \(wrong unit\?\)"),
+    "wrong unit": (
+        "ratings",
+        _wrong_unit,
+        DAY1,
+        r'9 of 9 rows are invalid, mostly: ts in the future \(wrong unit\?\) \(9\), e\.g\. "1293840000000":',
+    ),
     "no row has the field": ("reviews", _no_item, DAY1, r"no row of the log file has asin: .*noitem\.json"),
     "one file wrong": (
         "invoices",
         _one_file_wrong,
         DAY1,
-        r"6 of 7 rows of a file .*mostly: bad ts \(6\): .*wrong\.csv",
+        r'6 of 7 rows of a file .*mostly: bad ts \(6\), e\.g\. "01\.01\.2011 10:00:00", "02.*", "03.*": .*wrong\.csv',
     ),
     "empty day": ("invoices", lambda f: write(f, "a.csv", FIRST), DAY3, r"a day without events: 2011-01-03"),
 }

@@ -227,7 +227,7 @@ def test_time_units(spark, tmp_path, unit, factor):
     from dataclasses import replace
 
     fmt = load_format("ratings")
-    fmt = replace(fmt, ts=replace(fmt.ts, unit=unit))
+    fmt = replace(fmt, ts=replace(fmt.ts, unit=(unit,)))
     (tmp_path / "ratings.dat").write_text(f"1::2::3::{1300000000 * factor}\n")
     assert parsed(spark, tmp_path, fmt)[0]["ts"] == datetime(2011, 3, 13, 7, 6, 40)
 
@@ -247,8 +247,8 @@ LONDON = [
 def test_local_times_are_read_in_the_time_zone_of_the_format(spark):
     """As text, or of a type without a zone; one that names its offset, or its instant, is what it says."""
     fmt = dataclasses.replace(load_format("sessions"), timezone="Europe/London")
-    pattern = dataclasses.replace(fmt, ts=dataclasses.replace(fmt.ts, unit="yyyy-MM-dd HH:mm[ 'CET']"))
-    offset = dataclasses.replace(fmt, ts=dataclasses.replace(fmt.ts, unit="yyyy-MM-dd HH:mmXXX"))
+    pattern = dataclasses.replace(fmt, ts=dataclasses.replace(fmt.ts, unit=("yyyy-MM-dd HH:mm[ 'CET']",)))
+    offset = dataclasses.replace(fmt, ts=dataclasses.replace(fmt.ts, unit=("yyyy-MM-dd HH:mmXXX",)))
     given = [(f"{n}", local) for n, (local, _) in enumerate(LONDON)]
     rows = spark.createDataFrame(given, "_raw string, ts string").withColumns(
         {"_fault": F.lit(None).cast("string"), "_uri": F.lit(""), "item_id": F.lit("i")}

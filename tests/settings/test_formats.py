@@ -1,3 +1,7 @@
+import re
+from datetime import date
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -52,6 +56,14 @@ def test_ids_of_attribute_files_are_spelt_as_the_logs():
     assert load_format("sessions").items_file.id.normalize == load_format("sessions").item.normalize != ()
 
 
+def test_every_example_of_the_documentation_is_a_format(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    for example in examples:
+        load_format(write(tmp_path, **{"quantity": {"columns": "q"}, **yaml.safe_load(example)}))
+    assert len(examples) > 5
+
+
 def test_an_unknown_format_names_the_known_ones():
     with pytest.raises(
         UserError, match=r"unknown log format: logs.format=clicks .*invoices, ratings, reviews, sessions"
@@ -79,6 +91,20 @@ def test_a_missing_format_file_is_named(tmp_path):
         ({"item": {"columns": "i", "normalize": ["upper", "lower"]}}, "either upper or lower"),
         ({"timezone": "Europe/Londinium"}, "unknown time zone: Europe/Londinium"),
         ({"timezone": "Europe/London", "ts": {"columns": "t", "unit": "HH:mm[XXX]"}}, "with an offset or without"),
+        (
+            {"ts": {"columns": "t", "unit": "seconds"}},
+            "'seconds' .must be one of s, ms, us, day, iso, timestamp or a date",
+        ),
+        ({"ts": {"columns": "t", "unit": ["s", "iso", "ms"]}}, "one unit of numbers at most"),
+        ({"ts": {"columns": "t", "unit": "day"}}, "ts.day_zero = None .must be given with unit: day"),
+        ({"ts": {"columns": "t", "unit": "s", "day_zero": date(2020, 1, 1)}}, "must be left out"),
+        ({"ts": {"columns": "t", "unit": "day", "day_zero": "2020-13-01"}}, "must be a date, YYYY-MM-DD"),
+        ({"ts": {"columns": "t", "unit": "s", "plus": [{"columns": "u", "unit": "days"}]}}, "one of us, ms, s, min"),
+        ({"ts": {"columns": "t", "unit": "iso", "cumulative": {"by": "u", "order": "n"}}}, "as it is cumulative"),
+        ({"decimal": ",", "thousands": ","}, "thousands = ',' .must be another one than decimal"),
+        ({"decimal": "1"}, "decimal = '1' .must be one character that is no part of a number"),
+        ({"decimal": ",", "readers": [{"kind": "jsonl"}]}, "left as it is with other readers than csv"),
+        ({"readers": [{"kind": "csv", "comment": "//"}]}, "readers.comment = '//' .must be one character of ASCII"),
         ({"missing_user": "drop"}, "missing_user"),
         ({"purchase_events": "buy"}, "'buy' .must be one of click"),
         ({"checks": [{"field": "price", "above": 0}]}, "checks.field"),
