@@ -66,7 +66,7 @@ def test_every_example_of_the_documentation_is_a_format(tmp_path):
 
 def test_an_unknown_format_names_the_known_ones():
     with pytest.raises(
-        UserError, match=r"unknown log format: logs.format=clicks .*invoices, ratings, reviews, sessions"
+        UserError, match=r"unknown log format: logs.format=clicks .*invoices, .*ratings, .*reviews, .*sessions"
     ):
         load_format("clicks")
 
