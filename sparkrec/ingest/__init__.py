@@ -24,7 +24,10 @@ class IngestResult:
         rows_read: Rows of these files, counted as they were read.
         rows_kept: Rows that became events.
         rows_quarantined: Invalid rows.
-        rows_duplicate: Rows equal to another event in all but the file.
+        rows_duplicate: Rows that are an event which another row is.
+        rows_added: Those of them whose quantity was added to the other's.
+        rows_impressions: Events of what was shown and not taken, among the rows kept.
+        rows_left_out: Rows in quarantine that the format leaves out.
         reasons: Invalid rows by reason.
         outputs: The tables written, with their versions.
     """
@@ -35,6 +38,9 @@ class IngestResult:
     rows_kept: int = 0
     rows_quarantined: int = 0
     rows_duplicate: int = 0
+    rows_added: int = 0
+    rows_impressions: int = 0
+    rows_left_out: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
 

@@ -17,7 +17,8 @@ ALL = "all"
 def format_hash(fmt: LogFormat, ingest: IngestConfig) -> str:
     """A hash of all that decides how a row is read and judged, and of nothing else."""
     reading = replace(
-        fmt, name="", event_weights=dict.fromkeys(fmt.event_weights, 0.0), purchase_events=(), session_events=(),
+        fmt, name="", event_weights=dict.fromkeys(fmt.event_types, 0.0), purchase_events=(), session_events=(),
+        impression_events=(),
         recommend_seen=False, item_features=(), user_features=(), title=None, defaults={},
     )  # fmt: skip
     return config_hash(reading, ingest.min_ts, ingest.max_quantity)

@@ -58,11 +58,12 @@ class Staged:
 
 @dataclass(frozen=True)
 class FileRows:
-    """Counts of a file: its rows, those without an id, all invalid ones."""
+    """Counts of a file: its rows, those without an id, all invalid ones, those of them that the format leaves out."""
 
     rows: int = 0
     missing: int = 0
     invalid: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,13 @@ class Verdict:
 class Kept:
     """Events of the batch that are new, in staging, and the number of duplicates left out.
 
+    ``added`` counts those duplicates whose quantity went to another row, ``impressions`` the events that are some.
     ``shares`` names, by file of the batch, the files that keep events in their stead.
     """
 
     rows: DataFrame
     kept: int
     duplicates: int
+    added: int = 0
+    impressions: int = 0
     shares: dict[str, list[str]] = field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 A raw DataFrame has a column for each log column that the format names and the files have, or the folders of their
 path (``event=click/``), as text (Parquet's timestamps stay timestamps), and ``_raw`` (the row as written), ``_fault``
-(why it cannot be taken apart, or null) and ``_uri`` (its file).
+(why it cannot be taken apart, or null) and ``_uri`` (its file). Where the place of a row matters, ``_block`` and
+``_row`` tell it: within a file, rows are in the order of both.
 
 Bytes that do not fit the encoding must not become U+FFFD without a word. So CSV is read as ISO-8859-1, where each
 character is a byte, and turned back into bytes, or through the table of an encoding that has a byte for each
@@ -22,18 +23,21 @@ from urllib.parse import quote, unquote
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, DataType, StringType, StructField, StructType
 
 from sparkrec.errors import UserError
+from sparkrec.ingest.elements import ELEMENTS, column_names, element_fields, exploded, own_names, split_text
 from sparkrec.ingest.hadoop import HEAD, MISFIT, UTF_8, Encoding, FileStatus, FileSystem, java_message, normal_uri
 from sparkrec.ingest.literals import literal_as_json
+from sparkrec.ingest.nested import JsonText, TypedColumn, json_schema, json_texts, typed_column
 from sparkrec.ingest.unpack import DAMAGED
 from sparkrec.ingest.values import inexact, json_number, json_plain, plain
-from sparkrec.settings.formats import Reader
+from sparkrec.settings.formats import Explode, Reader
 from sparkrec.settings.ids import EXACT
 from sparkrec.warehouse.files import literal_path
 
 RAW, FAULT, URI = "_raw", "_fault", "_uri"
+BLOCK, ROW = "_block", "_row"  # where a row is: the first byte of its part of the file, its number among what is read
 NOT_UTF8, MALFORMED_JSON, FIELD_COUNT = "not UTF-8", "malformed JSON", "wrong number of fields"
 MALFORMED_PYTHON = "malformed Python literal"
 INEXACT = "id too large for a"
@@ -58,6 +62,7 @@ def group_files(
     files: Iterable[tuple[FileStatus, Reader]],
     required: Sequence[tuple[str, ...]],
     names: Iterable[str] = (),
+    explode: Explode | None = None,
 ) -> list[Group]:
     """Looks at the beginning of each file and groups those that can be read together; files of nothing are in none.
 
@@ -66,6 +71,7 @@ def group_files(
         files: Files with their readers.
         required: For each required column the names it may have.
         names: Log columns that the format names; folders ``name=value`` stand for those that a file lacks.
+        explode: The column whose elements are the rows.
 
     Raises:
         UserError: A file is unreadable, or lacks a required column.
@@ -79,7 +85,7 @@ def group_files(
             continue
         folders = tuple(sorted(path_columns(file.name) & named)) if reader.kind != "delta" else ()
         if reader.kind == "csv":
-            _require_columns(file, (*columns, *folders), required)
+            _require_columns(file, column_names(explode, (*columns, *folders)), required)
         groups.setdefault((reader, file.encoding, columns, folders), []).append(file)
     return [Group(*alike, tuple(members)) for alike, members in groups.items()]
 
@@ -96,6 +102,8 @@ def read_group(
     required: Sequence[tuple[str, ...]],
     table_path: str,
     ids: Iterable[str] = (),
+    explode: Explode | None = None,
+    by_row: bool = False,
 ) -> DataFrame:
     """The raw rows of a group of files.
 
@@ -106,16 +114,20 @@ def read_group(
         required: For each required column the names it may have.
         table_path: Delta only: the table whose data files they are.
         ids: Those of ``names`` that hold ids: a row is faulty whose number is too large for its type to be exact.
+        explode: The column whose elements are the rows.
+        by_row: Whether the rows' places are wanted.
 
     Raises:
         UserError: Parquet files whose schemas do not go together, or unreadable ones.
     """
     names, ids = sorted(set(names)), sorted(set(ids))
     if group.reader.kind in ("jsonl", "python"):
-        return _read_jsonl(spark, group, names, ids)
-    if group.reader.kind == "csv":
-        return _read_csv(spark, group, names)
-    return _read_columnar(spark, group, names, ids, required, table_path)
+        rows = _read_jsonl(spark, group, names, ids, explode)
+    elif group.reader.kind == "csv":
+        rows = _read_csv(spark, group, names, explode)
+    else:
+        rows = _read_columnar(spark, group, names, ids, required, table_path, explode)
+    return rows.withColumn(ROW, F.monotonically_increasing_id()) if by_row else rows.drop(BLOCK)
 
 
 def _columns(fs: FileSystem, file: FileStatus, reader: Reader) -> tuple[str, ...] | None:
@@ -169,6 +181,10 @@ def _uri() -> Column:
     return F.regexp_replace(F.col("_metadata.file_path"), "^file:/+", "file:/").alias(URI)
 
 
+def _block() -> Column:
+    return F.col("_metadata.file_block_start").alias(BLOCK)
+
+
 def _from_path(name: str) -> Column:
     """The value of the innermost folder ``name=value`` of a file, without the escapes of Hive and of a URI."""
     value = F.regexp_extract(F.col("_metadata.file_path"), f"^.*/{re.escape(quote(name))}=([^/]*)/", 1)
@@ -177,7 +193,9 @@ def _from_path(name: str) -> Column:
     return F.when(~value.isin("", "__HIVE_DEFAULT_PARTITION__"), value)
 
 
-def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str], ids: Sequence[str]) -> DataFrame:
+def _read_jsonl(
+    spark: SparkSession, group: Group, names: Sequence[str], ids: Sequence[str], explode: Explode | None
+) -> DataFrame:
     lines = spark.read.option("lineSep", "\n").option("ignoreCorruptFiles", "false").text(_paths(group))
     folders = {name: f"_path_{name}" for name in group.path_columns}
     from_path = [_from_path(name).alias(column) for name, column in folders.items()]
@@ -189,28 +207,64 @@ def _read_jsonl(spark: SparkSession, group: Group, names: Sequence[str], ids: Se
         misfit = F.contains(value, F.lit(MISFIT)) if encoding.recoded else ~F.is_valid_utf8(value)
     raw = F.when(misfit & F.lit(not encoding.recoded), latin).otherwise(value)
     lines = lines.where(F.trim(F.translate(value, f"\r\t{_BOM}", "")) != "")
-    lines = lines.select(value.alias("value"), raw.alias(RAW), misfit.alias("misfit"), _uri(), *from_path)
+    lines = lines.select(value.alias("value"), raw.alias(RAW), misfit.alias("misfit"), _uri(), _block(), *from_path)
     text = F.when(F.startswith("value", F.lit(_BOM)), F.expr("substring(value, 2)")).otherwise(F.col("value"))
     malformed = MALFORMED_JSON
     if group.reader.kind == "python":
         lines = lines.withColumn("as_json", F.udf(literal_as_json, "string")(text))
         text, malformed = F.col("as_json"), MALFORMED_PYTHON
     # from_json stops at the end of the first value; as the only element of an array nothing may follow it.
-    schema = ArrayType(StructType([StructField(name, StringType()) for name in names]))
+    own = own_names(explode, names)
+    whole = own if explode is None else [*own, explode.column]
+    schema = json_schema(whole, {} if explode is None else {explode.column: _json_elements(explode, names)})
     parsed = lines.withColumn(
-        "json", F.from_json(F.concat(F.lit("["), text, F.lit("]")), schema, {"mode": "PERMISSIVE"})
+        "json", F.from_json(F.concat(F.lit("["), text, F.lit("]")), ArrayType(schema), {"mode": "PERMISSIVE"})
     )
     row = F.get("json", F.lit(0))
     is_object = F.startswith(F.ltrim(text), F.lit("{")) & (F.size("json") == 1) & row.isNotNull()
     fault = F.when(F.col("misfit"), _not(encoding)).when(~F.coalesce(is_object, F.lit(False)), malformed)
-    large = [json_number(row[n], text, n) & inexact(row[n].try_cast("double"), "double") for n in ids]
-    fault = F.coalesce(fault, *[F.when(found, f"{INEXACT} double") for found in large])
-    values = {name: json_plain(row[name], text, name) for name in names}
+    found = {name: json_texts(row, whole, name) for name in whole}
+    fault = F.coalesce(fault, *_json_too_large([t for name in ids if name in own for t in found[name]], text))
+    values = {name: _json_value(found[name], text) for name in own}
     fields = [(F.coalesce(v, folders[name]) if name in folders else v).alias(name) for name, v in values.items()]
-    return parsed.select(RAW, fault.alias(FAULT), URI, *fields)
+    if explode is None:
+        return parsed.select(RAW, fault.alias(FAULT), URI, BLOCK, *fields)
+    elements = F.coalesce(*[column for column, _ in found[explode.column]])
+    elements = split_text(elements, explode) if explode.kind == "text" else elements
+    rows = parsed.select(RAW, fault.alias(FAULT), URI, BLOCK, text.alias("_line"), elements.alias(ELEMENTS), *fields)
+    inner = element_fields(explode, names)
+
+    def texts(element: Column, name: str) -> list[JsonText]:
+        return json_texts(element, inner, name)
+
+    def element_values(element: Column) -> dict[str, Column]:
+        if explode.kind != "structs":
+            return {explode.column: element}
+        return {f"{explode.column}.{n}": _json_value(texts(element, n), F.col("_line")) for n in inner}
+
+    def too_large(element: Column) -> list[Column]:
+        of_ids = [n for n in inner if f"{explode.column}.{n}" in ids]
+        return _json_too_large([t for n in of_ids for t in texts(element, n)], F.col("_line"))
+
+    return exploded(rows, explode, FAULT, RAW, element_values, too_large).drop("_line")
 
 
-def _read_csv(spark: SparkSession, group: Group, names: Sequence[str]) -> DataFrame:
+def _json_elements(explode: Explode, names: Sequence[str]) -> DataType:
+    if explode.kind == "text":
+        return StringType()
+    return ArrayType(json_schema(element_fields(explode, names)) if explode.kind == "structs" else StringType())
+
+
+def _json_value(found: Sequence[JsonText], line: Column) -> Column:
+    return F.coalesce(*[json_plain(text, line, key) for text, key in found])
+
+
+def _json_too_large(found: Sequence[JsonText], line: Column) -> list[Column]:
+    large = [json_number(text, line, key) & inexact(text.try_cast("double"), "double") for text, key in found]
+    return [F.when(condition, f"{INEXACT} double") for condition in large]
+
+
+def _read_csv(spark: SparkSession, group: Group, names: Sequence[str], explode: Explode | None) -> DataFrame:
     encoding, places = group.encoding, [f"c{i}" for i in range(len(group.columns))]
     reader = replace(group.reader, separator=_as_read(group.reader.separator, encoding))
     schema = StructType([StructField(name, StringType()) for name in [*places, _CORRUPT]])
@@ -239,7 +293,13 @@ def _read_csv(spark: SparkSession, group: Group, names: Sequence[str]) -> DataFr
         fault = fault.when(n_breaks >= reader.max_record_lines, TOO_MANY_LINES.format(reader.max_record_lines))
     fields = [_csv_field(group.columns.index(n), reader, encoding).alias(n) for n in names if n in group.columns]
     fields += [_from_path(name).alias(name) for name in group.path_columns if name not in group.columns]
-    return rows.select(raw.alias(RAW), fault.alias(FAULT), _uri(), *fields)
+    rows = rows.select(raw.alias(RAW), fault.alias(FAULT), _uri(), _block(), *fields)
+    if explode is None:
+        return rows
+    rows = rows.withColumn(ELEMENTS, split_text(F.col(f"`{explode.column}`"), explode)).drop(
+        F.col(f"`{explode.column}`")
+    )
+    return exploded(rows, explode, FAULT, RAW, lambda element: {explode.column: element})
 
 
 def _through(latin: Column, encoding: Encoding) -> Column:
@@ -299,6 +359,7 @@ def _read_columnar(
     ids: Sequence[str],
     required: Sequence[tuple[str, ...]],
     table_path: str,
+    explode: Explode | None,
 ) -> DataFrame:
     try:
         if group.reader.kind == "delta":
@@ -309,19 +370,95 @@ def _read_columnar(
     except Exception as error:  # footers are read here: Py4JJavaError of many kinds
         raise unreadable(error, group.files, _illegal(str(error), group)) from error
     folders = [name for name in group.path_columns if name not in rows.columns]
-    _require_columns(group.files[0], (*rows.columns, *folders), required)
-    types = {name: _nanos(group, name) or type_ for name, type_ in rows.dtypes}
-    used = [_plain(name, types[name]) for name in names if name in types]
+    columns = {name: found for name in names if (found := typed_column(rows.schema, name))}
+    array = typed_column(rows.schema, explode.column) if explode else None
+    if explode and array:
+        _require_kind(array, explode, group)
+    _require_columns(group.files[0], _there(rows, [*columns, *folders], names, array, explode), required)
+    own = [name for name in own_names(explode, names) if name in columns]
+    types = {name: _nanos(group, name) or columns[name].type.simpleString() for name in own}
+    used = [_plain(name, types[name], columns[name].column) for name in own]
     used += [_from_path(name).alias(name) for name in folders]
-    texts = [F.col(f"`{n}`") for n in names if types.get(n) == "string"]
+    texts = [columns[n].column for n in own if types[n] == "string"]
+    if array and array.type.simpleString() == "string":
+        texts.append(array.column)
     valid = F.is_valid_utf8(F.concat_ws("", *texts)) if texts else F.lit(True)
     raw = F.to_json(F.struct(*[F.col(f"`{c}`") for c in rows.columns]))
-    large = [(inexact(F.col(f"`{n}`"), types[n]), types[n]) for n in ids if types.get(n) in EXACT]
-    fault = F.coalesce(F.when(~valid, NOT_UTF8), *[F.when(found, f"{INEXACT} {type_}") for found, type_ in large])
-    rows = rows.select(F.make_valid_utf8(raw).alias(RAW), fault.alias(FAULT), _uri(), *used)
+    large = [(columns[n].column, types[n]) for n in ids if types.get(n) in EXACT]
+    fault = F.coalesce(F.when(~valid, NOT_UTF8), *[_too_large(column, type_) for column, type_ in large])
+    taken = [F.make_valid_utf8(raw).alias(RAW), fault.alias(FAULT), _uri(), _block(), *used]
+    if explode is None or array is None:
+        rows = rows.select(*taken)
+    else:
+        rows = _typed_elements(rows.select(*taken, _elements(array, explode)), explode, array.type, names, ids)
     if group.reader.kind == "delta":
         rows = rows.where(F.col(URI).isin([normal_uri(f.uri) for f in group.files]))
     return rows
+
+
+def _too_large(column: Column, type_: str) -> Column:
+    return F.when(inexact(column, type_), f"{INEXACT} {type_}")
+
+
+def _there(
+    rows: DataFrame,
+    columns_found: Sequence[str],
+    names: Sequence[str],
+    array: TypedColumn | None,
+    explode: Explode | None,
+) -> tuple[str, ...]:
+    """The columns of typed files, those within others too, and those of elements that are among the names."""
+    columns = list(dict.fromkeys([*rows.columns, *columns_found]))
+    if explode is None or array is None:
+        return tuple(columns)
+    inner = _element_type(array.type)
+    of_elements = []
+    if isinstance(inner, StructType):
+        found = [n for n in element_fields(explode, names) if typed_column(inner, n)]
+        of_elements = [f"{explode.column}.{n}" for n in found]
+    return column_names(explode, list(dict.fromkeys([*columns, explode.column, *of_elements])))
+
+
+def _element_type(type_: DataType) -> DataType:
+    return type_.elementType if isinstance(type_, ArrayType) else type_
+
+
+def _require_kind(array: TypedColumn, explode: Explode, group: Group) -> None:
+    """Raises UserError where a column of typed files does not hold the elements that it is said to."""
+    is_array, of_structs = isinstance(array.type, ArrayType), isinstance(_element_type(array.type), StructType)
+    fits = {"structs": is_array and of_structs, "array": is_array, "text": isinstance(array.type, StringType)}
+    if not fits[explode.kind]:
+        what = f"column {explode.column} is not of the kind {explode.kind}"
+        fix = f"it is {array.type.simpleString()[:200]}; change explode.kind"
+        raise UserError(what, where=group.files[0].path, fix=fix)
+
+
+def _elements(array: TypedColumn, explode: Explode) -> Column:
+    """The array whose elements become rows."""
+    return (split_text(array.column, explode) if explode.kind == "text" else array.column).alias(ELEMENTS)
+
+
+def _typed_elements(
+    rows: DataFrame, explode: Explode, array: DataType, names: Sequence[str], ids: Sequence[str]
+) -> DataFrame:
+    inner = _element_type(array)
+
+    def of(element: Column) -> dict[str, tuple[Column, str]]:
+        if explode.kind != "structs" or not isinstance(inner, StructType):
+            return {explode.column: (element, inner.simpleString())}
+        found = ((n, typed_column(inner, n, element)) for n in element_fields(explode, names))
+        return {f"{explode.column}.{n}": (f.column, f.type.simpleString()) for n, f in found if f}
+
+    def values(element: Column) -> dict[str, Column]:
+        return {name: _plain(name, type_, column) for name, (column, type_) in of(element).items()}
+
+    def faults(element: Column) -> list[Column]:
+        found = of(element)
+        texts = [column for column, type_ in found.values() if type_ == "string"]
+        invalid = [F.when(~F.is_valid_utf8(F.concat_ws("", *texts)), NOT_UTF8)] if texts else []
+        return invalid + [_too_large(c, type_) for n, (c, type_) in found.items() if n in ids and type_ in EXACT]
+
+    return exploded(rows, explode, FAULT, RAW, values, faults)
 
 
 def _illegal(text: str, group: Group) -> str:
@@ -339,14 +476,14 @@ def _nanos(group: Group, name: str) -> str:
     return f"nanoseconds {found[1]}" if found else ""
 
 
-def _plain(name: str, type_: str) -> Column:
-    column = F.col(f"`{name}`")
+def _plain(name: str, type_: str, column: Column | None = None) -> Column:
+    column = F.col(f"`{name}`") if column is None else column
     if type_.startswith("nanoseconds"):
         micros = F.timestamp_micros(F.expr(f"`{name}` div 1000"))
         return (micros if type_.endswith("true") else micros.cast("timestamp_ntz")).alias(name)
     if type_ == "date":
         return column.cast("timestamp_ntz").alias(name)
-    return column if type_.startswith("timestamp") else plain(column, type_).alias(name)
+    return (column if type_.startswith("timestamp") else plain(column, type_)).alias(name)
 
 
 def is_read_failure(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from sparkrec.ingest import log_files
 from sparkrec.ingest.again import ALL, repeated, require_there, sharing
 from sparkrec.ingest.context import Context
 from sparkrec.ingest.hadoop import FileStatus
+from sparkrec.ingest.joined import NO_PARTNER
 from sparkrec.ingest.unpack import with_readers
 from sparkrec.log import warn_event
 from sparkrec.settings.formats import AttributeFile, Reader
@@ -22,6 +24,7 @@ from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, SO
 GONE_SHARED = "logs are gone that share events with logs that have changed"
 GONE_BEFORE = "logs are gone that the times of new or changed ones are counted from (ts.cumulative)"
 ITEMS_FILE, USERS_FILE = "@items", "@users"  # attribute files in the column ``source``
+JOINED_FILE = "@joined"  # likewise files that rows of the log are joined with
 
 
 def known_files(context: Context) -> dict[str, log_files.KnownFile]:
@@ -30,8 +33,7 @@ def known_files(context: Context) -> dict[str, log_files.KnownFile]:
     if rows is None:
         return {}
     micros = F.unix_micros("modified_at").alias("micros")
-    later = [name for name in ("format_hash", "rows_refused", "shares_with") if name in rows.columns]
-    found = rows.select(SOURCE, "size", micros, "sha256", *later).collect()
+    found = rows.select(SOURCE, "size", micros, "sha256", "format_hash", "rows_refused", "shares_with").collect()
     return {row[SOURCE]: _known(row.asDict()) for row in found}
 
 
@@ -94,8 +96,13 @@ def _sources(context: Context, table: Table, column: str) -> set[str]:
     return set() if rows is None else {row[0] for row in rows.select(column).distinct().collect()}
 
 
-def select_logs(context: Context, recalled: Recalled) -> log_files.Selection:
+def select_logs(
+    context: Context, recalled: Recalled, joined: Mapping[str, log_files.Selection] | None = None
+) -> log_files.Selection:
     """The log files of this night: new and changed ones up to a day, and those that are read again.
+
+    Where a file that they are joined with has changed, all are read again; where one is new, those with rows that had
+    no partner so far.
 
     Raises:
         UserError: No such path; no file in it on the first night; a changed file, or one that is gone and shares events
@@ -105,6 +112,7 @@ def select_logs(context: Context, recalled: Recalled) -> log_files.Selection:
     on_changed, now = context.config.ingest.on_changed_file, context.format_hash
     there = {file.name for file, reader in listed if reader}
     again = repeated(known, there, now, [name for name in context.config.ingest.again if not name.startswith("@")])
+    again |= _to_join_again(context, joined or {}) & there & known.keys()
 
     def select(again: set[str]) -> log_files.Selection:
         return log_files.select_files(listed, known, context.fs.sha256, until, on_changed, again)
@@ -142,7 +150,8 @@ def list_logs(context: Context) -> list[tuple[FileStatus, Reader | None]]:
         raise UserError("no such log path", where=root or "logs.path", fix="set logs.path=FILE or FOLDER")
     if context.fs.exists(f"{root.rstrip('/')}/_delta_log"):
         return [(file, Reader("delta")) for file in _delta_files(context, root)]
-    listed = context.fs.list_files(root)
+    beside = [reader for join in context.fmt.join for reader in join.readers]
+    listed = [file for file in context.fs.list_files(root) if not log_files.reader_for(file.name, beside)]
     if context.fs.is_file(root) and len(readers) == 1:  # named by the user: whatever its name
         return [(listed[0], readers[0])] if listed else []
     return with_readers(context.fs, listed, readers)
@@ -153,6 +162,67 @@ def _delta_files(context: Context, root: str) -> list[FileStatus]:
     return [context.fs.stat(uri, uri.rsplit("/", 1)[-1]) for uri in sorted(uris)]
 
 
+def select_joined(context: Context, recalled: Recalled) -> dict[str, log_files.Selection]:
+    """The new and changed files that rows of the log are joined with, for each join of the format.
+
+    They lie among the logs, and are of a night as those are.
+
+    Raises:
+        UserError: A changed file, where ``ingest.on_changed_file`` refuses it.
+    """
+    return {kind: _selected(context, recalled, listed, ()) for kind, listed in _list_joined(context).items()}
+
+
+def all_joined(context: Context, recalled: Recalled) -> dict[str, log_files.Selection]:
+    """The same files, with those that have not changed: whenever logs are read, all of them are.
+
+    Raises:
+        UserError: There are none for a join.
+    """
+    found = {
+        kind: _selected(context, recalled, listed, recalled.known) for kind, listed in _list_joined(context).items()
+    }
+    for (kind, selection), join in zip(found.items(), context.fmt.join, strict=True):
+        if not selection.to_read:
+            globs = ", ".join(glob for reader in join.readers for glob in reader.files)
+            fix = f"logs.path is a folder with all files of the log; {kind.removeprefix('@')} reads {globs}"
+            raise UserError(
+                f"no file to join by {', '.join(join.key)}", where=context.config.logs.path or "logs.path", fix=fix
+            )
+    return found
+
+
+def _list_joined(context: Context) -> dict[str, list[tuple[FileStatus, Reader | None]]]:
+    """The files of each join, those that none is for left out; a file goes to the first that fits."""
+    root, found = context.config.logs.path, {}
+    listed = context.fs.list_files(root) if context.fmt.join and root and context.fs.exists(root) else []
+    for n, join in enumerate(context.fmt.join):
+        fits = [file for file in listed if log_files.reader_for(file.name, join.readers)]
+        named = [replace(file, name=f"{JOINED_FILE}/{file.name}") for file in fits]
+        found[f"{JOINED_FILE}{n}"] = with_readers(context.fs, named, join.readers)
+        listed = [file for file in listed if file not in fits]
+    return found
+
+
+def _selected(
+    context: Context, recalled: Recalled, listed: list[tuple[FileStatus, Reader | None]], again: Container[str]
+) -> log_files.Selection:
+    on_changed = context.config.ingest.on_changed_file
+    return log_files.select_files(listed, recalled.known, context.fs.sha256, recalled.until, on_changed, again)
+
+
+def _to_join_again(context: Context, joined: Mapping[str, log_files.Selection]) -> set[str]:
+    """Names of log files whose rows may have another partner now, files that are not there among them."""
+    asked = any(name.startswith(f"{JOINED_FILE}/") for name in context.config.ingest.again)
+    if asked or any(selection.replaced for selection in joined.values()):
+        return {file.name for file, reader in list_logs(context) if reader}
+    quarantine = store.find(context.spark, context.warehouse, QUARANTINE)
+    if quarantine is None or not any(selection.new for selection in joined.values()):
+        return set()
+    alone = quarantine.where(F.startswith("reason", F.lit(NO_PARTNER)))
+    return {row[0] for row in alone.select("source_file").distinct().collect()}
+
+
 def select_attribute_files(context: Context, known: dict[str, log_files.KnownFile]) -> dict[str, log_files.Selection]:
     """New and changed attribute files, by kind; a changed one is read again.
 
@@ -160,7 +230,8 @@ def select_attribute_files(context: Context, known: dict[str, log_files.KnownFil
         UserError: No such file, or none of those that are to be read again.
     """
     logs, found = context.config.logs, {}
-    asked = [name for name in context.config.ingest.again if name.startswith("@")]
+    named = context.config.ingest.again
+    asked = [name for name in named if name.startswith("@") and not name.startswith(f"{JOINED_FILE}/")]
     everything = [ALL] if ALL in context.config.ingest.again else []
     for kind, path, declared in (
         (ITEMS_FILE, logs.items_path, context.fmt.items_file),

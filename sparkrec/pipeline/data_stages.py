@@ -19,7 +19,7 @@ from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.cut import until
 from sparkrec.prepare.features import encode_features, feature_values, new_codes
 from sparkrec.prepare.index import assert_dense, new_ids
-from sparkrec.prepare.interactions import interactions
+from sparkrec.prepare.interactions import interactions, taken
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.text_vectors import ready_vectors, text_vectors
@@ -53,6 +53,8 @@ from sparkrec.warehouse.tables import (
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+REASONS_SAID = 20  # of an ingest, the most frequent ones
+
 
 def run_ingest(night: Night, _: Inputs) -> StageResult:
     """New log files → ``events``, ``quarantine``, ``items``, ``users``, ``files``."""
@@ -71,7 +73,10 @@ def run_ingest(night: Night, _: Inputs) -> StageResult:
 def _said(done: IngestResult) -> str:
     """What an ingest did, in words."""
     empty = f", {done.files_empty} of them without rows" if done.files_empty else ""
-    return f"{done.files_new} new files{empty}" + (f", quarantined: {done.reasons}" if done.reasons else "")
+    counts = ((done.rows_added, "added to others"), (done.rows_impressions, "impressions"))
+    counted = "".join(f", {n} {what}" for n, what in counts if n)
+    most = dict(list(done.reasons.items())[:REASONS_SAID])
+    return f"{done.files_new} new files{empty}{counted}" + (f", quarantined: {most}" if most else "")
 
 
 def plan_ingest(night: Night) -> tuple[bool, str]:
@@ -82,7 +87,7 @@ def plan_ingest(night: Night) -> tuple[bool, str]:
 
 def run_index(night: Night, inputs: Inputs) -> StageResult:
     """New users, items and feature values get the next free numbers; no number ever moves."""
-    events = until(inputs.read(EVENTS), night.run_date, night.config.logs.timezone)
+    events = taken(until(inputs.read(EVENTS), night.run_date, night.config.logs.timezone), night.fmt.impression_events)
     outputs: Versions = {}
     added = 0
     for table, column in ((USER_INDEX, USER_ID), (ITEM_INDEX, ITEM_ID)):
@@ -105,7 +110,7 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     """Events → ``interactions`` → ``sessions``, ``copurchase``, ``user_item``; attributes → features and vectors."""
     config, fmt, zone = night.config.prepare, night.fmt, night.config.logs.timezone
     outputs: Versions = {}
-    events = until(inputs.read(EVENTS), night.run_date, zone)
+    events = taken(until(inputs.read(EVENTS), night.run_date, zone), fmt.impression_events)
     indexed = interactions(events, inputs.read(USER_INDEX), inputs.read(ITEM_INDEX))
     outputs[INTERACTIONS.name] = store.overwrite(indexed, night.warehouse, INTERACTIONS)
     stored = store.read(night.spark, night.warehouse, INTERACTIONS)

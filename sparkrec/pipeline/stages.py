@@ -71,7 +71,7 @@ _STAGES = (
     Stage(
         "index",
         (EVENTS,),
-        lambda n: (n.fmt.item_features, n.fmt.user_features, n.config.logs.timezone),
+        lambda n: (n.fmt.item_features, n.fmt.user_features, n.config.logs.timezone, *n.fmt.impression_events),
         run_index,
         optional=(ITEMS_TABLE, USERS_TABLE),
     ),

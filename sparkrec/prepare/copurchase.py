@@ -11,13 +11,24 @@ from pyspark.sql import functions as F
 from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, in_order, keys, so_far, with_owner
 from sparkrec.settings.sections import BasketsConfig
-from sparkrec.warehouse.tables import BASKET_ID, COPURCHASE, END_TS, EVENT_TYPE, ITEM_IDX, ITEMS, N_EVENTS, TS, USER_IDX
+from sparkrec.warehouse.tables import (
+    BASKET_ID,
+    COPURCHASE,
+    END_TS,
+    EVENT_ORDER,
+    EVENT_TYPE,
+    ITEM_IDX,
+    ITEMS,
+    N_EVENTS,
+    TS,
+    USER_IDX,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 MICROS_PER_HOUR = 3_600_000_000
-BEGAN, PART, PLACE = "began", "part", "place"
+BEGAN, PART, PLACE, NUMBER = "began", "part", "place", "number"
 
 
 def copurchase(
@@ -49,7 +60,8 @@ def copurchase(
         The columns of ``tables.COPURCHASE``.
     """
     log_id = BASKET_ID if config.by == "basket_id" else None
-    bought = interactions.where(F.col(EVENT_TYPE).isin(*purchase_events)).select(USER_IDX, ITEM_IDX, TS, BASKET_ID)
+    bought = interactions.where(F.col(EVENT_TYPE).isin(*purchase_events))
+    bought = bought.select(USER_IDX, ITEM_IDX, TS, EVENT_ORDER, BASKET_ID)
     nobodys = F.col(USER_IDX).isNull() & (F.lit(True) if log_id is None else F.col(BASKET_ID).isNull())
     bought = observed(bought, counts, purchases=F.count(F.lit(1)), anonymous=F.count_if(nobodys))
     baskets = _collect(_cut(with_owner(bought, log_id), config, log_id), config, log_id)
@@ -68,14 +80,14 @@ def copurchase(
 
 
 def _cut(bought: DataFrame, config: BasketsConfig, log_id: str | None) -> DataFrame:
-    """Adds to each purchase when its chain began and which window of the chain (0, 1, …) it is in."""
+    """Adds to each purchase its number, when its chain began and which window of the chain (0, 1, …) it is in."""
     width = F.lit(round(config.window_hours * MICROS_PER_HOUR)).cast("bigint")
     ordered = Window.partitionBy(*keys(log_id)).orderBy(*in_order())
     previous = F.lag(TS).over(ordered)
     pause = F.unix_micros(TS) - F.unix_micros(previous)
     new = previous.isNull() | (by_time(log_id) & (pause >= width))
     began = F.last(F.when(F.col("new"), F.col(TS)), ignorenulls=True).over(so_far(ordered))
-    chained = bought.withColumn("new", new).withColumn(BEGAN, began)
+    chained = bought.withColumns({"new": new, NUMBER: F.row_number().over(ordered)}).withColumn(BEGAN, began)
     since = F.unix_micros(TS) - F.unix_micros(BEGAN)
     return chained.withColumn(PART, F.when(by_time(log_id), F.floor(since / width)).otherwise(0))
 
@@ -83,10 +95,9 @@ def _cut(bought: DataFrame, config: BasketsConfig, log_id: str | None) -> DataFr
 def _collect(bought: DataFrame, config: BasketsConfig, log_id: str | None) -> DataFrame:
     """One row for each basket, the small ones too, with ``n_items``, ``purchases`` and those ``kept``."""
     basket = [*keys(log_id), *id_keys(log_id), BEGAN, PART]
-    items = bought.groupBy(*basket, ITEM_IDX).agg(
-        F.min(TS).alias(TS), F.max(TS).alias(END_TS), F.count(F.lit(1)).alias(N_EVENTS)
-    )
-    place = F.row_number().over(Window.partitionBy(*basket).orderBy(*in_order()))
+    times = (F.min(TS).alias(TS), F.max(TS).alias(END_TS), F.min(NUMBER).alias(NUMBER))
+    items = bought.groupBy(*basket, ITEM_IDX).agg(*times, F.count(F.lit(1)).alias(N_EVENTS))
+    place = F.row_number().over(Window.partitionBy(*basket).orderBy(NUMBER))
     kept = F.col(PLACE) <= config.max_items
     baskets = (
         items.withColumn(PLACE, place)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from sparkrec.warehouse.tables import ITEM_IDX, TS, USER_IDX
+from sparkrec.warehouse.tables import EVENT_ORDER, ITEM_IDX, TS, USER_IDX
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, WindowSpec
@@ -24,12 +24,13 @@ LOG_ID, HOME, OWNER, FIRST_OWNER = "log_id", "home", "owner", "first_owner"
 
 
 def in_order() -> list[Column]:
-    """What events are ordered by: the time, and among equal times a draw that is the same in each run.
+    """What events are ordered by: the time, the log's own order, and then a draw that is the same in each run.
 
-    Events of one time have no order. That of the item numbers would be a false one: numbers are given in order of the
-    ids, in which products of one kind often follow each other, and whoever guesses the next number would look clever.
+    Events of one time and without an order of the log's have none. That of the item numbers would be a false one:
+    numbers are given in order of the ids, in which products of one kind often follow each other, and whoever guesses
+    the next number would look clever.
     """
-    return [F.col(TS), F.xxhash64(F.unix_micros(TS), F.col(ITEM_IDX)), F.col(ITEM_IDX)]
+    return [F.col(TS), F.col(EVENT_ORDER), F.xxhash64(F.unix_micros(TS), F.col(ITEM_IDX)), F.col(ITEM_IDX)]
 
 
 def with_owner(events: DataFrame, log_id: str | None) -> DataFrame:
@@ -40,7 +41,7 @@ def with_owner(events: DataFrame, log_id: str | None) -> DataFrame:
     them, or else to the one named next: who logs in has been there before.
 
     Args:
-        events: ``user_idx`` int, ``item_idx`` int, ``ts`` timestamp and others.
+        events: ``user_idx`` int, ``item_idx`` int, ``ts`` timestamp, ``event_order`` bigint and others.
         log_id: The column with the log's own id, or None to cut by time alone.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -9,6 +10,7 @@ from pyspark.sql import functions as F
 from sparkrec.errors import InvariantError
 from sparkrec.warehouse.tables import (
     BASKET_ID,
+    EVENT_ORDER,
     EVENT_TYPE,
     ID,
     IDX,
@@ -25,6 +27,11 @@ from sparkrec.warehouse.tables import (
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
+
+
+def taken(events: DataFrame, impression_events: Sequence[str]) -> DataFrame:
+    """Events without those of what was shown and not taken: no model, list or metric is to know of them."""
+    return events.where(~F.col(EVENT_TYPE).isin(*impression_events)) if impression_events else events
 
 
 def interactions(events: DataFrame, user_index: DataFrame, item_index: DataFrame) -> DataFrame:
@@ -54,6 +61,7 @@ def interactions(events: DataFrame, user_index: DataFrame, item_index: DataFrame
         PRICE,
         LOG_SESSION_ID,
         BASKET_ID,
+        EVENT_ORDER,
     )
 
 

@@ -14,6 +14,7 @@ from sparkrec.prepare.grouping import OWNER, by_time, group_id, id_keys, in_orde
 from sparkrec.settings.sections import SessionsConfig
 from sparkrec.warehouse.tables import (
     END_TS,
+    EVENT_ORDER,
     EVENT_TS,
     EVENT_TYPE,
     ITEM_IDX,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 MICROS_PER_MINUTE = 60_000_000
+_VISIT = (TS, EVENT_ORDER, "drawn", ITEM_IDX)  # what in_order() gives
 NEW, REPEAT, BEGAN, KEPT, PIECE, REPEATS = "new", "repeat", "began", "kept", "piece", "repeats"
 
 
@@ -63,7 +65,8 @@ def sessions(
         The columns of ``tables.SESSIONS``; arrays are of equal length and in order of time.
     """
     log_id = LOG_SESSION_ID if config.by == "session_id" else None
-    events = interactions.where(F.col(EVENT_TYPE).isin(*event_types)).select(USER_IDX, ITEM_IDX, TS, LOG_SESSION_ID)
+    events = interactions.where(F.col(EVENT_TYPE).isin(*event_types))
+    events = events.select(USER_IDX, ITEM_IDX, TS, EVENT_ORDER, LOG_SESSION_ID)
     nobodys = F.col(USER_IDX).isNull() & (F.lit(True) if log_id is None else F.col(LOG_SESSION_ID).isNull())
     events = observed(events, counts, events=F.count(F.lit(1)), anonymous=F.count_if(nobodys))
     pieces = _collect(_cut(with_owner(events, log_id), config, log_id), log_id, zone)
@@ -104,7 +107,7 @@ def _cut(events: DataFrame, config: SessionsConfig, log_id: str | None) -> DataF
 
 def _collect(events: DataFrame, log_id: str | None, zone: str | None) -> DataFrame:
     """One row for each piece of a session, with its repeats counted."""
-    event = F.struct(*(column.alias(name) for name, column in zip((TS, "drawn", ITEM_IDX), in_order(), strict=True)))
+    event = F.struct(*(column.alias(name) for name, column in zip(_VISIT, in_order(), strict=True)))
     visits = F.sort_array(F.collect_list(F.when(~F.col(REPEAT), event)))
     pieces = events.groupBy(*keys(log_id), *id_keys(log_id), BEGAN, PIECE).agg(
         visits.alias("visits"), F.count_if(REPEAT).alias(REPEATS)

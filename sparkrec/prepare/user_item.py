@@ -12,7 +12,18 @@ from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.weights import WEIGHT, event_weight
 from sparkrec.settings.sections import UserItemConfig
-from sparkrec.warehouse.tables import CONFIDENCE, ITEM_IDX, LAST_TS, N_EVENTS, RATING, TS, USER_IDX, USER_ITEM, VALUE
+from sparkrec.warehouse.tables import (
+    CONFIDENCE,
+    EVENT_ORDER,
+    ITEM_IDX,
+    LAST_TS,
+    N_EVENTS,
+    RATING,
+    TS,
+    USER_IDX,
+    USER_ITEM,
+    VALUE,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -31,7 +42,7 @@ def user_item(
 
     confidence = Σ weight(event_type) · 2^(−age / half_life), the age in days from ``as_of``; Σ weight without a
     half-life. It is what implicit ALS takes for the observation r_ui (Hu, Koren and Volinsky 2008, section 4).
-    rating = the ``value`` of the last event that has one (of the largest at the same time), or their mean.
+    rating = the ``value`` of the last event that has one (of several at one time and place the largest), or their mean.
 
     Args:
         interactions: The columns of ``tables.INTERACTIONS``.
@@ -95,4 +106,4 @@ def _recent_weight(half_life_days: float | None, as_of: datetime) -> Column:
 def _rating(rule: str) -> Column:
     if rule == "mean":
         return F.avg(VALUE)
-    return F.max(F.when(F.col(VALUE).isNotNull(), F.struct(TS, VALUE))).getField(VALUE)
+    return F.max(F.when(F.col(VALUE).isNotNull(), F.struct(TS, EVENT_ORDER, VALUE))).getField(VALUE)

@@ -30,6 +30,11 @@ PATTERN = re.compile(r"(?:'[^']*'|[GyMLdEQqhHkKmsSaVzOXxZDF]|[^A-Za-z'])+")  # l
 NORMALIZATIONS = ("none", "trim", "nfc", "integer", "upper", "lower")
 ID_NULLS = ("NULL", "null", r"\N", "nan", "NaN", "NaT", "None")  # of MySQL, pandas, Python
 CHECKED_FIELDS = ("value", "quantity", "price")
+EXPLODE_KINDS = ("structs", "array", "text")
+EQUAL_ROWS = ("drop", "keep", "add")
+OTHER_EVENTS = ("quarantine", "leave_out")
+ROW = "row"  # order: the row's place in its file
+POSITION, SUFFIX = "position", "suffix"  # of an element: <column>.position, <column>.suffix
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,30 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Explode:
+    """Each element of a column becomes a row, with the other fields of the row that it is in.
+
+    Columns of the elements, here of a column ``events``: ``events.<field>`` of structs, ``events`` of any others,
+    ``events.position`` (0, 1, … in its row) and, with ``suffix``, ``events.suffix``.
+    """
+
+    column: str
+    kind: str = "structs"  # structs: of named fields; array: of texts or numbers; text: one text, with separator
+    separator: str = " "  # text: what stands between elements
+    suffix: str = ""  # array, text: a regular expression with a group: what fits is taken off, the group is a column
+    keep_empty: bool = False  # a row without elements is a row of the log's own; else it is quarantined
+
+
+@dataclass(frozen=True)
+class Join:
+    """Further files of the log, whose rows give columns to its rows: each row of the log has one of theirs."""
+
+    readers: tuple[Reader, ...]  # a file that fits them is none of the log's own
+    key: tuple[str, ...]  # columns of the log that tell which row
+    their_key: tuple[str, ...] = ()  # the same columns in these files, where they are named otherwise
+
+
+@dataclass(frozen=True)
 class EventRule:
     """The event type of rows whose ``column`` fits; the first rule that fits decides."""
 
@@ -171,6 +200,17 @@ class LogFormat:
         ts: Time of the event.
         event_type: How a row gets its event type.
         event_weights: Weight of an interaction by event type; 0 or absent: not an interaction.
+        impression_events: Event types of what was shown and not taken: kept in ``events``, and nowhere else.
+        other_events: Rows of other event types: ``quarantine``, or ``leave_out``, with rows without an item: they go
+            to quarantine as ``left out: <type>`` and do not count for ``ingest.max_quarantine_share``.
+        explode: A column whose elements are the log's rows.
+        join: Further files of the log.
+        order: The column (the first of these that a file has) whose whole number decides between equal times; ``row``:
+            the row's place in its file. Without one they have no order, and are drawn.
+        duplicates: What rows of one file are that are equal in all columns of ``events``: ``drop``: one too many;
+            ``keep``: each an event; ``add``: one event, of the sum of their quantities (which may differ). None: see
+            :meth:`equal_rows`. Of rows that several files have it is one file's that count.
+        event_id: The id of an event; where a row has one, rows of the same id are duplicates, and no others are.
         purchase_events: Event types that make baskets.
         session_events: Event types that make sessions.
         timezone: The zone of times that do not name one: texts without an offset, dates, and Parquet's timestamps
@@ -208,6 +248,13 @@ class LogFormat:
     timezone: str = "UTC"
     decimal: str = "."
     thousands: str = ""
+    impression_events: tuple[str, ...] = ()
+    other_events: str = "quarantine"
+    explode: Explode | None = None
+    join: tuple[Join, ...] = ()
+    order: tuple[str, ...] = ()
+    duplicates: str | None = None
+    event_id: Field | None = None
     missing_user: str = "keep"
     nulls: tuple[str, ...] = ("",)
     id_nulls: tuple[str, ...] = ID_NULLS
@@ -222,6 +269,27 @@ class LogFormat:
     title: str | None = None
     defaults: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def event_types(self) -> list[str]:
+        """All event types that rows may have."""
+        return [*self.event_weights, *(name for name in self.impression_events if name not in self.event_weights)]
+
+    @property
+    def by_row(self) -> bool:
+        """Whether the row's place in its file decides between equal times."""
+        return self.order == (ROW,)
+
+    @property
+    def equal_rows(self) -> str:
+        """What equal rows of a file are: ``drop``, ``keep`` or ``add``.
+
+        Where times are no more than dates, equal rows are what two pieces bought on one day look like: to drop one
+        would lose a purchase, and a file that is delivered twice is found all the same. With a time of day they are one
+        event written twice more often than two.
+        """
+        dates = self.event_id is None and is_date(self.ts)
+        return self.duplicates or ("keep" if dates else "drop")
+
     def item_columns(self) -> dict[str, str]:
         """Attribute columns of ``items``, name to Spark type, those of the log first."""
         return _attribute_columns(self.item_attributes, self.items_file)
@@ -234,6 +302,15 @@ class LogFormat:
 def has_offset(unit: str) -> bool:
     """Whether a date-time pattern holds the time zone or the offset."""
     return unit not in (*TIME_UNITS, *SPAN_UNITS) and bool(re.search("[VzOXxZ]", re.sub("'[^']*'", "", unit)))
+
+
+def is_date(ts: Field) -> bool:
+    """Whether times are declared as no more than dates."""
+    patterns = [re.sub("'[^']*'", "", unit) for unit in ts.unit if unit not in TIME_UNITS]
+    clocks = any(unit != "day" for unit in ts.unit if unit in TIME_UNITS) or re.search(
+        "[hHkKmsSnNA]", "".join(patterns)
+    )
+    return not clocks and not ts.plus
 
 
 def format_names() -> list[str]:
@@ -372,7 +449,8 @@ def _validate(fmt: LogFormat, where: str) -> None:
         _require(value in allowed, f"one of {', '.join(allowed)}", value, f"{where}: {key}")
 
     files = [f for f in (fmt.items_file, fmt.users_file) if f]
-    for reader in fmt.readers + tuple(r for f in files for r in f.readers):
+    beside = [f.readers for f in files] + [join.readers for join in fmt.join]
+    for reader in (*fmt.readers, *(reader for readers in beside for reader in readers)):
         one_of(reader.kind, READER_KINDS, "readers.kind")
         headed = reader.kind != "csv" or reader.header or bool(reader.columns)
         _require(headed, "given for a CSV without a header", reader.columns, f"{where}: readers.columns")
@@ -383,15 +461,18 @@ def _validate(fmt: LogFormat, where: str) -> None:
     _validate_ts(fmt.ts, fmt.timezone, where)
     _validate_notation(fmt, [*fmt.readers, *(r for f in files for r in f.readers)], where)
     one_of(fmt.missing_user, ("keep", "quarantine"), "missing_user")
-    ids = [fmt.user, fmt.item, fmt.session, fmt.basket, *(f.id for f in files)]
+    _validate_rows(fmt, where)
+    ids = [fmt.user, fmt.item, fmt.session, fmt.basket, fmt.event_id, *(f.id for f in files)]
     for steps in (f.normalize for f in ids if f):
         for step in steps:
             one_of(step, NORMALIZATIONS, "normalize")
         _require(not {"upper", "lower"} <= set(steps), "either upper or lower", list(steps), f"{where}: normalize")
-    for event in fmt.purchase_events + fmt.session_events + (fmt.event_type.default,):
+    for event in fmt.purchase_events + fmt.session_events:
         one_of(event, fmt.event_weights, "event types must be in event_weights;")
+    given = (fmt.event_type.default, *(rule.type for rule in fmt.event_type.rules))
+    for event in given if fmt.other_events == "quarantine" else ():
+        one_of(event, fmt.event_types, "event types must be in event_weights;")
     for rule in fmt.event_type.rules:
-        one_of(rule.type, fmt.event_weights, "event types must be in event_weights;")
         tests = [t for t in (rule.starts_with, rule.equals, rule.below) if t is not None]
         _require(len(tests) == 1, "one of starts_with, equals, below", rule.type, f"{where}: event_type.rules")
     for check in fmt.checks:
@@ -404,3 +485,36 @@ def _validate(fmt: LogFormat, where: str) -> None:
             one_of(feature.name, columns, "a feature must be a declared attribute;")
     if fmt.title is not None:
         one_of(fmt.title, fmt.item_columns(), "title must be an attribute of items;")
+
+
+def _validate_rows(fmt: LogFormat, where: str) -> None:
+    """What a format says of rows: of parts of them, of others that they need, of equal ones."""
+
+    def one_of(value: str, allowed: tuple[str, ...], key: str) -> None:
+        _require(value in allowed, f"one of {', '.join(allowed)}", value, f"{where}: {key}")
+
+    one_of(fmt.other_events, OTHER_EVENTS, "other_events")
+    one_of(fmt.equal_rows, EQUAL_ROWS, "duplicates")
+    by_id = fmt.event_id is None or fmt.equal_rows == "drop"
+    _require(by_id, "drop, where an event_id tells events apart", fmt.duplicates, f"{where}: duplicates")
+    for event in fmt.impression_events:
+        taken = fmt.event_weights.get(event, 0.0) or event in fmt.purchase_events + fmt.session_events
+        _require(not taken, "of no weight, no purchase and in no session", event, f"{where}: impression_events")
+    _require(ROW not in fmt.order or fmt.by_row, "row alone, or columns", list(fmt.order), f"{where}: order")
+    for join in fmt.join:
+        same = not join.their_key or len(join.their_key) == len(join.key)
+        _require(same and bool(join.key), "as many columns as key", list(join.their_key), f"{where}: join.their_key")
+    if fmt.explode is None:
+        return
+    explode = fmt.explode
+    one_of(explode.kind, EXPLODE_KINDS, "explode.kind")
+    csv_reader = any(r.kind == "csv" for r in fmt.readers) and explode.kind != "text"
+    _require(not csv_reader, "text, for a CSV", explode.kind, f"{where}: explode.kind")
+    _require(bool(explode.separator), "something", explode.separator, f"{where}: explode.separator")
+    _require(not explode.suffix or explode.kind != "structs", "empty, of structs", explode.suffix, f"{where}: suffix")
+    if explode.suffix:
+        try:
+            groups = re.compile(explode.suffix).groups
+        except re.error:
+            groups = 0
+        _require(groups == 1, "a regular expression with one group", explode.suffix, f"{where}: explode.suffix")

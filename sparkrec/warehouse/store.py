@@ -238,13 +238,16 @@ def _merge_by_key(df: DataFrame, warehouse: Warehouse, table: Table) -> DeltaMer
 
 
 def _rows(spark: SparkSession, warehouse: Warehouse, table: Table, log: Commits, version: int) -> DataFrame:
-    """The rows of a version of an existing table."""
+    """The rows of a version of an existing table; columns that have been added since, and may be null, are null."""
     path = warehouse.table_path(table)
     files = data_files(log.checksum(version))
     if files is not None:
-        return read_files(spark, path, files)
-    reader = spark.read.format("delta")
-    return (reader if version == log.versions[-1] else reader.option("versionAsOf", version)).load(path)
+        rows = read_files(spark, path, files)
+    else:
+        reader = spark.read.format("delta")
+        rows = (reader if version == log.versions[-1] else reader.option("versionAsOf", version)).load(path)
+    later = [c for c in table.columns if c.nullable and c.name not in rows.columns]
+    return rows.selectExpr("*", *[f"cast(null as {c.type}) as {c.name}" for c in later]) if later else rows
 
 
 def _write(

@@ -18,6 +18,7 @@ USER_IDX, ITEM_IDX = "user_idx", "item_idx"
 QUERY_IDX, SIMILAR_ITEM_ID, SIMILAR_USER_ID = "query_idx", "similar_item_id", "similar_user_id"
 EVENT_TYPE, TS, VALUE, QUANTITY, TEXT = "event_type", "ts", "value", "quantity", "text"
 PRICE, LOG_SESSION_ID, BASKET_ID, SOURCE, EVENT_DATE = "price", "log_session_id", "basket_id", "source", "event_date"
+EVENT_ORDER, EVENT_ID = "event_order", "event_id"
 SESSION_ID, START_TS, END_TS, START_DATE = "session_id", "start_ts", "end_ts", "start_date"
 ITEMS, EVENT_TS = "items", "event_ts"
 RATING, CONFIDENCE, N_EVENTS, LAST_TS = "rating", "confidence", "n_events", "last_ts"
@@ -97,6 +98,8 @@ _OWN_IDS = (
     Column(BASKET_ID, "string", "basket, invoice or order id of the log itself", nullable=True),
 )
 
+_ORDER = Column(EVENT_ORDER, "bigint", "what decides between events of one time, the smaller first", nullable=True)
+
 EVENTS = Table(
     "events",
     "Every valid event of the raw logs, once.",
@@ -111,6 +114,8 @@ EVENTS = Table(
         *_OWN_IDS,
         Column(SOURCE, "string", "file that the row came from, relative to logs.path"),
         Column(EVENT_DATE, "date", "UTC date of ts"),
+        _ORDER,
+        Column(EVENT_ID, "string", "id of the event, where the log has one", nullable=True),
     ),
     order=(TS,),  # so that a file holds a range of days, and Delta's statistics leave out the files of others
 )
@@ -187,6 +192,7 @@ INTERACTIONS = Table(
         *_MEASURED,
         _PRICE,
         *_OWN_IDS,
+        _ORDER,
     ),
 )
 SESSIONS = Table(

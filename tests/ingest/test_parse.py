@@ -14,26 +14,12 @@ from sparkrec.errors import UserError
 from sparkrec.ingest.attributes import changes, latest, one_per_id, parse_attribute_file
 from sparkrec.ingest.hadoop import FileSystem
 from sparkrec.ingest.log_files import reader_for
-from sparkrec.ingest.parse import Bounds, id_columns, log_columns, parse_rows, required_columns
+from sparkrec.ingest.parse import parse_rows
 from sparkrec.ingest.readers import _plain, group_files, read_group
-from sparkrec.ingest.unpack import make_readable, with_readers
 from sparkrec.ingest.values import pick_id, plain
 from sparkrec.settings.formats import Attribute, Field, load_format
 from sparkrec.settings.ids import spelt
-
-BOUNDS = Bounds(date(1990, 1, 1), datetime(2026, 1, 1), 1000.0)
-
-
-def parsed(spark, path, fmt):
-    """Rows of the file or folder as dictionaries, in the order of reading."""
-    fs = FileSystem(spark)
-    files = [pair for pair in with_readers(fs, fs.list_files(str(path)), fmt.readers) if pair[1]]
-    copies = str(path.parent / "_copies") if path.is_dir() else str(path.parent)
-    files = make_readable(fs, files, fmt.readers, copies)
-    groups = group_files(fs, files, required_columns(fmt), log_columns(fmt))
-    raw = [read_group(spark, g, log_columns(fmt), required_columns(fmt), str(path), id_columns(fmt)) for g in groups]
-    rows = reduce(lambda a, b: a.unionByName(b), [parse_rows(r, fmt, BOUNDS) for r in raw])
-    return [row.asDict() for row in rows.collect()]
+from tests.ingest.reading import BOUNDS, parsed
 
 
 def review(**changed):

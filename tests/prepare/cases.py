@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 BASE = 1_320_000_000  # seconds since 1970: 2011-10-30 18:40 UTC
 DDL = (
     "user_idx int, item_idx int, event_type string, us bigint, value double, quantity double, "
-    "price double, log_session_id string, basket_id string"
+    "price double, log_session_id string, basket_id string, event_order bigint"
 )
 
 
@@ -23,6 +23,7 @@ class Event(NamedTuple):
     value: float | None = None
     session: str | None = None
     basket: str | None = None
+    order: int | None = None
 
     @property
     def us(self):
@@ -31,7 +32,7 @@ class Event(NamedTuple):
 
 def frame(spark, events):
     """The events in the columns of tables.INTERACTIONS."""
-    rows = [(e.user, e.item, e.kind, e.us, e.value, 1.0, None, e.session, e.basket) for e in events]
+    rows = [(e.user, e.item, e.kind, e.us, e.value, 1.0, None, e.session, e.basket, e.order) for e in events]
     ts = F.timestamp_micros("us").alias("ts")
     wide = spark.createDataFrame(rows, DDL)
     columns = [ts if c == "us" else c for c in wide.columns]
@@ -56,6 +57,11 @@ def found_baskets(baskets):
     rows = baskets.select("basket_id", "user_idx", second("ts"), "items", second("end_ts")).collect()
     assert len({r[0] for r in rows}) == len(rows), "basket ids are not unique"
     return {r[0]: tuple(r[1:]) for r in rows}
+
+
+def place(e):
+    """What events are in order of: the time, the log's order (none first), the draw."""
+    return e.second, -1 if e.order is None else e.order, drawn(e), e.item, -1 if e.user is None else e.user
 
 
 def drawn(e):
@@ -89,7 +95,7 @@ def _xxh64(value, size, seed):
 def groups(events, log_id):
     """Events by owner: {(log id or None, owner, whether the first owner): events in order}, and those of nobody."""
     of_log, of_owner, nobodys = defaultdict(list), defaultdict(list), 0
-    for e in sorted(events, key=lambda e: (e.second, drawn(e), e.item, -1 if e.user is None else e.user)):
+    for e in sorted(events, key=place):
         own = log_id and getattr(e, log_id)
         if own is not None:
             of_log[own].append(e)

@@ -81,7 +81,8 @@ def purchases(seed):
         for _ in range(draw.randint(0, 14)):
             user = draw.choice([None, 2 * case, 2 * case, 2 * case + 1])
             basket = draw.choice([None, f"{case}", f"{case}#"])
-            events.append(buy(user, draw.randint(0, 4), draw.randint(0, 40) * HOUR // 2, basket))
+            bought = buy(user, draw.randint(0, 4), draw.randint(0, 40) * HOUR // 2, basket)
+            events.append(bought._replace(order=draw.choice([None, None, 3, 2, 1])))
     return events
 
 

@@ -143,7 +143,8 @@ def histories(seed):
             log_id = draw.choice(LOG_IDS)
             session = None if log_id is None else f"{case}{log_id}"
             kind = draw.choice(["view", "view", "view", "other"])
-            events.append(Event(user, draw.randint(0, 3), draw.randint(0, 12) * 100, kind=kind, session=session))
+            at, order = draw.randint(0, 12) * 100, draw.choice([None, None, 3, 2, 1])
+            events.append(Event(user, draw.randint(0, 3), at, kind=kind, session=session, order=order))
     return events
 
 

@@ -111,6 +111,15 @@ def test_a_missing_format_file_is_named(tmp_path):
         ({"event_type": {"default": "click", "rules": [{"type": "click", "column": "x"}]}}, "starts_with, equals"),
         ({"item_features": [{"name": "brand"}]}, "a feature must be a declared attribute"),
         ({"title": "name"}, "title must be an attribute"),
+        ({"order": ["row", "n"]}, "row alone, or columns"),
+        ({"duplicates": "sum"}, "duplicates = 'sum' .must be one of drop, keep, add"),
+        ({"duplicates": "keep", "event_id": {"columns": "id"}}, "drop, where an event_id tells events apart"),
+        ({"impression_events": "click"}, "of no weight, no purchase and in no session"),
+        ({"other_events": "drop"}, "other_events"),
+        ({"explode": {"column": "x"}}, "explode.kind = 'structs' .must be text, for a CSV"),
+        ({"explode": {"column": "x", "kind": "list"}}, "must be one of structs, array, text"),
+        ({"explode": {"column": "x", "kind": "text", "suffix": "-[01]$"}}, "with one group"),
+        ({"join": [{"readers": [{"kind": "csv"}], "key": "a", "their_key": ["b", "c"]}]}, "as many columns as key"),
     ],
 )
 def test_a_wrong_declaration_is_one_clear_line(tmp_path, changes, message):

@@ -107,6 +107,7 @@ def events_of(spark, days, each):
         "string(NULL) AS text",
         "string(NULL) AS log_session_id", "string(NULL) AS basket_id", "'f' AS source",
         f"date_from_unix_date(int(id * 7 % {days})) AS event_date",
+        "bigint(NULL) AS event_order", "string(NULL) AS event_id",
     )  # fmt: skip
 
 

@@ -17,14 +17,14 @@ from sparkrec.models.two_tower.network import Feature
 from sparkrec.models.two_tower.settings import TwoTowerConfig
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.weights import counted
-from sparkrec.warehouse.tables import EVENT_TYPE, ITEM_IDX, TS, USER_IDX, VALUE
+from sparkrec.warehouse.tables import EVENT_ORDER, EVENT_TYPE, ITEM_IDX, TS, USER_IDX, VALUE
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 # A snapshot of examples: whole users to a file, in the order of time.
 GROUP = USER_IDX
-ORDER = (USER_IDX, SECONDS, ITEM_IDX, WEIGHT)
+ORDER = (USER_IDX, SECONDS, EVENT_ORDER, ITEM_IDX, WEIGHT)
 MAX_WIDTH = 8  # codes of one feature that a user or an item keeps
 
 
@@ -85,8 +85,9 @@ def examples(
         as_of: UTC; the night's end, or the cutoff of a hold-out.
 
     Returns:
-        user_idx int, item_idx int, ts_s bigint (seconds since 1970), weight float (the event's, halved with each
-        half-life of its age), with a second head label float (NaN where the event has none), code_0 int, ….
+        user_idx int, item_idx int, ts_s bigint (seconds since 1970), event_order bigint (-1: none), weight float (the
+        event's, halved with each half-life of its age), with a second head label float (NaN where the event has none),
+        code_0 int, ….
     """
     rows = counted_events(interactions, event_weights, as_of, _label(config, event_weights))
     weight = F.col(WEIGHT)
@@ -145,12 +146,13 @@ def _label(config: TwoTowerConfig, event_weights: Mapping[str, float]) -> Column
 def counted_events(
     interactions: DataFrame, event_weights: Mapping[str, float], as_of: datetime, label: Column | None = None
 ) -> DataFrame:
-    """user_idx, item_idx, ts_s, weight (, label) of the events of known users that count, before ``as_of``."""
+    """user_idx, item_idx, ts_s, event_order, weight (, label) of known users' events that count, before ``as_of``."""
     known = F.col(USER_IDX).isNotNull() & (F.col(TS) < utc(as_of))
     weight = F.col(WEIGHT).cast("float").alias(WEIGHT)
     rows = counted(interactions, event_weights).where(known)
     labels = [] if label is None else [label.cast("float").alias(LABEL)]
-    return rows.select(USER_IDX, ITEM_IDX, F.unix_seconds(TS).alias(SECONDS), weight, *labels)
+    order = F.coalesce(EVENT_ORDER, F.lit(-1)).cast("bigint").alias(EVENT_ORDER)  # a snapshot has no nulls
+    return rows.select(USER_IDX, ITEM_IDX, F.unix_seconds(TS).alias(SECONDS), order, weight, *labels)
 
 
 def seconds(when: datetime) -> int:

@@ -20,7 +20,7 @@ from sparkrec.models.two_tower.network import PAD, Feature, ItemBatch, TowerShap
 from sparkrec.models.two_tower.step import user_batch
 from sparkrec.processes import begin_task
 from sparkrec.warehouse import files
-from sparkrec.warehouse.tables import ITEM_IDX, USER_IDX
+from sparkrec.warehouse.tables import EVENT_ORDER, ITEM_IDX, USER_IDX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -254,8 +254,9 @@ def _recent(rows: DataFrame, length: int) -> DataFrame:
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    latest = Window.partitionBy(USER_IDX).orderBy(F.desc(SECONDS), F.desc(ITEM_IDX))
-    kept = rows.select(USER_IDX, ITEM_IDX, SECONDS, F.row_number().over(latest).alias("_n")).where(f"_n <= {length}")
+    latest = Window.partitionBy(USER_IDX).orderBy(F.desc(SECONDS), F.desc(EVENT_ORDER), F.desc(ITEM_IDX))
+    numbered = rows.select(USER_IDX, ITEM_IDX, SECONDS, F.row_number().over(latest).alias("_n"))
+    kept = numbered.where(f"_n <= {length}")
     ordered = F.sort_array(F.collect_list(F.struct("_n", ITEM_IDX, SECONDS)))
     lists = kept.groupBy(USER_IDX).agg(ordered.alias("_events"))
     return lists.select(

@@ -65,7 +65,7 @@ def log(spark, user, item, ts):
     frame = pd.DataFrame({"user_idx": user.astype("int32"), "item_idx": item.astype("int32"), "s": ts.astype("int64")})
     return spark.createDataFrame(frame).selectExpr(
         "user_idx", "item_idx", "'buy' AS event_type", "timestamp_seconds(s) AS ts",
-        "IF(item_idx % 3 = 0, NULL, double(user_idx % 5)) AS value",
+        "IF(item_idx % 3 = 0, NULL, double(user_idx % 5)) AS value", "bigint(null) AS event_order",
     )  # fmt: skip
 
 

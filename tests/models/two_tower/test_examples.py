@@ -11,13 +11,13 @@ from sparkrec.models.two_tower.examples import examples, feature_layout, item_fe
 from sparkrec.models.two_tower.network import Feature
 from tests.models.two_tower.cases import CONFIG, NIGHT
 
-SCHEMA = "user_idx int, item_idx int, event_type string, ts timestamp, value double, quantity double"
+SCHEMA = "user_idx int, item_idx int, event_type string, ts timestamp, value double, event_order bigint"
 
 
 def test_examples_by_hand(spark):
     day = 86_400
     rows = [
-        (1, 10, "buy", datetime(1970, 1, 3), None, None),
+        (1, 10, "buy", datetime(1970, 1, 3), None, 7),
         (1, 11, "view", datetime(1970, 1, 2), None, None),
         (2, 10, "buy", datetime(1970, 1, 1, 0, 0, 9), None, None),
         (None, 10, "buy", datetime(1970, 1, 1), None, None),  # anonymous
@@ -34,14 +34,15 @@ def test_examples_by_hand(spark):
     weights = {"buy": 3.0, "view": 1.0, "ignored": 0.0}
     interactions = spark.createDataFrame(rows, SCHEMA)
     found = examples(interactions, features, layout, config, weights, datetime(1970, 1, 5))
-    assert found.dtypes[:4] == [("user_idx", "int"), ("item_idx", "int"), ("ts_s", "bigint"), ("weight", "float")]
-    assert all(kind == "int" for _, kind in found.dtypes[4:])
+    assert found.dtypes[:3] == [("user_idx", "int"), ("item_idx", "int"), ("ts_s", "bigint")]
+    assert found.dtypes[3:5] == [("event_order", "bigint"), ("weight", "float")]
+    assert all(kind == "int" for _, kind in found.dtypes[5:])
     got = sorted(tuple(r) for r in found.collect())
     halved = 3.0 * 0.5 ** ((4 * day - 9) / (2 * day))
-    assert [g[:3] + g[4:] for g in got] == [
-        (1, 10, 2 * day, 1, 4, 2), (1, 11, day, 1, 4, 2), (2, 10, 9, 0, 0, 0),
+    assert [g[:4] + g[5:] for g in got] == [
+        (1, 10, 2 * day, 7, 1, 4, 2), (1, 11, day, -1, 1, 4, 2), (2, 10, 9, -1, 0, 0, 0),
     ]  # fmt: skip
-    assert [g[3] for g in got] == pytest.approx([1.5, 0.5 * 2**-0.5, halved])
+    assert [g[4] for g in got] == pytest.approx([1.5, 0.5 * 2**-0.5, halved])
 
 
 def test_labels_are_the_ratings_or_the_event_types(spark):

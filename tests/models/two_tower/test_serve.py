@@ -38,10 +38,11 @@ def interactions(spark):
     late = [*EVENTS, (0, 6, 5 * DAY_S)]  # at the night's end: not of the night
     frame = pd.DataFrame(late, columns=["user_idx", "item_idx", "s"]).astype({"user_idx": "int32", "item_idx": "int32"})
     named = spark.createDataFrame(frame).selectExpr(
-        "user_idx", "item_idx", "'buy' AS event_type", "timestamp_seconds(s) AS ts"
+        "user_idx", "item_idx", "'buy' AS event_type", "timestamp_seconds(s) AS ts", "bigint(null) AS event_order"
     )
     anonymous = spark.sql(
-        "SELECT int(null) AS user_idx, 6 AS item_idx, 'buy' AS event_type, timestamp_seconds(5) AS ts"
+        "SELECT int(null) AS user_idx, 6 AS item_idx, 'buy' AS event_type, timestamp_seconds(5) AS ts, "
+        "bigint(null) AS event_order"
     )
     return named.union(anonymous).cache()
 
