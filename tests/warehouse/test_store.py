@@ -247,6 +247,10 @@ def test_a_table_of_an_earlier_version_gets_the_columns_that_came_since(spark, w
     older = replace(table, columns=table.columns[:-1])
     store.replace_night(lists(spark, eighth, ("u", 1, "x", 0.5)), warehouse, older, eighth)
     assert store.read(spark, warehouse, older).columns == older.column_names
+    column = replace(table.columns[-1], name="since", nullable=True)  # one that may be null is, until there is a write
+    newer = store.read(spark, warehouse, replace(table, columns=(*older.columns, column)))
+    assert [row["since"] for row in newer.collect()] == [None]
+    assert newer.schema["since"].dataType.simpleString() == column.type
     store.replace_night(lists(spark, ninth, ("u", 1, "y", 0.5)), warehouse, table, ninth)
     assert rows(store.read(spark, warehouse, table)) == [
         (eighth, "u", 1, "x", 0.5, "v1", None),
