@@ -7,6 +7,7 @@ import pytest
 
 from sparkrec.settings.formats import load_format
 from tests.ingest.reading import parsed
+from tests.ingest.test_rows import table, take_in
 
 
 def lines(*rows):
@@ -87,8 +88,8 @@ SAMPLES = {
     ),
     "steam": (
         {
-            "steam_reviews.json": "{u'username': u'Chaos Syren', u'hours': 0.1, u'products': 41, u'product_id': u'725280',"
-            " u'page_order': 0, u'date': u'2017-12-17', u'text': u'This \"isn\\'t\" bad', u'early_access': False,"
+            "steam_reviews.json": "{u'username': u'Chaos Syren', u'hours': 0.1, u'products': 41,"
+            " u'product_id': u'725280', u'page_order': 0, u'date': u'2017-12-17', u'text': u'This \"isn\\'t\" bad', u'early_access': False,"
             " u'page': 1}\n",
             "steam_games.json": "{u'app_name': u'Lost', u'id': u'761140', u'price': 4.99}\n",
         },
@@ -114,7 +115,7 @@ SAMPLES = {
     "ga4": (
         {
             "events_20210131.json": lines(
-                {"event_name": "page_view", "event_timestamp": "1612069510766593", "user_pseudo_id": "1.2", "items": []},
+                {"event_name": "page_view", "event_timestamp": "1612069510766593", "user_pseudo_id": "1.2"},
                 {
                     "event_name": "view_item_list", "event_timestamp": "1612069510766593", "user_pseudo_id": "1.2",
                     "items": [{"item_id": "G1"}, {"item_id": "(not set)"}],
@@ -179,3 +180,28 @@ def test_a_published_log_is_read_with_its_format(spark, tmp_path, name):
     rows = parsed(spark, folder, load_format(name))
     found = [(row["reason"], *(row[column] for column in columns)) for row in rows]
     assert sorted(found, key=lambda row: (row[0] or "", repr(row))) == expected
+
+
+def test_lines_of_instacart_have_the_time_of_their_orders(spark, tmp_path):
+    files = {
+        "order_products__prior.csv": "order_id,product_id,add_to_cart_order,reordered\n2,33120,1,1\n2,28985,2,1\n"
+        "3,9327,1,0\n9,1,1,0\n",
+        "order_products__train.csv": "order_id,product_id,add_to_cart_order,reordered\n7,33120,1,1\n",
+        "orders.csv": "order_id,user_id,eval_set,order_number,order_dow,order_hour_of_day,days_since_prior_order\n"
+        "2,1,prior,1,2,08,\n3,1,prior,2,3,07,15.0\n7,1,train,3,3,22,6.0\n8,1,test,4,0,12,1.0\n",
+        "products.csv": "product_id,product_name,aisle_id,department_id\n1,Chocolate Sandwich Cookies,61,19\n",
+    }
+    (tmp_path / "logs").mkdir()
+    for name, text in files.items():
+        (tmp_path / "logs" / name).write_text(text)
+    done = take_in(spark, tmp_path, "instacart", datetime(2016, 1, 22).date())
+    assert (done.files_new, done.rows_read, done.rows_kept) == (2, 5, 4)
+    assert done.reasons == {"no partner by order_id": 1}
+    columns = ("item_id", "user_id", "basket_id", "event_order", "ts")
+    found = [(*row[:4], row[4].replace(tzinfo=None)) for row in table(tmp_path, "events", *columns)]
+    assert found == [
+        ("28985", "1", "2", 2, datetime(2016, 1, 1, 8)),
+        ("33120", "1", "2", 1, datetime(2016, 1, 1, 8)),
+        ("33120", "1", "7", 1, datetime(2016, 1, 22, 22)),
+        ("9327", "1", "3", 1, datetime(2016, 1, 16, 7)),
+    ]
