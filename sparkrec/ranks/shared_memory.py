@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import mmap
 import os
 import platform
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 FOLDER = "/dev/shm"
 SLOT_BYTES = 2 << 20  # a longer message goes in parts
-_ROOM = 4096  # for where the tensors of a message are, and for their alignment
 LINE = 8  # int64 of a cache line, so that ranks do not write into each other's
 ARRIVED, PID, BORN, LEFT, LENGTH = 0, 1, 2, 3, 4  # of a rank's line; LENGTH has a place for each of the two sets
 SPINS = 20  # looks before the core is given to others: two ranks can be two threads of one core
@@ -115,8 +113,6 @@ class SharedMemory:
             OSError: There is no such file, or it is another user's.
             InvariantError: It has another size.
         """
-        import torch
-
         self.rank, self.size, self.timeout_s, self.slot_bytes = rank, size, timeout_s, slot_bytes
         handle = os.open(path, os.O_RDWR)
         try:
@@ -128,7 +124,6 @@ class SharedMemory:
         head = size * LINE * 8
         self._lines = np.frombuffer(self._memory, np.int64, size * LINE).reshape(size, LINE)
         self.slots = np.frombuffer(self._memory, np.uint8, offset=head).reshape(2, size, slot_bytes)
-        self._bytes = torch.from_numpy(self.slots)
         self._turn, self._settled = 0, True
         self._lines[rank, BORN] = _born(os.getpid()) or 0
         self._lines[rank, PID] = os.getpid()  # last: whoever sees it sees when it was born, too
@@ -195,70 +190,9 @@ class SharedMemory:
                 out.add_(more)
         return result
 
-    def part_of(self, n: int, rank: int | None = None) -> slice:
-        """This rank's (or that rank's) part of n rows: together, in order, the ranks' are all."""
-        rank = self.rank if rank is None else rank
-        return slice(n * rank // self.size, n * (rank + 1) // self.size)
-
-    def fits(self, n_bytes: int) -> bool:
-        """Whether ``exchange`` can send a few tensors of so many bytes in all."""
-        return n_bytes + _ROOM <= self.slot_bytes
-
-    def exchange(
-        self,
-        parts: Sequence[torch.Tensor | Sequence[torch.Tensor]],
-        meanwhile: Callable[[], None] | None = None,
-    ) -> list[list[torch.Tensor]]:
-        """Gives the other ranks what they are to have of several CPU tensors.
-
-        Args:
-            parts: Each a tensor for all ranks, or a tensor for each rank. Those for one rank may differ between the
-                ranks that send them in their first dimension alone. In all they must fit (``fits``).
-            meanwhile: Called when this rank's are written, before the others' are waited for.
-
-        Returns:
-            For each rank that sent them the tensors for this one; this rank's own as given, the others' as views that
-            hold until the message after the next one.
-
-        Raises:
-            InvariantError: The ranks send different numbers of tensors, or more than fits.
-            RankLostError: Another rank ended.
-        """
-        import torch
-
-        half = self.begin()
-        shape = (len(parts), self.size, 2)  # of each tensor for each rank: where it is, and its first dimension
-        table = np.zeros(shape, np.int64)
-        end = table.nbytes
-        slot = self._bytes[half, self.rank]
-        for i, part in enumerate(parts):
-            sent = [(slice(None), part)] if isinstance(part, torch.Tensor) else enumerate(part)
-            for rank, one in sent:
-                if rank == self.rank:
-                    continue
-                end += -end % 64
-                n_bytes = one.numel() * one.element_size()
-                if end + n_bytes > self.slot_bytes:
-                    raise InvariantError(f"a message of more than {self.slot_bytes} bytes")
-                slot[end : end + n_bytes].view(one.dtype).view(one.shape).copy_(one.detach())
-                table[i, rank] = end, len(one)
-                end += n_bytes
-        self.slots[half, self.rank, : table.nbytes].view(np.int64)[:] = table.reshape(-1)
-        self.finish(half, -len(parts), meanwhile)
-        own = [part if isinstance(part, torch.Tensor) else part[self.rank] for part in parts]
-        got: list[list[torch.Tensor]] = []
-        for rank in range(self.size):
-            if rank == self.rank:
-                got.append(own)
-                continue
-            slot = self._bytes[half, rank]
-            table = self.slots[half, rank, : table.nbytes].view(np.int64).reshape(shape)
-            got.append([])
-            for (begin, n), like in zip(table[:, self.rank].tolist(), own, strict=True):
-                shape_there = (n, *like.shape[1:])
-                n_bytes = math.prod(shape_there) * like.element_size()
-                got[-1].append(slot[begin : begin + n_bytes].view(like.dtype).view(shape_there))
-        return got
+    def part_of(self, n: int) -> slice:
+        """This rank's part of n rows: together, in order, the ranks' are all."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def share(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Rank 0's CPU tensor in memory that all ranks read and write; None for all where there is no room for it."""

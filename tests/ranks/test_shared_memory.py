@@ -93,45 +93,6 @@ def test_each_rank_gets_the_sum_of_the_rows_that_it_asks_for(slot_bytes):
         assert turns == [[pytest.approx(rows[2 * rank : 2 * rank + 3].numpy()), [], [6.0]]] * 20
 
 
-def test_each_rank_gets_what_the_others_have_for_it():
-    """Rank r sends r rows to each rank, other ones to each, and a tensor that all get; then tells that it has sent."""
-
-    def swapped(memory):
-        found, order = [], []
-        for turn in range(30):
-            if (turn + memory.rank) % 7 == 0:
-                time.sleep(0.001)
-            base = 100.0 * turn + 10 * memory.rank
-            split = [torch.full((memory.rank, 2), base + to) for to in range(memory.size)]
-            strided = torch.arange(12.0).view(3, 4).t()[:, 1:] + base
-            got = memory.exchange([split, strided, torch.tensor([turn])], lambda turn=turn: order.append(turn))
-            found.append([[tensor.tolist() for tensor in of_rank] for of_rank in got])
-        return found, order
-
-    for to, (found, order) in enumerate(run(3, swapped, slot_bytes=8192)):
-        assert order == list(range(30))
-        for turn, of_ranks in enumerate(found):
-            for sender, (split, strided, number) in enumerate(of_ranks):
-                base = 100.0 * turn + 10 * sender
-                assert split == [[base + to] * 2] * sender
-                assert strided == (torch.arange(12.0).view(3, 4).t()[:, 1:] + base).tolist()
-                assert number == [turn]
-
-
-def test_more_than_a_slot_holds_is_refused():
-    def too_much(memory):
-        assert memory.fits(4096)
-        assert not memory.fits(2 * 4096 + 1)
-        return memory.exchange([torch.zeros(8192 // 4 + 1)])
-
-    assert run(2, too_much, slot_bytes=8192) == ["InvariantError: a message of more than 8192 bytes"] * 2
-
-
-def test_ranks_that_exchange_different_numbers_of_tensors_are_told():
-    found = run(2, lambda memory: memory.exchange([torch.zeros(1)] * (1 + memory.rank)), slot_bytes=8192)
-    assert all(one.startswith("InvariantError: ranks send tensors of unequal shapes") for one in found)
-
-
 def test_a_shared_tensor_is_rank_0s_and_what_one_writes_all_see():
     def shares(memory):
         tensor = memory.share(torch.full((3, 2), 5.0 + memory.rank))

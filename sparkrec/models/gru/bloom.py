@@ -133,7 +133,7 @@ class BloomNetwork:
         own = [replace(touched[0], input=inputs), touched[1]]
         found = self.plain.gradients(Parameters(items, weights.flat), hidden, batch, own, masks, score_loss)
         tables = tuple(torch.zeros_like(table) for table in weights.tables)
-        for table, place, grad in zip(tables, places, found.weights.tables, strict=True):
+        for table, place, grad in zip(tables, places, found.tables, strict=True):
             for column in place.unbind(1):
                 table.index_add_(0, column, grad)
         return replace(found, tables=tables)

@@ -19,7 +19,7 @@ from sparkrec.models.gru.compiled.step import Room, message_parts, row_stride
 from sparkrec.models.gru.lanes import Chunk
 from sparkrec.models.gru.network import GruNetwork
 from sparkrec.models.gru.protocol import Network
-from sparkrec.models.gru.step import GruState, Trainer, new_seen
+from sparkrec.models.gru.step import GruState, Trainer
 from sparkrec.ranks.comm import Comm
 
 
@@ -44,7 +44,7 @@ class FusedSteps:
         self._masked = np.array([rate > 0 for rate in self._rates])
         self._room = Room.of(self._widths, 2 * n_lanes + n_sample, here)
         self._batches = [Numbered.room(n_lanes, n_sample, here) for _ in range(2)]
-        self._seen = new_seen(network.n_items).numpy()
+        self._seen = np.full(network.n_items, -1, np.int32)  # notes the items of a step
         self._hidden = np.zeros(here * sum(network.state_widths), np.float32)
         if self._memory is None:
             self._messages = [(np.zeros(message_length(network, here, n_lanes, n_sample), np.float32),)] * 2
@@ -138,10 +138,9 @@ def load(trainer: Trainer, device: torch.device, comm: Comm) -> None:
     """Has the loops of a training ready before it begins."""
     if device.type != "cpu":
         return
+    compiled.load(trainer.config.loss)
     if _in_whole_steps(trainer):
-        compiled.load_whole_steps(trainer.config.loss, comm.size)
-    else:
-        compiled.load(trainer.config.loss)
+        compiled.load_whole_steps(comm.size)
 
 
 def fusible(trainer: Trainer, state: GruState, n_lanes: int, comm: Comm) -> bool:

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 
 from sparkrec.models.gru import compiled
-from sparkrec.models.gru.protocol import runs_compiled
 
 LOG_FLOOR = 1e-24  # keeps log(0) out of BPR-max
 
@@ -92,7 +91,8 @@ def bpr_max(
     Returns:
         Σ_b L_b, and the gradient of the scores.
     """
-    if runs_compiled(scores) and len(count) > 1:
+    plain = scores.device.type == "cpu" and scores.dtype == torch.float32 and not scores.requires_grad
+    if plain and len(count) > 1:
         return _bpr_max_compiled(scores, target, count, bpreg, elu)
     column = target[:, None]
     r = F.elu_(scores, alpha=elu) if elu > 0 else scores

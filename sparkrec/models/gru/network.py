@@ -15,11 +15,9 @@ from functools import cached_property
 
 import torch
 
-from sparkrec.models.gru import compiled
 from sparkrec.models.gru.protocol import (
     NO_START,
     Batch,
-    Factored,
     Gradients,
     Mask,
     Parameters,
@@ -32,7 +30,6 @@ from sparkrec.models.gru.protocol import (
     rows_of_both,
     rows_of_candidates,
     rows_of_inputs,
-    runs_compiled,
 )
 from sparkrec.models.gru.settings import GruConfig
 
@@ -83,11 +80,6 @@ def cell_forward(cell: Cell, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Te
     """One step of a layer, as ``torch.nn.GRUCell``: h' = (1 - z) n + z h. x: [B, in], h: [B, H] → [B, H]."""
     of_input = torch.addmm(cell.bias_ih, x, cell.weight_ih.t())
     of_hidden = torch.addmm(cell.bias_hh, h, cell.weight_hh.t())
-    if runs_compiled(of_input, of_hidden, h):
-        reset, update, new, out = torch.empty(4, *h.shape)
-        given = (of_input, of_hidden, h.contiguous())
-        compiled.step.gates(*[t.numpy() for t in (*given, reset, update, new, out)])
-        return out, CellTape(x, h, reset, update, new, of_hidden[:, 2 * h.shape[1] :])
     i_r, i_z, i_n = of_input.chunk(3, dim=1)
     h_r, h_z, h_n = of_hidden.chunk(3, dim=1)
     reset, update = torch.sigmoid(i_r + h_r), torch.sigmoid(i_z + h_z)
@@ -99,19 +91,13 @@ def cell_backward(
     cell: Cell, tape: CellTape, d_out: torch.Tensor, grads: Cell, recurrent: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Writes the layer's gradient into ``grads``; returns that of x [B, in] and, where asked for, that of h [B, H]."""
-    if runs_compiled(d_out, tape.h):
-        d_i, d_h = torch.empty(2, len(d_out), 3 * d_out.shape[1])
-        given = (d_out.contiguous(), tape.h.contiguous(), tape.reset, tape.update, tape.new, tape.hidden_new)
-        written = (d_i, d_h, grads.bias_ih, grads.bias_hh)
-        compiled.step.gates_backward(*[t.numpy() for t in (*given, *written)])
-    else:
-        d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
-        d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
-        d_reset = d_new * tape.hidden_new * tape.reset * (1 - tape.reset)
-        d_i = torch.cat([d_reset, d_update, d_new], dim=1)
-        d_h = torch.cat([d_reset, d_update, d_new * tape.reset], dim=1)
-        torch.sum(d_i, 0, out=grads.bias_ih)
-        torch.sum(d_h, 0, out=grads.bias_hh)
+    d_new = d_out * (1 - tape.update) * (1 - tape.new * tape.new)
+    d_update = d_out * (tape.h - tape.new) * tape.update * (1 - tape.update)
+    d_reset = d_new * tape.hidden_new * tape.reset * (1 - tape.reset)
+    d_i = torch.cat([d_reset, d_update, d_new], dim=1)
+    d_h = torch.cat([d_reset, d_update, d_new * tape.reset], dim=1)
+    torch.sum(d_i, 0, out=grads.bias_ih)
+    torch.sum(d_h, 0, out=grads.bias_hh)
     torch.mm(d_i.t(), tape.x, out=grads.weight_ih)
     torch.mm(d_h.t(), tape.h, out=grads.weight_hh)
     through = torch.addcmul(d_h @ cell.weight_hh, d_out, tape.update) if recurrent else None
@@ -344,13 +330,14 @@ class GruNetwork:
         vectors: torch.Tensor,
         inputs: torch.Tensor,
         d_inputs: torch.Tensor,
-    ) -> tuple[torch.Tensor | Factored, ...]:
+    ) -> tuple[torch.Tensor, ...]:
         """The gradients of the tables' touched rows, of which the inputs' are ``inputs``."""
         d_bias = d_scores.sum(0, keepdim=True).t()
-        if self.embedding == "constrained":
-            return Factored(len(weights.tables[0]), d_scores, vectors, inputs, d_inputs), d_bias
-        d_input = torch.zeros_like(weights.tables[0]).index_add_(0, inputs, d_inputs)
-        return d_input, Factored(d_scores.shape[1], d_scores, vectors, inputs[:0], vectors[:0]), d_bias
+        d_input = torch.zeros_like(weights.tables[0])
+        if self.embedding == "constrained":  # one table: the candidates are its first rows
+            torch.mm(d_scores.t(), vectors, out=d_input[: d_scores.shape[1]])
+            return d_input.index_add_(0, inputs, d_inputs), d_bias
+        return d_input.index_add_(0, inputs, d_inputs), d_scores.t() @ vectors, d_bias
 
     def advance(
         self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sparkrec.models.gru import compiled
-
 EPSILON = 1e-6
 
 
@@ -23,10 +21,6 @@ class AdagradMomentum:
         self, p: torch.Tensor, acc: torch.Tensor, velocity: torch.Tensor, grad: torch.Tensor, scale: float = 1.0
     ) -> None:
         """Updates a tensor and its state in place by the gradient times ``scale``; ``grad`` is left as it is."""
-        if p.device.type == "cpu" and p.dim() == 1:
-            numbers = self.numbers(scale)
-            compiled.step.vector_update(*[t.numpy() for t in (p, acc, velocity, grad)], *numbers)
-            return
         acc.addcmul_(grad, grad, value=scale * scale)
         velocity.mul_(self.momentum).addcdiv_(grad, (acc + EPSILON).sqrt_(), value=-self.learning_rate * scale)
         p.add_(velocity)
@@ -39,7 +33,7 @@ class AdagradMomentum:
         scale: float = 1.0,
         first: torch.Tensor | None = None,
     ) -> None:
-        """Updates rows of a table in place, on the CPU in one pass over them.
+        """Updates rows of a table in place.
 
         Args:
             table: float32 ``[n, 3, width]``: of each row the weights, the accumulator and the velocity.
@@ -50,12 +44,9 @@ class AdagradMomentum:
         """
         if first is not None:
             grad = torch.zeros_like(grad).index_add_(0, first, grad)[first]  # so equal rows become equal
-        if table.is_cuda or first is not None:
-            block = table.index_select(0, rows)
-            self.step(block[:, 0], block[:, 1], block[:, 2], grad, scale)
-            table.index_copy_(0, rows, block)
-        else:
-            compiled.step.row_update(table.numpy(), rows.numpy(), grad.contiguous().numpy(), *self.numbers(scale))
+        block = table.index_select(0, rows)
+        self.step(block[:, 0], block[:, 1], block[:, 2], grad, scale)
+        table.index_copy_(0, rows, block)
 
     def numbers(self, scale: float) -> tuple[np.float32, ...]:
         """What the compiled loops take after the arrays, for a gradient times ``scale``."""

@@ -134,7 +134,7 @@ class ParallelNetwork:
             return found
         begin = sum(self._flat_sizes[:turn])
         part = slice(begin, begin + self._flat_sizes[turn])
-        tables = tuple(g if t.trained else g[:0] for g, t in zip(found.weights.tables, touched, strict=True))
+        tables = tuple(g if t.trained else g[:0] for g, t in zip(found.tables, touched, strict=True))
         return Gradients(found.loss, tables, found.flat[part], found.hidden, part)
 
     def advance(

@@ -15,8 +15,6 @@ from typing import Protocol
 
 import torch
 
-from sparkrec.models.gru import compiled
-
 NO_START, SESSION_START, USER_START = 0, 1, 2  # a user's start is the start of a session, too
 ScoreLoss = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Scorer = Callable[[torch.Tensor], torch.Tensor]
@@ -94,54 +92,14 @@ class Touched:
 
 
 @dataclass(frozen=True)
-class Factored:
-    """The gradient of a table's touched rows, not multiplied out: that of scores, which are products, and of inputs."""
-
-    n_rows: int  # R
-    d_scores: torch.Tensor  # [B, C]: the first C rows have the gradient d_scores.t() @ vectors
-    vectors: torch.Tensor  # [B, width]
-    place: torch.Tensor  # int64 [A], rows to which
-    added: torch.Tensor  # [A, width] is added; where there is no such row, nothing is
-
-
-def multiplied_out(parts: Sequence[Factored]) -> torch.Tensor:
-    """The sum of gradients of the same rows, in their order: [R, width]."""
-    first = parts[0]
-    result = first.vectors.new_empty(first.n_rows, first.vectors.shape[1])
-    scored = result[: first.d_scores.shape[1]]
-    torch.mm(first.d_scores.t(), first.vectors, out=scored)
-    for more in parts[1:]:
-        scored.addmm_(more.d_scores.t(), more.vectors)
-    result[len(scored) :].zero_()
-    for part in parts:
-        if runs_compiled(result, part.added):
-            compiled.step.add_rows(result.numpy(), part.place.numpy(), part.added.contiguous().numpy())
-        else:
-            here = (part.place >= 0) & (part.place < len(result))  # not picked out: nothing's size depends on numbers
-            if len(result):
-                result.index_add_(0, part.place.clamp(0, len(result) - 1), part.added * here[:, None])
-    return result
-
-
-def runs_compiled(*tensors: torch.Tensor) -> bool:
-    """Whether ``sparkrec.models.gru.compiled`` takes these: float32 on the CPU, no part of an autograd graph."""
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 and not t.requires_grad for t in tensors)
-
-
-@dataclass(frozen=True)
 class Gradients:
     """What comes of a step: the loss and its gradients, all sums over this rank's lanes."""
 
     loss: torch.Tensor  # float [], sum over this rank's lanes
-    tables: tuple[torch.Tensor | Factored, ...]  # of what ``Network.gradients`` was given; empty where not trained
+    tables: tuple[torch.Tensor, ...]  # of what ``Network.gradients`` was given; empty where not trained
     flat: torch.Tensor
     hidden: list[torch.Tensor]  # what the next step is given: for each state the new one [B, width] at the end
     flat_part: slice = field(default_factory=lambda: slice(None))  # of the flat vector: what ``flat`` belongs to
-
-    @property
-    def weights(self) -> Parameters:
-        """The gradients multiplied out."""
-        return Parameters(tuple(multiplied_out([t]) if isinstance(t, Factored) else t for t in self.tables), self.flat)
 
 
 class Network(Protocol):

@@ -1,4 +1,4 @@
-"""One training step of the session-parallel networks, the same on one rank and on many.
+"""One training step of any session-parallel network by operations, on any device, the same on one rank and on many.
 
 Independent of the number of ranks by construction: lanes belong to files, negatives and dropout masks come from a
 common seed, and the candidates of a step are the targets of all ranks' lanes and the additional negatives. So the rows
@@ -7,7 +7,7 @@ that a step touches are the same set on every rank, and their gradients travel a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,6 @@ def make_batch(
     places: torch.Tensor,
     epoch: int = 1,
     step: int = 0,
-    seen: torch.Tensor | None = None,
 ) -> Batch:
     """One step for the rank whose lanes are at ``places``.
 
@@ -92,7 +91,6 @@ def make_batch(
         places: int64, this rank's lanes.
         epoch: From 1; and
         step: of the epoch, from 0.
-        seen: What ``new_seen`` gave, for a step on the CPU without sorting.
     """
     back = len(chunk.input) - len(chunk.target)
     inputs, targets = chunk.input[k : k + back + 1], chunk.target[k]
@@ -107,75 +105,7 @@ def make_batch(
         lanes = places[own]
         compact = (valid.cumsum(0) - 1)[lanes]
         inputs, targets = inputs[:, valid], targets[valid]
-    given = (inputs, targets, samples, compact)
-    found = _sorted_items(*given) if seen is None else _seen_items(*given, seen)
-    return Batch(
-        inputs=found.inputs,
-        rows=found.rows,
-        candidates=found.rows[: len(found.n_target)],
-        n_target=found.n_target,
-        n_sampled=found.n_sampled,
-        input=found.place[-1],
-        input_row=found.row[-1],
-        target=found.target,
-        start=chunk.start[k + back].index_select(0, lanes),
-        lanes=lanes,
-        own=own,
-        n_lanes=n_lanes,
-        epoch=epoch,
-        step=step,
-        past=found.place[:-1],
-        past_row=found.row[:-1],
-        past_start=chunk.start[k : k + back, lanes],
-    )
-
-
-class Batches:
-    """The steps of a chunk one after another, of which the next can be prepared while this rank waits for others."""
-
-    def __init__(
-        self,
-        chunk: Chunk,
-        samples: torch.Tensor,
-        places: torch.Tensor,
-        epoch: int,
-        first: int,
-        seen: torch.Tensor | None,
-    ) -> None:
-        """See ``make_batch``; ``samples`` are those of all steps, ``first`` is the number of the first in the epoch."""
-        self._make = lambda k: make_batch(chunk, k, samples[k], places, epoch, first + k, seen)
-        self._length, self._next = len(chunk.n_valid), 0
-        self._ready: Batch | None = None
-
-    def prepare(self) -> None:
-        """Makes the next batch, if there is one, and it is not made yet."""
-        if self._ready is None and self._next < self._length:
-            self._ready = self._make(self._next)
-
-    def take(self) -> Batch:
-        """The next batch."""
-        self.prepare()
-        batch, self._ready = self._ready, None
-        self._next += 1
-        assert batch is not None  # asked for as many as there are
-        return batch
-
-
-@dataclass(frozen=True)
-class _Items:
-    """The distinct items of a step: as ``Batch``, with the inputs of all steps looked back over."""
-
-    inputs: torch.Tensor
-    rows: torch.Tensor
-    n_target: torch.Tensor
-    n_sampled: torch.Tensor
-    place: torch.Tensor  # int64 [back + 1, B], of the inputs in ``inputs``
-    row: torch.Tensor  # int64 [back + 1, B], of the inputs in ``rows``
-    target: torch.Tensor  # int64 [B], of the targets in ``rows``
-
-
-def _sorted_items(inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Tensor, here: torch.Tensor) -> _Items:
-    """On any device, by sorting; ``here`` int64 [B]: which of the lanes are this rank's."""
+    # The items are made distinct by sorting, on any device.
     distinct, place = torch.unique(inputs, return_inverse=True)
     candidates, column = torch.unique(torch.cat([targets, samples]), return_inverse=True)
     n_target, n_sampled = (
@@ -184,29 +114,26 @@ def _sorted_items(inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Te
     row = torch.searchsorted(candidates, distinct).clamp_max_(len(candidates) - 1)
     new = candidates[row] != distinct
     row = torch.where(new, len(candidates) - 1 + new.cumsum(0), row)
-    rows, place = torch.cat([candidates, distinct[new]]), place[:, here]
-    return _Items(distinct, rows, n_target, n_sampled, place, row[place], column[here])
-
-
-def new_seen(n_items: int) -> torch.Tensor:
-    """What ``make_batch`` notes the items of a step in, on the CPU: int32 [n_items]."""
-    return torch.full((n_items,), -1, dtype=torch.int32)
-
-
-def _seen_items(
-    inputs: torch.Tensor, targets: torch.Tensor, samples: torch.Tensor, here: torch.Tensor, seen: torch.Tensor
-) -> _Items:
-    """On the CPU, in the order of their first occurrence: the same items, in another order."""
-    back, n_inputs, n, n_here = len(inputs), inputs.numel(), len(targets) + len(samples), len(here)
-    # Arrays and their parts are made faster than tensors, and each step makes a dozen.
-    rows, distinct, target = (np.empty(length, np.int64) for length in (n_inputs + n, n_inputs, n_here))
-    place, row = np.empty((2, back, n_here), np.int64)
-    counts = np.empty((2, n), np.float32)
-    given = (inputs.contiguous(), targets.contiguous(), samples.contiguous(), here, seen)
-    written = (rows, distinct, counts, place, row, target)
-    n_candidates, n_rows, n_distinct = compiled.items.step_rows(*[t.numpy() for t in given], *written)
-    arrays = (distinct[:n_distinct], rows[:n_rows], *counts[:, :n_candidates], place, row, target)
-    return _Items(*map(torch.from_numpy, arrays))
+    place = place[:, compact]
+    return Batch(
+        inputs=distinct,
+        rows=torch.cat([candidates, distinct[new]]),
+        candidates=candidates,
+        n_target=n_target,
+        n_sampled=n_sampled,
+        input=place[-1],
+        input_row=row[place[-1]],
+        target=column[compact],
+        start=chunk.start[k + back].index_select(0, lanes),
+        lanes=lanes,
+        own=own,
+        n_lanes=n_lanes,
+        epoch=epoch,
+        step=step,
+        past=place[:-1],
+        past_row=row[place[:-1]],
+        past_start=chunk.start[k : k + back, lanes],
+    )
 
 
 @dataclass(frozen=True)
@@ -238,7 +165,6 @@ class Trainer:
         batch: Batch,
         drops: torch.Generator,
         comm: Comm,
-        meanwhile: Callable[[], None] | None = None,
     ) -> torch.Tensor:
         """One step of all lanes: updates ``state`` and this rank's ``hidden`` states in place.
 
@@ -248,7 +174,6 @@ class Trainer:
             batch: The step.
             drops: Common generator of the dropout masks.
             comm: The ranks.
-            meanwhile: What to do where this rank would wait for others; not called where it does not.
 
         Returns:
             The loss summed over the lanes of all ranks.
@@ -265,7 +190,7 @@ class Trainer:
         )
         # The mean is over all lanes, at an epoch's end too, when some have no event: so each event weighs the same.
         share = 1.0 / batch.n_lanes
-        loss, grads, own = summed(found, comm, state.memory, batch, meanwhile)
+        loss, grads, own = summed(found, comm, state.memory)
         for table, t, grad, mine in zip(state.rows, touched, grads.tables, own, strict=False):
             if t.trained:
                 self.optimizer.step_rows(table, t.rows[mine], grad, share, t.first)

@@ -19,7 +19,7 @@ from sparkrec.models.gru.lanes import Chunk, LaneTable, chunks, lane_table, lane
 from sparkrec.models.gru.protocol import Network, init_parameters, to_tensors
 from sparkrec.models.gru.recorded import GraphedSteps, graphable
 from sparkrec.models.gru.settings import GruConfig
-from sparkrec.models.gru.step import Batches, GruState, Trainer, new_seen
+from sparkrec.models.gru.step import GruState, Trainer, make_batch
 from sparkrec.models.gru.warm_start import continued
 from sparkrec.ranks import checkpoint
 from sparkrec.ranks.comm import Comm
@@ -215,14 +215,12 @@ def _plain_steps(trainer: Trainer, state: GruState, table: LaneTable, comm: Comm
     device = state.flat.device
     widths, places = trainer.network.state_widths * trainer.config.bptt, table.places.to(device)
     hidden = [torch.zeros(len(places), width, device=device) for width in widths]
-    seen = None if state.flat.is_cuda else new_seen(trainer.network.n_items)
     done = 0
 
     def run(chunk: Chunk, samples: torch.Tensor, drops: torch.Generator) -> Iterator[torch.Tensor]:
         nonlocal done
-        batches = Batches(chunk, samples, places, epoch, done, seen)
-        for _ in chunk.n_valid:
-            yield trainer.step(state, hidden, batches.take(), drops, comm, batches.prepare)
+        for k in range(len(chunk.n_valid)):
+            yield trainer.step(state, hidden, make_batch(chunk, k, samples[k], places, epoch, done + k), drops, comm)
         done += len(chunk.n_valid)
 
     return run

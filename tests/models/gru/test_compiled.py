@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkrec.models.gru import compiled
+from sparkrec.models.gru.compiled.items import Numbered
 from sparkrec.models.gru.lanes import NO_TARGET, Chunk
-from sparkrec.models.gru.step import make_batch, new_seen
+from sparkrec.models.gru.step import make_batch
 from sparkrec.ranks.sampling import PopularitySampler
 
 ITEMS = 9
@@ -19,13 +20,13 @@ items = st.integers(0, ITEMS - 1)
 
 @st.composite
 def steps(draw):
-    """A chunk of one step with 0 to 2 steps before it, some lanes without an event, and additional negatives."""
-    lanes, back = draw(st.integers(1, 6)), draw(st.integers(0, 2))
-    inputs = [[draw(items) for _ in range(lanes)] for _ in range(back + 1)]
+    """A chunk of one step, some lanes without an event, additional negatives, and which lanes are this rank's."""
+    lanes = draw(st.integers(1, 6))
+    inputs = [draw(items) for _ in range(lanes)]
     targets = [draw(st.one_of(st.just(NO_TARGET), items)) for _ in range(lanes)]
-    starts = [[draw(st.integers(0, 2)) for _ in range(lanes)] for _ in range(back + 1)]
+    starts = [draw(st.integers(0, 2)) for _ in range(lanes)]
     target = torch.tensor([targets])
-    chunk = Chunk(torch.tensor(inputs), target, torch.tensor(starts).char(), [int((target != NO_TARGET).sum())])
+    chunk = Chunk(torch.tensor([inputs]), target, torch.tensor([starts]).char(), [int((target != NO_TARGET).sum())])
     return chunk, torch.tensor(draw(st.lists(items, min_size=1, max_size=12))), draw(st.integers(1, lanes))
 
 
@@ -33,21 +34,27 @@ def steps(draw):
 @settings(max_examples=200, deadline=None)
 def test_items_of_a_step_are_those_found_by_sorting(drawn):
     chunk, samples, own = drawn
-    seen = new_seen(ITEMS)
-    mine, plain = (make_batch(chunk, 0, samples, torch.arange(own), seen=s) for s in (seen, None))
+    seen, places = np.full(ITEMS, -1, np.int32), torch.arange(own)
+    found = Numbered.room(len(chunk.target[0]), len(samples), own)
+    given = (chunk.input[0], chunk.target[0], chunk.start[0], samples, places)
+    compiled.items.number_step(*[part.numpy() for part in given], seen, found)
     assert (seen == -1).all()  # as before, for the next step
-    for batch in (mine, plain):
-        assert torch.equal(batch.rows[: len(batch.candidates)], batch.candidates)
-        assert len(batch.rows.unique()) == len(batch.rows)
-    for name in ("inputs", "rows", "candidates"):
-        assert getattr(mine, name).sort()[0].tolist() == getattr(plain, name).sort()[0].tolist()
-    for of in (
-        lambda batch: batch.inputs[batch.input], lambda batch: batch.rows[batch.input_row],
-        lambda batch: batch.candidates[batch.target], lambda batch: batch.inputs[batch.past],
-        lambda batch: batch.rows[batch.past_row], lambda batch: batch.n_target[batch.candidates.argsort()],
-        lambda batch: batch.n_sampled[batch.candidates.argsort()],
+    plain = make_batch(chunk, 0, samples, places)
+    n_candidates, n_rows, b = found.sizes
+    rows, candidates = found.rows[:n_rows], found.rows[:n_candidates]
+    assert torch.equal(plain.rows[: len(plain.candidates)], plain.candidates)
+    assert sorted(rows) == sorted(plain.rows.tolist()) == sorted(set(plain.rows.tolist()))
+    assert sorted(candidates) == plain.candidates.tolist()
+    for mine, sorting in (
+        (rows[found.input_row[:b]], plain.inputs[plain.input]),
+        (rows[found.input_row[:b]], plain.rows[plain.input_row]),
+        (candidates[found.target[:b]], plain.candidates[plain.target]),
+        (found.n_target[candidates.argsort()], plain.n_target),
+        (found.n_sampled[candidates.argsort()], plain.n_sampled),
+        (found.lanes[:b], plain.lanes), (found.start[:b], plain.start),
+        (found.own[:b], places if plain.own is None else plain.own),
     ):  # fmt: skip
-        assert of(mine).tolist() == of(plain).tolist()
+        assert mine.tolist() == sorting.tolist()
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60).filter(any), st.floats(0, 1), st.integers(0, 2**31))

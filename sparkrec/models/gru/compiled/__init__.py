@@ -1,8 +1,9 @@
 """Loops of a GRU's training step on the CPU, compiled by numba: one pass where PyTorch would need a dozen.
 
 They are compiled at their first call, which takes a second or two each, and kept in numba's cache beside their files
-where that can be written; ``load`` makes them ready before a training begins. GPUs run PyTorch's operations instead,
-which the callers hold beside these.
+where that can be written; ``load`` makes them ready before a training begins. They are for the shipped network
+(``models.gru.fused``); others take their steps by PyTorch's operations, of which the loss alone, BPR-max, and what is
+drawn are loops where these run on the CPU.
 """
 
 from __future__ import annotations
@@ -15,27 +16,16 @@ from sparkrec.ranks.sampling import popular_items
 
 def load(loss: str) -> None:
     """Calls the loops of a training with this loss on next to nothing, so that none is compiled in its midst."""
-    rows, vector = np.zeros((1, 3), np.float32), np.zeros(3, np.float32)
-    seen, numbers = np.full(1, -1, np.int32), np.zeros(1, np.int64)
-    four = [np.float32(0.0)] * 4
-    step.vector_update(*[vector.copy() for _ in range(4)], *four)
-    step.row_update(np.zeros((1, 3, 3), np.float32), numbers, rows, *four)
-    step.add_rows(rows.copy(), numbers, rows)
-    counts = np.zeros((2, 2), np.float32)
-    items.step_rows(
-        numbers[None], numbers, numbers, numbers, seen, np.zeros(3, np.int64), numbers.copy(), counts,
-        numbers[None].copy(), numbers[None].copy(), numbers.copy(),
-    )  # fmt: skip
-    _load_common(loss)
-    h, sums = np.zeros((2, 1), np.float32), np.zeros((2, 3), np.float32)
-    step.gates(sums, sums, h, *[h.copy() for _ in range(4)])
-    step.gates_backward(h, h, h, h, h, sums[:, 2:], sums.copy(), sums.copy(), vector.copy(), vector.copy())
+    numbers, rows = np.zeros(1, np.int64), np.zeros((1, 3), np.float32)
+    popular_items(np.zeros(1), np.ones(1), np.zeros(2, np.int32), 0, numbers.copy())
+    items.dropout(numbers, np.uint64(0), 0.5, np.float32(2.0), rows.copy())
+    if loss == "bpr-max":
+        step.bpr_max(rows.copy(), numbers, np.ones(3, np.float32), np.float32(0.0), np.float32(0.0))
 
 
-def load_whole_steps(loss: str, n_ranks: int) -> None:
-    """The same for a training in whole steps (``models.gru.fused``) by so many ranks."""
+def load_whole_steps(n_ranks: int) -> None:
+    """The same with those of whole steps (``models.gru.fused``) by so many ranks."""
     blas.provide()
-    _load_common(loss)
     numbers, widths, batch = np.zeros(1, np.int64), np.ones(2, np.int64), items.Numbered.room(1, 1, 1)
     items.number_step(numbers, numbers, np.zeros(1, np.int8), numbers, numbers, np.full(1, -1, np.int32), batch)
     table, flat, hidden = np.zeros((1, 3, 1), np.float32), np.zeros((3, 12), np.float32), np.zeros(1, np.float32)
@@ -44,11 +34,3 @@ def load_whole_steps(loss: str, n_ranks: int) -> None:
     step.backward(flat[0], widths, batch, masked, room, message, 0.0)
     four = [np.float32(1.0)] * 4
     step.update(table, table.copy(), flat, widths, batch, (message,) * n_ranks, 0, 1, 0, 12, room, *four)
-
-
-def _load_common(loss: str) -> None:
-    numbers, rows = np.zeros(1, np.int64), np.zeros((1, 3), np.float32)
-    popular_items(np.zeros(1), np.ones(1), np.zeros(2, np.int32), 0, numbers.copy())
-    items.dropout(numbers, np.uint64(0), 0.5, np.float32(2.0), rows.copy())
-    if loss == "bpr-max":
-        step.bpr_max(rows.copy(), numbers, np.ones(3, np.float32), np.float32(0.0), np.float32(0.0))

@@ -42,53 +42,6 @@ def _placed(item: Any, seen: Any, distinct: Any, given: Any) -> Any:
     return given
 
 
-@loop(inline="always")
-def _number(items: Any, seen: Any, given: Any, distinct: Any, place: Any) -> Any:
-    """Numbers items that have none in ``seen`` from ``given`` on; returns how many numbers there are then.
-
-    A new item goes to its number in ``distinct``, and the number of each of the items into ``place``.
-    """
-    for i in range(items.size):
-        given = _placed(items[i], seen, distinct, given)
-        place[i] = seen[items[i]]
-    return given
-
-
-@loop()
-def step_rows(
-    inputs: Any, targets: Any, negatives: Any, here: Any, seen: Any, rows: Any, distinct: Any, count: Any, input: Any,
-    input_row: Any, target: Any,
-) -> Any:  # fmt: skip
-    """The distinct items of a step, in the order of their first occurrence.
-
-    The loop takes: inputs int64 [back + 1, L], targets [L] and negatives [S], of a catalogue of n items; here int64
-    [B], the lanes of this rank; seen int32 [n], −1 everywhere, which it is again when the loop returns; and arrays to
-    write to: rows int64 [(back + 1) L + L + S] (the distinct targets and negatives, then the inputs that are none of
-    them), distinct int64 [(back + 1) L] (the distinct inputs), count float32 [2, L + S] (how often each of the first
-    rows is a target, and a negative), and of this rank's lanes the places input int64 [back + 1, B] of the inputs in
-    the distinct ones, input_row int64 [back + 1, B] of the inputs in the rows, and target int64 [B] in the rows.
-    It returns how many rows there are of the first kind, of both, and how many distinct inputs.
-    """
-    flat = inputs.ravel()
-    of_input, of_target = np.empty(flat.size, np.int64), np.empty(targets.size, np.int64)
-    of_negative = np.empty(negatives.size, np.int64)
-    n_inputs = _number(flat, seen, 0, distinct, of_input)
-    for i in range(n_inputs):
-        seen[distinct[i]] = -1
-    input[:, :] = of_input.reshape(inputs.shape)[:, here]
-    n_candidates = _number(negatives, seen, _number(targets, seen, 0, rows, of_target), rows, of_negative)
-    for places, times in ((of_target, count[0]), (of_negative, count[1])):
-        times[:n_candidates] = 0.0
-        for i in range(places.size):
-            times[places[i]] += 1.0
-    n_rows = _number(flat, seen, n_candidates, rows, of_input)
-    for i in range(n_rows):
-        seen[rows[i]] = -1
-    input_row[:, :] = of_input.reshape(inputs.shape)[:, here]
-    target[:] = of_target[here]
-    return n_candidates, n_rows, n_inputs
-
-
 @loop()
 def dropout(lanes: Any, key: Any, keep: Any, value: Any, mask: Any) -> None:
     """Dropout masks that depend on a lane, a column and a key alone, so on no rank.
@@ -114,11 +67,11 @@ def dropout(lanes: Any, key: Any, keep: Any, value: Any, mask: Any) -> None:
 
 @loop()
 def number_step(inputs: Any, targets: Any, starts: Any, negatives: Any, here: Any, seen: Any, batch: Any) -> None:
-    """The same for a whole step: lanes without an event are left out here, and no steps before it are looked at.
+    """The distinct items of a step, in the order of their first occurrence; lanes without an event are left out.
 
     The loop takes: of all lanes, inputs and targets int64 [L] (−1 where there is no event) and starts int8 [L];
-    negatives int64 [S]; here int64 [B], the lanes of this rank; seen as ``step_rows`` does; and a ``Numbered`` to
-    write to.
+    negatives int64 [S]; here int64 [B], the lanes of this rank; seen int32 [n], −1 everywhere, which it is again when
+    the loop returns; and a ``Numbered`` to write to.
     """
     batch.n_target[:] = 0.0
     batch.n_sampled[:] = 0.0

@@ -1,4 +1,4 @@
-"""Compiled loops of a GRU's training step: gates, a loss, the update of rows, and all of them as one.
+"""Compiled loops of a GRU's training step: a loss, gates, the update of rows, and a whole step that is made of them.
 
 Each is one pass where PyTorch would need a dozen.
 """
@@ -65,14 +65,6 @@ def vector_update(
         acc[j] = a
         velocity[j] = v
         weight[j] += v
-
-
-@loop()
-def row_update(table: Any, rows: Any, grad: Any, scale: Any, rate: Any, momentum: Any, epsilon: Any) -> None:
-    """The same on the rows of a table [n, 3, width], whose numbers are given, by a gradient for each of them."""
-    for i in range(rows.size):
-        state = table[rows[i]]
-        vector_update(state[0], state[1], state[2], grad[i], scale, rate, momentum, epsilon)
 
 
 @loop()
