@@ -81,6 +81,7 @@ def test_columns_and_types(spark):
             st.integers(0, 12).map(lambda d: d * DAY),
             st.sampled_from([*WEIGHTS, "other"]),
             st.sampled_from([None, 1.0, 2.0, 5.0]),
+            st.sampled_from([None, 1, 2]),
         ),
         min_size=50,
         max_size=200,
@@ -89,7 +90,7 @@ def test_columns_and_types(spark):
     half_life=st.sampled_from([None, 3.0]),
 )
 def test_same_as_a_plain_sum(spark, drawn, rating, half_life):
-    events = [Event(u, i, at, kind, value) for u, i, at, kind, value in drawn]
+    events = [Event(u, i, at, kind, value, order=order) for u, i, at, kind, value, order in drawn]
     of_pair = defaultdict(list)
     for e in events:
         if e.user is not None and e.second < 10 * DAY and WEIGHTS.get(e.kind, 0) > 0:
@@ -97,8 +98,8 @@ def test_same_as_a_plain_sum(spark, drawn, rating, half_life):
     found = run(spark, events, UserItemConfig(rating, half_life))
     assert found.keys() == of_pair.keys()
     for pair, members in of_pair.items():
-        rated = sorted((e.second, e.value) for e in members if e.value is not None)
-        values = [value for _, value in rated]
+        rated = sorted((e.second, e.order or 0, e.value) for e in members if e.value is not None)
+        values = [value for *_, value in rated]
         expected = None if not rated else values[-1] if rating == "last" else math.fsum(values) / len(values)
         decay = [2 ** -((10 * DAY - e.second) / DAY / half_life) if half_life else 1.0 for e in members]
         confidence = math.fsum(w * WEIGHTS[e.kind] for w, e in zip(decay, members, strict=True))

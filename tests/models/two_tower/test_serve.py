@@ -87,6 +87,8 @@ def test_states_by_hand(interactions, town):
     found = {r["user_idx"]: r for r in states(interactions, town).collect()}
     assert sorted(found) == [0, 1, 2, 3]  # user 1 has features alone
     assert found[0]["history"] == [4, 1, 3]
+    placed = interactions.withColumn("event_order", -interactions.item_idx.cast("bigint"))  # the log's order, not ours
+    assert states(placed, town).where("user_idx = 0").head()["history"] == [4, 1, 2]
     assert found[0]["history_ts"] == [5 * DAY_S - 1, 4 * DAY_S + 7, 2 * DAY_S]
     assert [found[u]["n_events"] for u in range(4)] == [5, 0, 1, 1]
     assert [found[u]["codes"] for u in range(4)] == [[1, 3], [2, 0], [0, 0], [0, 0]]
