@@ -17,7 +17,9 @@ def test_impressions_are_kept_and_reach_no_other_table(spark, tmp_path):
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "behaviors.tsv").write_text(BEHAVIORS)
     place = Place(tmp_path / "log", tmp_path / "warehouse", "mind", date(2019, 11, 11), 1)
-    assert place.run(spark, place.last, "prepare.baskets.by=window", only=("ingest", "index", "prepare")) == 0
+    stages = ("ingest", "index", "prepare")
+    plain = ("prepare.support.min_item_events=1", "prepare.text.method=none")
+    assert place.run(spark, place.last, *plain, only=stages) == 0
     events = place.table("events").group_by("event_type").len().sort("event_type").rows()
     assert events == [("click", 2), ("impression", 5)]
     assert place.table("runs").filter(pl.col("stage") == "ingest")["message"].to_list() == [
