@@ -34,6 +34,7 @@ def events(spark):
         F.lit(1.0).alias("price"),
         F.when(robot, F.lit("one")).otherwise(user).alias("log_session_id"),
         F.when(robot, F.lit("one")).otherwise(user).alias("basket_id"),
+        F.lit(None).cast("bigint").alias("event_order"),
     )
 
 

@@ -88,7 +88,7 @@ def test_the_page_of_a_real_night(chrome, night, tmp_path):
     runs = night.table("runs")
     accounts = runs.filter(pl.col("stage") == "ingest").row(0, named=True)
     for shown in (
-        f"{accounts['rows_in']:,} read = {accounts['rows_out']:,} kept + 0 quarantined + 0 exact duplicates.",
+        f"{accounts['rows_in']:,} read = {accounts['rows_out']:,} kept + 0 quarantined + 0 duplicates.",
         f"{night.table('sessions').height:,} sessions",
         f"{night.table('copurchase').height:,} baskets",
         runs["run_id"][0],
