@@ -103,6 +103,15 @@ class FileSystem:
         finally:
             stream.close()
 
+    def tail(self, file: FileStatus, n_bytes: int) -> bytes:
+        """The last bytes of a file, as they are."""
+        stream = self.open(file)
+        try:
+            stream.seek(max(0, file.size - n_bytes))
+            return bytes(stream.readNBytes(n_bytes))
+        finally:
+            stream.close()
+
     def unpacked(self, file: FileStatus, stream: Any) -> Any:
         """A Java stream of what is packed in a file's stream, as the end of the file's name says."""
         name = (file.copy or file).uri.lower()

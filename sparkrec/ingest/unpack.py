@@ -25,6 +25,8 @@ THREADS = 4
 # How a .zip packs its members: the numbers of PKWARE's APPNOTE.TXT, 4.4.5.
 STORED, DEFLATED, DEFLATE64, BZIP2, ZSTD = 0, 8, 9, 12, 93
 
+BZIP2_END = 16  # bytes: the mark, a checksum of four bytes, and up to a byte to fill
+
 FileReader = tuple[FileStatus, Reader]
 
 
@@ -132,6 +134,8 @@ def _readable(fs: FileSystem, pair: FileReader, readers: Sequence[Reader], folde
     try:
         if packed == ".zip":
             return _members(fs, file, reader, readers, folder)
+        if packed == ".bz2" and not _is_whole_bz2(fs.tail(file, BZIP2_END)):
+            raise OSError("its end is missing")
         encoding, mark = _encoding(fs, fs.head(file, 3), reader)
         if packed not in COPIED and not _must_recode(encoding) and not (mark and reader.comment):
             return [(replace(file, encoding=encoding), reader)]
@@ -145,6 +149,15 @@ def _readable(fs: FileSystem, pair: FileReader, readers: Sequence[Reader], folde
     except Exception as error:  # a Java exception of the file system or what unpacks, or zipfile's
         raise UserError("log file cannot be read", where=file.path, fix=f"{DAMAGED}{java_message(error)}") from error
     return [(copied, reader)]
+
+
+def _is_whole_bz2(tail: bytes) -> bool:
+    """Whether the last bytes of a file hold the mark at the end of a bzip2 stream, at any bit.
+
+    Hadoop takes a file that ends between two blocks for a whole one.
+    """
+    bits = "".join(f"{byte:08b}" for byte in tail)
+    return f"{0x177245385090:048b}" in bits
 
 
 def _members(

@@ -163,12 +163,18 @@ def test_members_of_an_archive_go_to_readers_by_their_own_names(spark, tmp_path)
 
 DAMAGES = {
     "cut short": lambda data: data[: len(data) * 2 // 3],
+    "without its end": lambda data: data[:-9],
     "damaged": lambda data: data[:900] + b"?!" + data[902:],
 }
 
 
-@pytest.mark.parametrize("ending", ["zst", "xz", "zip"])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "ending"),
+    [
+        *((damage, ending) for damage in ("cut short", "damaged") for ending in ("zst", "xz", "zip")),
+        ("without its end", "bz2"),
+    ],
+)
 def test_a_damaged_copy_is_refused_by_name(spark, tmp_path, ending, damage):
     fs = FileSystem(spark)
     packed = PACKED[ending](text(lines=[HEADER, *(f"u;{n * 7919 % 10007};{n}" for n in range(2000))]).encode())

@@ -1,8 +1,11 @@
 """Every shipped format reads a log of the shape in which it is published. The rows are invented."""
 
 import json
+import re
+import zipfile
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
+from pathlib import Path
 
 import pytest
 from pyspark.sql import functions as F
@@ -12,6 +15,8 @@ from sparkrec.ingest.hadoop import FileSystem
 from sparkrec.ingest.readers import group_files, read_group
 from sparkrec.ingest.unpack import make_readable, with_readers
 from sparkrec.settings.formats import load_format
+from sparkrec.warehouse.tables import EVENTS, ITEMS_TABLE, QUARANTINE
+from tests.ingest.test_ingest import rows, take_in
 from tests.ingest.test_parse import parsed
 
 EVENT = ("event_type", "user_id", "item_id", "ts", "value", "quantity", "price", "basket_id")
@@ -308,7 +313,7 @@ def attributes(spark, folder, declared, fmt):
     found = [
         parse_attribute_file(raw, declared, fmt.nulls, fmt.id_nulls).where(F.col("reason").isNull()) for raw in raws
     ]
-    return {r["id"]: tuple(r[a.name] for a in declared.attributes) for rows in found for r in rows.collect()}
+    return {r["id"]: tuple(r[a.name] for a in declared.attributes) for valid in found for r in valid.collect()}
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: f"{s.format} {next(iter(s.files))}")
@@ -318,11 +323,49 @@ def test_a_published_log_is_taken_in_whole(spark, tmp_path, sample):
         path = tmp_path / "log" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    rows = parsed(spark, tmp_path / "log", fmt)
-    valid = [r for r in rows if not r["reason"]]
+    read = parsed(spark, tmp_path / "log", fmt)
+    valid = [r for r in read if not r["reason"]]
     found = [(*(r[n] for n in EVENT[:4]), *(r[n] for n in EVENT[4:] if r[n] is not None)) for r in valid]
     assert sorted(found, key=repr) == sorted(sample.events, key=repr)
-    assert [r["reason"] for r in rows if r["reason"]] == sample.refused
+    assert [r["reason"] for r in read if r["reason"]] == sample.refused
     for declared, expected in ((fmt.items_file, sample.items), (fmt.users_file, sample.users)):
         if expected:
             assert attributes(spark, tmp_path / "log", declared, fmt) == expected
+
+
+GERMAN = '''# Export
+# vom 01.01.2025
+Bestellnr;Kunde;Artikelnr;Bezeichnung;Menge;Preis;Datum
+1001;K1;a-1;"Türgriff ""Größe 2""";2;12,99;31.12.2024 23:59
+1001;K1;B-2;Tisch;1;1.299,00;31.12.2024 23:59:30
+R1002;K1;B-2;Tisch;-1;1299;01.01.2025 00:15
+1003;;B-2;Tisch;1;12.99;01.01.2025 10:00
+1003;;B-2;Tisch;1;€ 5;31.02.2025 10:00
+'''
+
+
+def test_the_german_shop_of_the_documentation(spark, tmp_path):
+    """Packed and whole: every row is accounted for, and the archive is the source."""
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    (tmp_path / "shop.yaml").write_text(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    (tmp_path / "logs").mkdir()
+    with zipfile.ZipFile(tmp_path / "logs" / "export.zip", "w") as archive:
+        archive.writestr("shop/bestellungen-2024.csv", GERMAN.replace("\n", "\r\n").encode("cp1252"))
+        archive.writestr("shop/liesmich.txt", "?")
+    warehouse = tmp_path / "w"
+    result = take_in(spark, tmp_path / "logs", warehouse, date(2024, 12, 31), fmt=str(tmp_path / "shop.yaml"))
+    assert (result.rows_read, result.rows_kept, result.rows_quarantined, result.rows_duplicate) == (5, 3, 2, 0)
+    assert result.reasons == {"bad price": 1, "bad ts": 1}
+    found = rows(warehouse, EVENTS, "ts", "event_type", "item_id", "quantity", "price", "source")
+    assert found == sorted(
+        [
+            (at("2024-12-31T22:59"), "purchase", "A-1", 2.0, 12.99, "export.zip"),
+            (at("2024-12-31T22:59:30"), "purchase", "B-2", 1.0, 1299.0, "export.zip"),
+            (at("2024-12-31T23:15"), "return", "B-2", -1.0, 1299.0, "export.zip"),
+        ]
+    )
+    assert rows(warehouse, ITEMS_TABLE, "id", "title", "price") == [
+        ("A-1", 'Türgriff "Größe 2"', 12.99), ("B-2", "Tisch", 1299.0)
+    ]  # fmt: skip
+    assert rows(warehouse, QUARANTINE, "raw")[0] == ("1003;;B-2;Tisch;1;12.99;01.01.2025 10:00",)
+    assert not (warehouse / "_staging").exists()
