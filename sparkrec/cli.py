@@ -198,6 +198,27 @@ def report(
     return OK
 
 
+@app.command()
+def look(
+    log: Annotated[str, typer.Argument(metavar="LOG", help="file or folder of raw logs")],
+    out: Annotated[str, typer.Option(help="folder for format.yaml and night.yaml")],
+    check: Annotated[
+        bool, typer.Option("--check", help="take the whole log in, dry, and count what comes of it")
+    ] = False,
+) -> int:
+    """Look at a log of any making, and write a format and a night for it; needs no Spark but for --check."""
+    from sparkrec.look import look as look_at
+
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    if not check:
+        look_at(log, out, sys.stdout)
+        return OK
+    wait_passively()
+    from sparkrec.look.check import check as take_in
+
+    return take_in(log, out, sys.stdout)
+
+
 @app.command("make-log")
 def make_log_command(
     log_format: Annotated[str, typer.Option("--format", help="reviews, invoices, sessions or ratings")],

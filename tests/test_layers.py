@@ -21,7 +21,7 @@ LAYERS = [
     ["models"],
     ["report"],
     ["pipeline"],
-    ["cli", "rendering", "makelog"],
+    ["cli", "rendering", "makelog", "look"],
 ]
 LAYER = {name: n for n, names in enumerate(LAYERS) for name in names}
 TURNED_LATER = {("warehouse", "evaluation")}

@@ -35,6 +35,7 @@ class Model:
         warm: It may begin with an earlier night's weights.
         needs: Models of the same night that it is trained from.
         blends: It is trained from the other user models of the night.
+        first_night: ``sparkrec look`` proposes it for logs that have what its lists are for.
         settings: Of a model from outside of this package: its section in the configuration, a frozen dataclass, each
             setting with a default (``settings.bounds.setting``); ``module:NAME``; empty: it has no settings.
         suits: Which logs it suits, for ``docs/models.md``.
@@ -52,6 +53,7 @@ class Model:
     warm: bool = False
     needs: tuple[str, ...] = ()
     blends: bool = False
+    first_night: bool = False
     measure: str = "cosine"
     suits: str = ""
     cost: str = ""

@@ -9,6 +9,7 @@ MODELS = (
         f"{__name__}.program:ITEM_PROGRAM",
         beside=("items",),
         measure="takers",
+        first_night=True,
         suits="as als; the first to try, as little is to be tuned",
         cost="one product of the user-item matrix with itself, by blocks; nothing is learnt",
         matter=("similarity", "neighbours", "half_life_days"),

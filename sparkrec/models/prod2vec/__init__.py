@@ -9,6 +9,7 @@ MODELS = (
         f"{__name__}.program:PROGRAM",
         on_ranks=True,
         measure="partners",
+        first_night=True,
         suits="baskets of several products (or sessions)",
         cost="each epoch goes over the pairs within the window",
         matter=("lists", "ns_exponent", "window"),

@@ -6,6 +6,7 @@ MODEL = Model(
     "session_neighbours",
     Lists.SESSIONS,
     f"{__name__}.program:PROGRAM",
+    first_night=True,
     suits="sessions; the first to try beside gru",
     cost="nothing is learnt: the sessions are kept, and each list looks its likes up",
     matter=("neighbours", "decay", "idf"),

@@ -1,0 +1,201 @@
+"""The steps of a look at a log, and what it prints."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sparkrec.errors import UserError
+from sparkrec.look import proposal
+from sparkrec.look.events import as_events
+from sparkrec.look.facts import facts_of
+from sparkrec.look.page import page
+from sparkrec.look.roles import Roles, column_facts, opened, plain_name, roles_of
+from sparkrec.look.rows import as_read, reader_of, renamed
+from sparkrec.look.sample import FILE, Kind, kinds_of
+from sparkrec.look.seen import Seen, names_of
+from sparkrec.look.shipped import fitting
+from sparkrec.settings.config import conf_dir
+from sparkrec.settings.formats import AttributeFile, LogFormat, load_format
+
+if TYPE_CHECKING:
+    import polars as pl
+
+HEADER = "# Written by sparkrec look. See docs/formats.md for what else a format can say.\n"
+
+
+def look(log: str, out_dir: str, out: TextIO) -> tuple[LogFormat, Path, str]:
+    """Looks at a log, writes ``format.yaml`` and ``night.yaml``, and prints what it found.
+
+    Args:
+        log: File or folder of the raw logs.
+        out_dir: Folder for the two files; made where it is not there.
+        out: Where to print; the last line is the command of a first night.
+
+    Returns:
+        The format, the night's configuration file, and the night.
+
+    Raises:
+        UserError: Nothing is there that looks like a log of events, or the folder cannot be written.
+    """
+    kinds, aside = kinds_of(log)
+    if not kinds:
+        raise UserError("no file that a night could read", where=log, fix="; ".join(aside)[:500])
+    folder = Path(out_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        seen = _see(kinds, aside, folder)
+        night = _write_night(seen, log, folder)
+    except OSError as error:
+        raise UserError("folder cannot be written", where=out_dir, fix=str(error.strerror)) from error
+    run_date = proposal.run_date(seen.facts).isoformat()
+    for line in page(seen):
+        print(line, file=out)
+    print(f"\nwrote {folder / 'format.yaml'} and {night}", file=out)
+    print(f"sparkrec nightly --conf {shlex.quote(str(night))} --run-date {run_date}", file=out)
+    return seen.fmt, night, run_date
+
+
+def _see(kinds: list[Kind], aside: list[str], folder: Path) -> Seen:
+    import polars as pl
+
+    roles = [roles_of(kind) for kind in kinds]
+    fits = [fitting(kind, found, kinds) for kind, found in zip(kinds, roles, strict=True)]
+    told = [{"item", "ts"} <= found.columns.keys() and _who(found) for found in roles]
+    at = next((i for i in range(len(kinds)) if fits[i] or told[i]), None)
+    if at is None:
+        where = "no column that looks like a time, an item and who took it"
+        raise UserError(where, where=_said(kinds), fix=_why(roles))
+    kind, found, target = kinds[at], roles[at], folder / "format.yaml"
+    if fits[at]:
+        name = fits[at][0].fmt.name
+        text = (conf_dir() / "formats" / f"{name}.yaml").read_text(encoding="utf-8")
+        target.write_text(f"# The shipped format {name}.\n{text}", encoding="utf-8")
+        fmt = load_format(str(target))
+        parts = [(one, fit.rows) for one, some in zip(kinds, fits, strict=True) for fit in some if fit.fmt.name == name]
+        items, users = (_declared(beside, fmt, kinds) for beside in (fmt.items_file, fmt.users_file))
+    else:
+        users = None
+        fmt, rows, items = _made(kind, found, [one for one in kinds if one is not kind], kinds, target)
+        parts = [(kind, rows)]
+    judged = pl.concat([as_events(rows, fmt) for _, rows in parts])
+    raw = pl.concat([_bare(rows) for _, rows in parts], how="diagonal")
+    facts = facts_of(judged, raw, fmt.purchase_events)
+    mine = [one for one, _ in parts]
+    joined = [one for one in kinds if any(reader_of(one, join.readers) for join in fmt.join)]
+    used = [*mine, *joined, *(beside.kind for beside in (items, users) if beside)]
+    for one, tells in zip(kinds, told, strict=True):
+        if not any(one is other for other in used):
+            why = "events of another kind; look at it by itself" if tells else "no events in it"
+            aside.append(f"{names_of(one)}: {why}")
+    shipped = fits[at][0].fmt.name if fits[at] else ""
+    columns = list(dict.fromkeys(name for _, rows in parts for name in rows.columns))
+    return Seen(tuple(mine), found, fmt, shipped, columns, judged, facts, items, users, tuple(aside))
+
+
+def _made(
+    kind: Kind, roles: Roles, others: list[Kind], kinds: list[Kind], target: Path
+) -> tuple[LogFormat, pl.DataFrame, proposal.Beside | None]:
+    """A format made for a log, the rows as it reads them, and the items' attribute files."""
+    items = _items(kind, roles, others)
+    rows = opened(kind.rows, roles.explode) if roles.explode else kind.rows
+    declared = proposal.format_of(kind, roles, others, items, rows)
+    if items is not None:
+        declared |= proposal.items_shown(items)
+    _write_format(declared, target)
+    fmt = load_format(str(target))
+    facts = facts_of(as_events(rows, fmt), _bare(rows), fmt.purchase_events)
+    declared["recommend_seen"] = facts.repeats >= 0.2
+    if facts.midnight > 0.95 and facts.duplicates:
+        declared["duplicates"] = "keep"
+    _write_format(declared, target)
+    fmt = load_format(str(target))
+    read = as_read(kind.rows, fmt, kinds)
+    return fmt, rows if read is None else read, items
+
+
+def _declared(file: AttributeFile | None, fmt: LogFormat, kinds: list[Kind]) -> proposal.Beside | None:
+    """The files that a format takes for the attributes of items or users, where they are among the kinds."""
+    for kind in kinds if file else ():
+        assert file is not None  # else there is no kind to look at
+        reader = reader_of(kind, file.readers)
+        if reader is None or reader_of(kind, fmt.readers):
+            continue
+        there = renamed(kind, reader).columns
+        found = next((name for name in file.id.columns if name in there), None)
+        if found:
+            return proposal.Beside(kind, found)
+    return None
+
+
+def _who(roles: Roles) -> bool:
+    return bool({"user", "session", "basket"} & roles.columns.keys())
+
+
+def _items(kind: Kind, roles: Roles, others: list[Kind]) -> proposal.Beside | None:
+    """Files with a row for each of the log's items."""
+    item = plain_name(roles.columns["item"].rpartition(".")[2])
+    taken = (
+        set(kind.rows[roles.columns["item"]].drop_nulls().unique())
+        if roles.columns["item"] in kind.rows.columns
+        else set()
+    )
+    for other in others:
+        for name in other.columns:
+            facts = column_facts(other.rows, name)
+            alike = (
+                plain_name(name) in (item, "id")
+                or (not kind.dialect or not kind.dialect.header)
+                or "item" in plain_name(name)
+            )
+            if facts.distinct > 0.98 * other.rows.height and facts.filled > 0.98 and alike and len(other.columns) > 1:
+                known = set(other.rows[name].drop_nulls())
+                if len(known & taken) >= 0.3 * min(len(known), len(taken)) or not taken:
+                    return proposal.Beside(other, name)
+    return None
+
+
+def _bare(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.drop([name for name in rows.columns if name == FILE or name.endswith(".position")])
+
+
+def _write_format(declared: dict[str, Any], target: Path) -> None:
+    import yaml
+
+    target.write_text(
+        HEADER + yaml.safe_dump(declared, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8"
+    )
+
+
+def _write_night(seen: Seen, log: str, folder: Path) -> Path:
+    import yaml
+
+    target = (folder / "night.yaml").resolve()
+    beside = {"items_path": seen.items, "users_path": seen.users}
+    paths = {name: _path(found.kind) for name, found in beside.items() if found is not None}
+    path = log if "://" in log else str(Path(log).resolve())
+    form, warehouse = str((folder / "format.yaml").resolve()), str((folder / "warehouse").resolve())
+    logs = {"path": path, "format": form} | {name: where for name, where in paths.items() if where}
+    night = proposal.night_of(logs, warehouse, seen.facts)
+    target.write_text(
+        "# Written by sparkrec look.\n" + yaml.safe_dump(night, sort_keys=False, allow_unicode=True, width=120),
+        encoding="utf-8",
+    )
+    return target
+
+
+def _path(kind: Kind) -> str | None:
+    """The one file that a kind is of; None where it is of several."""
+    paths = {file.path for file in kind.files}
+    return str(Path(paths.pop()).resolve()) if len(paths) == 1 else None
+
+
+def _said(kinds: list[Kind]) -> str:
+    return "; ".join(f"{names_of(kind)}: {', '.join(kind.columns[:12])}" for kind in kinds[:3])
+
+
+def _why(roles: list[Roles]) -> str:
+    found = max((r.columns for r in roles), key=len, default={})
+    said = ", ".join(f"{role}={column}" for role, column in found.items()) or "nothing"
+    return f"found {said}; write a format by hand: docs/formats.md"
