@@ -40,7 +40,7 @@ SMALL = [
 ]
 
 PRODUCTS = (  # a night of all models but those of most tests
-    "models=[prod2vec,meta_prod2vec,content2vec,rules,item_neighbours,user_neighbours,session_neighbours,content,hybrid,gru,session_hybrid]",
+    "models=[prod2vec,meta_prod2vec,content2vec,copurchase_counts,rules,item_neighbours,user_neighbours,session_neighbours,content,hybrid,gru,session_hybrid]",
     "prod2vec.dim=8",
     "prod2vec.epochs=2",
     "prod2vec.lists=bought_together",

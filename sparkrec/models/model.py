@@ -35,6 +35,7 @@ class Model:
         warm: It may begin with an earlier night's weights.
         needs: Models of the same night that it is trained from.
         blends: It is trained from the other user models of the night.
+        proposes: Of items: it can also rank items for users, and does so for models that blend.
         first_night: ``sparkrec look`` proposes it for logs that have what its lists are for.
         settings: Of a model from outside of this package: its section in the configuration, a frozen dataclass, each
             setting with a default (``settings.bounds.setting``); ``module:NAME``; empty: it has no settings.
@@ -42,7 +43,8 @@ class Model:
         cost: What its training takes, likewise.
         matter: The settings that matter most, likewise.
         measure: Of what lies beside: ``cosine`` of vectors, ``partners`` (a cosine, or how probable it is that the two
-            are bought together), ``takers`` (how alike those are who took them).
+            are bought together), ``takers`` (how alike those are who took them),
+            ``together`` (how often the two stand together).
     """
 
     name: str
@@ -53,12 +55,18 @@ class Model:
     warm: bool = False
     needs: tuple[str, ...] = ()
     blends: bool = False
+    proposes: bool = False
     first_night: bool = False
     measure: str = "cosine"
     suits: str = ""
     cost: str = ""
     matter: tuple[str, ...] = ()
     settings: str = ""
+
+
+def can_propose(model: Model) -> bool:
+    """Whether a model that blends can ask it for candidates."""
+    return (model.lists is Lists.USERS and not model.blends) or model.proposes
 
 
 def named(reference: str) -> Any:

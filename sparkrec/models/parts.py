@@ -13,7 +13,7 @@ from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.evaluation.split import resolve_cutoff
 from sparkrec.log import warn_event
 from sparkrec.models import MODELS
-from sparkrec.models.model import Lists
+from sparkrec.models.model import Lists, can_propose
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.warm_start import FROM_SCRATCH, Earlier, WarmStart, index_ids, latest_before, warm_start_of
 from sparkrec.prepare.copurchase import copurchase
@@ -69,8 +69,8 @@ def parts(night: Night, model: str, cutoff: datetime) -> Iterator[Part]:
 def blended_models(config: Config) -> list[str]:
     """The models whose candidates the hybrid ranks; none without a hybrid."""
     blending = [model for model in config.models if MODELS[model].blends]
-    users = [m for m in config.models if MODELS[m].lists is Lists.USERS and m not in blending]
-    return (config.hybrid.models or users) if blending else []
+    able = [m for m in config.models if can_propose(MODELS[m])]
+    return (config.hybrid.models or able) if blending else []
 
 
 def blend_cutoff(night: Night, cutoff: datetime) -> datetime:
@@ -140,6 +140,11 @@ def baskets_of(night: Night, inputs: Inputs, part: Part) -> DataFrame:
     prepare = night.config.prepare
     kept = supported(before(inputs.read(INTERACTIONS), part), prepare.support)
     return copurchase(kept, prepare.baskets, night.fmt.purchase_events)
+
+
+def sequences_of(night: Night, inputs: Inputs, part: Part, which: str) -> DataFrame:
+    """What a part learns from: baskets or sessions."""
+    return baskets_of(night, inputs, part) if which == "copurchase" else sessions_of(night, inputs, part)
 
 
 def before(rows: DataFrame, part: Part) -> DataFrame:

@@ -1,7 +1,7 @@
 """The contract of a model with the night: what it reads, how it is trained, and how it makes lists.
 
 A model's folder has one in its ``program.py``. What a model does not have is None; whom its lists are for decides which
-of ``scorer``, ``session_model``, ``completed`` and ``embeddings`` it has.
+of ``scorer``, ``session_model``, ``completed``, ``embeddings`` and ``partners`` it has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sparkrec.models.model import named
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.scorer import DenseScorer, Scorer, SessionModel, Wanted
 from sparkrec.models.sections import PriorConfig
-from sparkrec.retrieval.block_search import ItemMatrix
+from sparkrec.retrieval.block_search import IntArray, ItemMatrix
 from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat
 from sparkrec.warehouse.cards import ModelCard
@@ -75,6 +75,8 @@ class Program:
         session_model: Of sessions: ``(night, card, part)``.
         embeddings: Of items: ``(folder of the part)``, the items' vectors, and those of what goes with them where these
             are others.
+        partners: Of items, in place of vectors: ``(night, card, part, length, items that no list may hold)``, the lists
+            ``(query_idx, item_idx, rank, score)``.
         completed: Of baskets: ``(night, card, part, baskets with their key and ``items array<int>``, wanted)``, the
             lists ``(key…, item_idx, rank, score)``.
         publish: ``(night, inputs, card)``: tables beside the lists; their versions.
@@ -94,6 +96,7 @@ class Program:
     ratings: Callable[[Night, ModelCard, str], tuple[DataFrame, DataFrame] | None] | None = None
     session_model: Callable[[Night, ModelCard, str], SessionModel] | None = None
     embeddings: Callable[[str], tuple[ItemMatrix, ItemMatrix | None]] | None = None
+    partners: Callable[[Night, ModelCard, str, int, IntArray | None], DataFrame] | None = None
     completed: Callable[[Night, ModelCard, str, DataFrame, Wanted], DataFrame] | None = None
     publish: Callable[[Night, Inputs, ModelCard], Versions] | None = None
 

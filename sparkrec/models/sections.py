@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sparkrec.models.als.settings import AlsConfig
 from sparkrec.models.content.settings import ContentConfig
 from sparkrec.models.content2vec.settings import Content2VecConfig
+from sparkrec.models.copurchase_counts.settings import CopurchaseCountsConfig
 from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.hybrid.settings import HybridConfig
 from sparkrec.models.neighbours.settings import ItemNeighboursConfig, UserNeighboursConfig
@@ -44,6 +45,7 @@ class ModelSections:
     prod2vec: Prod2VecConfig = section(Prod2VecConfig)
     meta_prod2vec: MetaProd2VecConfig = section(MetaProd2VecConfig, "as prod2vec, and")
     content2vec: Content2VecConfig = section(Content2VecConfig)
+    copurchase_counts: CopurchaseCountsConfig = section(CopurchaseCountsConfig)
     rules: RulesConfig = section(RulesConfig)
     item_neighbours: ItemNeighboursConfig = section(ItemNeighboursConfig)
     user_neighbours: UserNeighboursConfig = section(UserNeighboursConfig)

@@ -312,6 +312,8 @@ def _next_product_metrics(
     """
     settings, ks = night.config.topk, night.config.evaluation.k
     if MODELS[card.model].lists is Lists.ITEMS:
+        if (partners := program(card.model).partners) is not None:
+            return basket_metrics(partners(night, card, part, k, None), pairs, ks)[ALL]
         vectors, contexts = embeddings(night, card, part)
         block_mb, pass_mb = settings.block_mb, settings.pass_mb
         lists = nearest(night.spark, vectors, k=max(ks), among=contexts, block_mb=block_mb, pass_mb=pass_mb)

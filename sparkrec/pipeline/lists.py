@@ -143,11 +143,14 @@ def _everyone(night: Night, inputs: Inputs) -> DataFrame:
 
 
 def item_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> ModelLists:
-    """``(query_idx, item_idx, rank, score)``: what goes with each item that the model has a vector of.
+    """``(query_idx, item_idx, rank, score)``: what goes with each item that the model knows.
 
     The score is the cosine of the two, or, of what is bought together, σ(x · c): the model's probability that the two
     were taken together and not drawn at random (``models.prod2vec.skipgram``).
     """
+    if (partners := program(card.model).partners) is not None:
+        rows = partners(night, card, card.served_part, night.config.topk.k, excluded)
+        return ModelLists(rows, rows.select(QUERY_IDX).distinct(), (QUERY_IDX,), None, night.fmt.event_weights)
     vectors, contexts = embeddings(night, card, card.served_part)
     numbers = [(int(i),) for i in vectors.positions()]
     keys = night.spark.createDataFrame(numbers, f"{QUERY_IDX} int")

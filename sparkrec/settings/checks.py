@@ -6,8 +6,8 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from sparkrec.errors import UserError
-from sparkrec.models import MODELS, models_for
-from sparkrec.models.model import Lists
+from sparkrec.models import MODELS
+from sparkrec.models.model import can_propose
 from sparkrec.settings.setting import check_declared
 from sparkrec.zones import zone_of
 
@@ -83,13 +83,13 @@ def _check_models(config: Config) -> None:
         raise UserError("groups of users need a model's vectors", where=where, fix="train that model, or say rfm")
     if not any(MODELS[model].blends for model in config.models):
         return
-    able = [name for name in models_for(Lists.USERS) if not MODELS[name].blends]
+    able = [name for name, model in MODELS.items() if can_propose(model)]
     mine = [name for name in able if name in config.models]
     strange = [name for name in config.hybrid.models if name not in mine]
     if strange or not mine:
         where = f"hybrid.models={config.hybrid.models}, models={config.models}"
         fix = f"choose among {', '.join(mine or able)}"
-        raise UserError("the hybrid blends user models of the night", where=where, fix=fix)
+        raise UserError("the hybrid blends models of the night that have lists for users", where=where, fix=fix)
 
 
 def excluded_attributes(topk: TopKConfig) -> list[tuple[str, str]]:

@@ -463,6 +463,7 @@ def _similar_table(model: str, what: str, key: str, similar: str) -> Table:
     score, check = {
         "cosine": ("cosine of their vectors", _COSINE),
         "partners": ("cosine of their vectors, or how probable it is that they are bought together", _COSINE),
+        "together": ("how often they stand together: a count, a cosine or a lift", _finite(SCORE, "float")),
         "takers": ("similarity of those who took them", _finite(SCORE, "float")),
     }[MODELS[model].measure]
     columns = (

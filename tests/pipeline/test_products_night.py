@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 SESSION_MODELS = ("gru", "session_neighbours", "session_hybrid")
 USER_MODELS = ("item_neighbours", "user_neighbours", "content", "hybrid")
-ITEM_MODELS = ("prod2vec", "meta_prod2vec", "content2vec")
+ITEM_MODELS = ("prod2vec", "meta_prod2vec", "content2vec", "copurchase_counts")
 
 
 def test_every_list_is_whole_ranked_and_without_seen_items(products):

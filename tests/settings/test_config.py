@@ -36,7 +36,7 @@ def leaves(node, prefix=""):
         (["topk.pass_mb=0"], "topk.pass_mb=0"),
         (["topk.exclude=[available]"], "topk.exclude"),
         (["models=[content2vec]"], "content2vec builds on prod2vec: models=['content2vec'] (add prod2vec to models)"),
-        (["models=[gru,hybrid]"], "the hybrid blends user models of the night"),
+        (["models=[gru,hybrid]"], "the hybrid blends models of the night that have lists for users"),
         (["models=[als,hybrid]", "hybrid.models=[two_tower]"], "(choose among als)"),
         (["models=[gru]", "user_groups.enabled=true", "user_groups.vectors=als"], "groups of users need a model's"),
         (["item_neighbours.bm25_b=1.5"], "item_neighbours.bm25_b=1.5"),

@@ -7,9 +7,9 @@ from typing import Any
 from sparkrec.models.content2vec import MODEL
 from sparkrec.models.content2vec import train as content2vec
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, epochs, index_size, require_parts, require_vectors, train_parts
+from sparkrec.models.parts import Part, epochs, index_size, require_parts, require_vectors, sequences_of, train_parts
 from sparkrec.models.prod2vec.embeddings import stored_embeddings
-from sparkrec.models.prod2vec.program import sequence_events, sequence_snapshot, sequences_of
+from sparkrec.models.prod2vec.program import sequence_events, sequence_snapshot
 from sparkrec.models.program import Program
 from sparkrec.ranks.item_vectors import write_item_vectors
 from sparkrec.warehouse.cards import part_path

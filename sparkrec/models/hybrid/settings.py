@@ -12,7 +12,9 @@ from sparkrec.settings.setting import COUNT, NOT_NEGATIVE, SEED, Bounds, setting
 class HybridConfig:
     """A blender that ranks the union of the other models' candidates."""
 
-    models: List[str] = setting([], "whose candidates are blended; []: all user models of the night")
+    models: List[str] = setting(
+        [], "whose candidates are blended; []: of all models of the night that can rank items for users"
+    )
     blender: str = setting(
         "logistic", "logistic | trees (gradient-boosted); both of MLlib", choices=["trees", "logistic"]
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, baskets_of, epochs, index_size, sessions_of, snapshot, train_parts
+from sparkrec.models.parts import Part, epochs, index_size, sequences_of, snapshot, train_parts
 from sparkrec.models.prod2vec import train as prod2vec
 from sparkrec.models.prod2vec.embeddings import stored_embeddings
 from sparkrec.models.prod2vec.mllib import train_mllib
@@ -78,11 +78,6 @@ def item_side(item_features: DataFrame, names: list[str], n_items: int) -> Side:
     chosen = item_features.select(ITEM_IDX, *(names or known))
     layout, codes = item_codes(chosen, n_items)
     return Side(layout, codes)
-
-
-def sequences_of(night: Night, inputs: Inputs, part: Part, which: str) -> DataFrame:
-    """What a part learns from: baskets or sessions."""
-    return baskets_of(night, inputs, part) if which == "copurchase" else sessions_of(night, inputs, part)
 
 
 def sequence_snapshot(night: Night, inputs: Inputs, model: str, part: Part, sequences: DataFrame) -> str:
