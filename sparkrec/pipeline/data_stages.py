@@ -16,6 +16,7 @@ from sparkrec.log import log_event, warn_event
 from sparkrec.models.night import Inputs, Night
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.counts import Counts
+from sparkrec.prepare.crawlers import SUSPECT, suspect, without_crawlers
 from sparkrec.prepare.cut import until
 from sparkrec.prepare.features import encode_features, feature_values, new_codes
 from sparkrec.prepare.index import assert_dense, new_ids
@@ -111,6 +112,7 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     config, fmt, zone = night.config.prepare, night.fmt, night.config.logs.timezone
     outputs: Versions = {}
     events = taken(until(inputs.read(EVENTS), night.run_date, zone), fmt.impression_events)
+    events, crawlers = without_crawlers(events, config.max_user_events_per_day, zone)
     indexed = interactions(events, inputs.read(USER_INDEX), inputs.read(ITEM_INDEX))
     outputs[INTERACTIONS.name] = store.overwrite(indexed, night.warehouse, INTERACTIONS)
     stored = store.read(night.spark, night.warehouse, INTERACTIONS)
@@ -118,6 +120,12 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     said = report.said(config.support)
     if said:
         (warn_event if report.much else log_event)("left out of the training", what=said)
+    if crawlers.said:
+        warn_event("left out as crawlers", what=crawlers.said)
+    if report.most_of_a_user > SUSPECT * report.rows:
+        who = suspect(stored, inputs.read(USER_INDEX))
+        fix = "prepare.max_user_events_per_day leaves crawlers out"
+        warn_event("much of the log is of one user", what=f"{who} of {report.rows:,}", fix=fix)
     counts = {table.name: Counts() for table in (SESSIONS, COPURCHASE, USER_ITEM)}
     frames: list[tuple[Table, DataFrame]] = [
         (SESSIONS, sessions(supported, config.sessions, fmt.session_events, counts[SESSIONS.name], zone)),
@@ -133,7 +141,7 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
         write = inheritable_thread_target(night.spark)(store.overwrite)  # its jobs are named after this stage too
         writes = [pool.submit(write, frame, night.warehouse, table) for table, frame in frames]
         outputs |= {table.name: done.result() for (table, _), done in zip(frames, writes, strict=True)}
-    told = {"left_out": said} if said else {}
+    told = {name: text for name, text in (("crawlers", crawlers.said), ("left_out", said)) if text}
     left_out = {**told, "support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
     if vectors is not None:
         left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs)

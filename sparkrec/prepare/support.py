@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -21,7 +21,7 @@ WEAK, OF_USER = "weak", "of_user"
 class SupportReport:
     """What the filter removed: rows, and the items and users that have none left. ``rounds`` removed something.
 
-    ``rows``, ``items`` and ``users`` are those that there were before.
+    ``rows``, ``items`` and ``users`` are those that there were before, ``most_of_a_user`` the most events of one.
     """
 
     rounds: int = 0
@@ -31,6 +31,7 @@ class SupportReport:
     rows: int = 0
     items: int = 0
     users: int = 0
+    most_of_a_user: int = field(default=0, compare=False)
 
     @property
     def much(self) -> bool:
@@ -57,6 +58,7 @@ class _State:
     rows: int
     items: int
     users: int
+    most: int  # events of one user
     weak: int  # items and users below the threshold
 
 
@@ -100,6 +102,7 @@ def _event_counts(rows: DataFrame, config: SupportConfig) -> tuple[DataFrame, _S
         rows=F.sum(F.when(~F.col(OF_USER), F.col(N_EVENTS))),
         items=F.count_if(~F.col(OF_USER)),
         users=F.count_if(OF_USER),
+        most=F.coalesce(F.max(F.when(F.col(OF_USER), F.col(N_EVENTS))), F.lit(0)),
         weak=F.count_if(WEAK),
     )
     return kept, _State(**found)
@@ -115,4 +118,5 @@ def _report(states: list[_State]) -> SupportReport:
         rows=first.rows,
         items=first.items,
         users=first.users,
+        most_of_a_user=first.most,
     )

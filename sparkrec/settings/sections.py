@@ -161,6 +161,12 @@ class PrepareConfig:
     baskets: BasketsConfig = section(BasketsConfig)
     user_item: UserItemConfig = section(UserItemConfig)
     support: SupportConfig = section(SupportConfig)
+    max_user_events_per_day: Optional[int] = setting(
+        None,
+        "users with more events on any day are taken for crawlers: their events stay in the table events, but nothing "
+        "is learnt from them, nor judged on them; null: nobody",
+        COUNT,
+    )
     text: TextConfig = section(TextConfig, "vectors of the items' texts, in the table item_vectors")
 
 
