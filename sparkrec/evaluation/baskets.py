@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError
+from sparkrec.evaluation.gains import COUNT, GAIN, MODEL, OWNER, GainsBook
 from sparkrec.evaluation.ranking import ALL, SEGMENTS
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.log import log_event
@@ -66,7 +67,9 @@ def in_segment(pairs: DataFrame, items: DataFrame, name: str = COLD_NEXT) -> Dat
     return joined.withColumn(SEGMENTS, F.concat(earlier, marked)).select(QUERY_IDX, ITEM_IDX, N, SEGMENTS)
 
 
-def basket_metrics(lists: DataFrame, pairs: DataFrame, ks: Sequence[int]) -> dict[str, list[MetricValue]]:
+def basket_metrics(
+    lists: DataFrame, pairs: DataFrame, ks: Sequence[int], gains: tuple[GainsBook, str, str] | None = None
+) -> dict[str, list[MetricValue]]:
     """Judges lists of items beside items by what was taken next.
 
     Args:
@@ -74,6 +77,7 @@ def basket_metrics(lists: DataFrame, pairs: DataFrame, ks: Sequence[int]) -> dic
         pairs: ``(query_idx int, item_idx int, n bigint)``, and optionally ``segments array<string>``: the parts that
             a pair belongs to, besides the whole.
         ks: Cut-offs.
+        gains: Where each query's share of a metric is noted, under which hold-out, and of which model.
 
     Returns:
         Under ``ALL`` and each segment: for each k recall, hit_rate, ndcg and mrr, then ``pairs_without_list`` (a
@@ -91,6 +95,13 @@ def basket_metrics(lists: DataFrame, pairs: DataFrame, ks: Sequence[int]) -> dic
     found = F.filter("places", lambda place: place[ITEM_IDX] == F.col(ITEM_IDX))
     ranked = pairs.join(whole, QUERY_IDX, "left").withColumn(RANK, F.get(found, F.lit(0))[RANK])
     rows = _means(ranked, ks)
+    if gains is not None:
+        book, split, model = gains
+        gain = F.when(F.col(RANK) <= book.k, _gains()[book.metric] * F.col(N)).otherwise(0.0)
+        noted = ranked.select(
+            F.lit(model).alias(MODEL), F.col(QUERY_IDX).alias(OWNER), gain.alias(GAIN), F.col(N).alias(COUNT)
+        )
+        book.add(split, noted, total)
     if rows[ALL]["doubled"]:
         raise InvariantError(f"{rows[ALL]['doubled']} lists hold an item or a rank twice")
     if rows[ALL][N] != total:  # the joins may neither lose nor repeat a pair

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparkrec.errors import InvariantError
+from sparkrec.evaluation.gains import GainsBook
 from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.retrieval.topk import SEEN
@@ -51,7 +52,14 @@ def prefixes(baskets: DataFrame, longest: int | None = None) -> DataFrame:
     )
 
 
-def completion_metrics(lists: DataFrame, cases: DataFrame, ks: Sequence[int], n_items: int) -> list[MetricValue]:
+def completion_metrics(
+    lists: DataFrame,
+    cases: DataFrame,
+    ks: Sequence[int],
+    n_items: int,
+    model: str = "completion",
+    gains: tuple[GainsBook, str] | None = None,
+) -> list[MetricValue]:
     """Recall, ndcg and mrr of the lists at each k, then ``cases_without_list``.
 
     Args:
@@ -59,6 +67,8 @@ def completion_metrics(lists: DataFrame, cases: DataFrame, ks: Sequence[int], n_
         cases: Of ``prefixes``.
         ks: Cut-offs.
         n_items: Size of the catalogue.
+        model: Whose lists they are.
+        gains: Where each basket's share of a metric is noted, and under which hold-out.
 
     Raises:
         InvariantError: There is no case, a case is there twice, a list is of no case, or it holds an item twice.
@@ -70,7 +80,9 @@ def completion_metrics(lists: DataFrame, cases: DataFrame, ks: Sequence[int], n_
     if strangers or doubled or not n:
         raise InvariantError(f"of {n} cases {doubled} are there twice, and {strangers} rows of lists are of none")
     truth = cases.select(CASE, F.col(NEXT).alias(ITEM_IDX))
-    found = ranking_metrics({"completion": RankedLists(lists, n_items)}, truth, ks, key=CASE)["completion"][ALL]
+    basket = F.regexp_replace(CASE, "#[0-9]+$", "")
+    one = {model: RankedLists(lists, n_items)}
+    found = ranking_metrics(one, truth, ks, key=CASE, gains=gains, owner=basket)[model][ALL]
     if any(value.n != n for value in found):
         raise InvariantError(f"not all of the {n} cases were judged: {[value.n for value in found]}")
     missing = [MetricValue("cases_without_list", None, v.value, v.n) for v in found if v.metric == "users_without_list"]

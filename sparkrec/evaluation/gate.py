@@ -58,7 +58,8 @@ def verdict(judged: Judgement | None, last: Last | None, users_share: float, lim
     The two models have hold-outs of their own, and a week can be easier to foresee than another one, for every model;
     a small one is also so by chance, for popularity no less than for the model. So a model is worse than the last one
     where both are lower: its metric, and the metric as a multiple of popularity's. Where metrics of the two nights do
-    not say the same, they are not compared at all.
+    not say the same, they are not compared at all. What decides is the upper end of the metric's confidence interval
+    (``bootstrap``): a model is held back where it is worse by more than chance, not where one user decides.
 
     Args:
         judged: The model, on this night's hold-out; None where it could not be judged: then only its lists count.
@@ -74,11 +75,12 @@ def verdict(judged: Judgement | None, last: Last | None, users_share: float, lim
         return Verdict(against)
     name = f"{limits.metric}@{limits.k}"
     mine, popular = _value(judged.model, limits), _value(judged.popularity, limits)
+    at_best = _highest(judged.model, limits) or 0.0
     if mine is None:
         against.append(f"{name} of the model is missing")
     elif popular is None:
         against.append(f"recent popularity's {name} is missing")
-    elif mine < popular * (1 - limits.below_popularity):
+    elif at_best < popular * (1 - limits.below_popularity):
         margin = f"{limits.below_popularity:.0%}"
         against.append(f"{name} {mine:.4f} is more than {margin} below recent popularity's {popular:.4f}")
     if mine is None or popular is None or last is None:
@@ -88,7 +90,8 @@ def verdict(judged: Judgement | None, last: Last | None, users_share: float, lim
     if reason or theirs is None or not popular_then:
         return Verdict(against, [f"not compared with the model of {last.run_date}: {reason}"])
     times, before = mine / popular, theirs / popular_then
-    if mine < theirs * (1 - limits.below_last) and times < before * (1 - limits.below_last):
+    least = 1 - limits.below_last
+    if at_best < theirs * least and at_best / popular < before * least:
         against.append(
             f"{name} {mine:.4f} ({times:.2f} times recent popularity's) is more than {limits.below_last:.0%} below the "
             f"last published model's {theirs:.4f} ({before:.2f} times) on {last.run_date}"
@@ -102,6 +105,12 @@ def _incomparable(name: str, theirs: float | None, popular_then: float | None, p
         return f"its {name} was not judged"
     nothing = [when for when, value in (("then", popular_then), ("now", popular)) if not value]
     return f"recent popularity's {name} is 0 {' and '.join(nothing)}" if nothing else ""
+
+
+def _highest(values: Sequence[MetricValue], limits: GateConfig) -> float | None:
+    """What the metric may be by chance at most: the upper end of its confidence interval, where it has one."""
+    found = [v for v in values if (v.metric, v.k) == (limits.metric, limits.k)]
+    return next((v.value if v.high is None else max(v.value, v.high) for v in found), None)
 
 
 def _value(values: Sequence[MetricValue], limits: GateConfig) -> float | None:

@@ -27,6 +27,7 @@ from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError
+from sparkrec.evaluation.gains import COUNT, GAIN, OWNER, GainsBook
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.log import log_event
 from sparkrec.warehouse.tables import ITEM_IDX, RANK, USER_IDX
@@ -54,7 +55,13 @@ class RankedLists:
 
 
 def ranking_metrics(
-    models: Mapping[str, RankedLists], truth: DataFrame, ks: Sequence[int], *, key: str = USER_IDX
+    models: Mapping[str, RankedLists],
+    truth: DataFrame,
+    ks: Sequence[int],
+    *,
+    key: str = USER_IDX,
+    gains: tuple[GainsBook, str] | None = None,
+    owner: Column | None = None,
 ) -> dict[str, dict[str, list[MetricValue]]]:
     """Judges the lists of several models on the same truth, in the same passes.
 
@@ -64,6 +71,8 @@ def ranking_metrics(
             that a row belongs to, besides the whole.
         ks: Cut-offs.
         key: Name of the key column.
+        gains: Where each key's share of a metric is noted, and under which hold-out.
+        owner: Whose share it is, of the key; None: the key's.
 
     Returns:
         For each model: under ``ALL``, for each k recall, ndcg, map, mrr, hit_rate, coverage and gini, then
@@ -73,9 +82,18 @@ def ranking_metrics(
     Raises:
         InvariantError: There is no truth, or a list holds an item twice.
     """
+    import pyspark.sql.functions as F
+
     judged = _judged(models, truth, max(ks), key).persist()
     try:
-        found, shown = _accuracy(judged, ks), _times_shown(judged, ks)
+        found, shown = _accuracy(judged, key, ks), _times_shown(judged, ks)
+        if gains is not None:
+            book, split = gains
+            whole = _by_segment(judged, key).where(F.col("segment") == ALL)
+            gain = _metrics(book.k)[book.metric].cast("double").alias(GAIN)
+            whose = F.col(key) if owner is None else owner
+            rows = whole.select(_MODEL, whose.alias(OWNER), gain, F.lit(1).alias(COUNT))
+            book.add(split, rows, max((row["n"] for row in found.values()), default=0))
     finally:
         judged.unpersist()
     values: dict[str, dict[str, list[MetricValue]]] = {}
@@ -153,8 +171,8 @@ def _times_shown(judged: DataFrame, ks: Sequence[int]) -> dict[tuple[str, int], 
     return found
 
 
-def _by_segment(judged: DataFrame) -> DataFrame:
-    """``(model, segment, n_truth, ranks: sorted ranks of hits, listed, doubled)`` for each model, key and segment."""
+def _by_segment(judged: DataFrame, key: str) -> DataFrame:
+    """``(model, key, segment, n_truth, ranks: sorted ranks of hits, listed, doubled)``, a row for each of the three."""
     import pyspark.sql.functions as F
 
     names = F.array_distinct(F.flatten(F.transform("wanted", lambda w: w[SEGMENTS])))
@@ -168,19 +186,19 @@ def _by_segment(judged: DataFrame) -> DataFrame:
     doubled = reduce(or_, [F.size(F.array_distinct(column)) < F.size(column) for column in columns])
     listed = F.col("places").isNotNull()
     return rows.select(
-        _MODEL, "segment", F.size("truth").alias("n_truth"), ranks.alias("ranks"), listed.alias("listed"),
+        _MODEL, key, "segment", F.size("truth").alias("n_truth"), ranks.alias("ranks"), listed.alias("listed"),
         (listed & doubled).alias("doubled"),
     )  # fmt: skip
 
 
-def _accuracy(judged: DataFrame, ks: Sequence[int]) -> dict[tuple[str, str], dict[str, Any]]:
+def _accuracy(judged: DataFrame, key: str, ks: Sequence[int]) -> dict[tuple[str, str], dict[str, Any]]:
     """By model and segment: numbers of keys, of those without a list and with a broken one, and the metrics' means."""
     import pyspark.sql.functions as F
 
     means = [F.avg(column).alias(f"{name}_{k}") for k in ks for name, column in _metrics(k).items()]
     missing, doubled = F.count_if(~F.col("listed")), F.count_if(F.col("doubled"))
     rows = (
-        _by_segment(judged)
+        _by_segment(judged, key)
         .groupBy(_MODEL, "segment")
         .agg(F.count("*").alias("n"), missing.alias("missing"), doubled.alias("doubled"), *means)
     )

@@ -23,11 +23,11 @@ from sparkrec.processes import begin_task
 from sparkrec.retrieval.sparse import cuts
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.spark.broadcast import broadcast
-from sparkrec.warehouse.tables import ITEMS, RANK
+from sparkrec.warehouse.tables import ITEMS, RANK, SESSION_ID
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 
 K = TypeVar("K")
@@ -44,12 +44,15 @@ def session_metrics(ranks: DataFrame, ks: Sequence[int]) -> list[MetricValue]:
 
 
 def all_session_metrics(ranks: Mapping[K, DataFrame], ks: Sequence[int]) -> dict[K, list[MetricValue]]:
-    """Recall@k, MRR@k and NDCG@k of several models, in one pass over all their ranks.
+    """Recall@k, MRR@k and NDCG@k of several models, by event and by session, in one pass over all their ranks.
 
-    With one relevant item the ideal gain is 1, so NDCG@k is the mean of 1 / log2(1 + rank), 0 beyond k.
+    With one relevant item the ideal gain is 1, so NDCG@k is the mean of 1 / log2(1 + rank), 0 beyond k. By session
+    (``recall_per_session``, …) it is the mean over sessions of their events' mean: one long session weighs as a short
+    one.
 
     Args:
-        ranks: Name, or whatever tells them apart → ``(rank)``, a number for each predicted event, from 1.
+        ranks: Name, or whatever tells them apart → ``(rank)``, a number for each predicted event, from 1, and
+            optionally ``session_id``: without it there is nothing by session.
         ks: Cut-offs.
 
     Raises:
@@ -57,33 +60,50 @@ def all_session_metrics(ranks: Mapping[K, DataFrame], ks: Sequence[int]) -> dict
     """
     import pyspark.sql.functions as F
 
+    by_session = all(SESSION_ID in one.columns for one in ranks.values())
+    group = [_MODEL, SESSION_ID] if by_session else [_MODEL]
     parts = [
-        one.select(F.lit(n).alias(_MODEL), F.col(RANK).cast("double").alias(RANK))
+        one.select(F.lit(n).alias(_MODEL), *group[1:], F.col(RANK).cast("double").alias(RANK))
         for n, one in enumerate(ranks.values())
     ]
-    columns = [F.count("*").alias("n"), F.count_if(F.col(RANK).isNull() | (F.col(RANK) < 1)).alias("wrong")]
-    gain = F.try_divide(F.lit(1.0), F.log2(1.0 + F.col(RANK)))
-    for k in ks:
-        within = F.col(RANK) <= k
-        columns.append(F.avg(within.cast("double")).alias(f"recall_{k}"))
-        columns.append(F.avg(F.when(within, F.try_divide(F.lit(1.0), F.col(RANK))).otherwise(0.0)).alias(f"mrr_{k}"))
-        columns.append(F.avg(F.when(within, gain).otherwise(0.0)).alias(f"ndcg_{k}"))
-    rows = reduce(lambda some, more: some.unionByName(more), parts).groupBy(_MODEL).agg(*columns).collect()
-    names = list(ranks)
-    found = {names[row[_MODEL]]: row for row in rows}
+    names = [f"{metric}_{k}" for k in ks for metric in NEXT_ITEM_METRICS]
+    sums = [F.sum(gain(metric, k)).alias(f"{metric}_{k}") for k in ks for metric in NEXT_ITEM_METRICS]
+    wrong = F.count_if(F.col(RANK).isNull() | (F.col(RANK) < 1)).alias("wrong")
+    summed = reduce(lambda some, more: some.unionByName(more), parts).groupBy(*group)
+    sessions = summed.agg(F.count("*").alias("n"), wrong, *sums)
+    means = [(F.sum(name) / F.sum("n")).alias(name) for name in names]
+    means += [F.avg(F.col(name) / F.col("n")).alias(f"per_session {name}") for name in names]
+    counts = [F.sum("n").alias("n"), F.sum("wrong").alias("wrong"), F.count("*").alias("sessions")]
+    rows = sessions.groupBy(_MODEL).agg(*counts, *means).collect()
+    keys = list(ranks)
+    found = {keys[row[_MODEL]]: row for row in rows}
     if set(found) != set(ranks):
         raise InvariantError("no event to predict after the cutoff: nothing to judge by")
     for row in rows:
         if row["wrong"]:
             raise InvariantError(f"{row['wrong']} of {row['n']} ranks are null or below 1")
-    return {
-        name: [
-            MetricValue(metric, k, found[name][f"{metric}_{k}"], found[name]["n"])
+    values: dict[K, list[MetricValue]] = {}
+    for key, row in found.items():
+        by = [("", "", row["n"])] + ([("_per_session", "per_session ", row["sessions"])] if by_session else [])
+        values[key] = [
+            MetricValue(f"{metric}{ending}", k, row[f"{column}{metric}_{k}"], n)
+            for ending, column, n in by
             for k in ks
             for metric in NEXT_ITEM_METRICS
         ]
-        for name in ranks
+    return {key: values[key] for key in ranks}
+
+
+def gain(metric: str, k: int) -> Column:
+    """What an event adds to a metric, by its ``rank``: ``recall``, ``mrr`` or ``ndcg``."""
+    import pyspark.sql.functions as F
+
+    full = {
+        "recall": F.lit(1.0),
+        "mrr": F.try_divide(F.lit(1.0), F.col(RANK)),
+        "ndcg": F.try_divide(F.lit(1.0), F.log2(1.0 + F.col(RANK))),
     }
+    return F.when(F.col(RANK) <= k, full[metric]).otherwise(0.0)
 
 
 def rank_of(at_least: Any, more: Any, ties: str) -> Any:
@@ -111,10 +131,11 @@ def popularity_ranks(
         ties: See ``rank_of``.
 
     Returns:
-        ``(rank double)``, and with ``seen`` ``new_rank double``: among what neither ``seen`` nor the session holds by
-        then, null where the item is none of these. An item outside of the catalogue stands after all of it.
+        ``(session_id string, rank double)``, and with ``seen`` ``new_rank double``: among what neither ``seen`` nor the
+        session holds by then, null where the item is none of these. An item outside of the catalogue stands after all
+        of it.
     """
-    given = [name for name in (ITEMS, SEEN) if name in sessions.columns]
+    given = [name for name in (SESSION_ID, ITEMS, SEEN) if name in sessions.columns]
     sent = broadcast(sessions.sparkSession, (scores, among))
 
     def ranks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -122,7 +143,8 @@ def popularity_ranks(
         for batch in batches:
             yield _popularity_ranks(batch, *sent.value, ties)
 
-    schema = f"{RANK} double, {NEW_RANK} double" if SEEN in given else f"{RANK} double"
+    named = f"{SESSION_ID} string, " if SESSION_ID in given else ""
+    schema = f"{named}{RANK} double" + (f", {NEW_RANK} double" if SEEN in given else "")
     return sessions.select(*given).mapInArrow(ranks, schema)
 
 
@@ -146,7 +168,9 @@ def _popularity_ranks(
         found = rank_of(at_least, more, ties)
         return np.where(ranked, found, more + 1.0)
 
-    columns = [pa.array(places(*counts))]
+    columns, names = [pa.array(places(*counts))], [RANK]
+    if SESSION_ID in batch.schema.names:
+        columns, names = [batch.column(SESSION_ID).take(pa.array(session)), *columns], [SESSION_ID, *names]
     taken = Taken.of(batch, among)
     if taken is not None:
         new = taken.new(flat, lengths)[event]
@@ -157,4 +181,5 @@ def _popularity_ranks(
             for count, reached in zip(counts, (before >= own[part][rows], before > own[part][rows]), strict=True):
                 count[part] -= np.bincount(rows[reached], minlength=part.stop - part.start)
         columns.append(pa.array(np.where(new, places(*counts), np.nan), from_pandas=True))
-    return pa.RecordBatch.from_arrays(columns, names=[RANK, NEW_RANK][: len(columns)])
+        names.append(NEW_RANK)
+    return pa.RecordBatch.from_arrays(columns, names=names)

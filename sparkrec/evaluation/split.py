@@ -185,11 +185,11 @@ def known_items_only(sessions: DataFrame, catalogue: DataFrame) -> DataFrame:
     """Test sessions as they are judged: items outside of the catalogue taken out, then those shorter than 2.
 
     Args:
-        sessions: ``(session_id string, items array<int>)`` and others, of which ``seen`` is kept.
+        sessions: ``(session_id string, items array<int>)`` and others, of which ``seen`` and ``user_idx`` are kept.
         catalogue: ``(item_idx int)``, distinct: the items trained on.
 
     Returns:
-        ``(session_id string, items array<int>[, seen array<int>])``, items in their order.
+        ``(session_id string, items array<int>[, seen array<int>][, user_idx int])``, items in their order.
     """
     import pyspark.sql.functions as F
 
@@ -198,4 +198,5 @@ def known_items_only(sessions: DataFrame, catalogue: DataFrame) -> DataFrame:
     ordered = F.array_sort(F.collect_list(F.struct("position", ITEM_IDX)))
     whole = kept.groupBy(SESSION_ID).agg(F.transform(ordered, lambda event: event[ITEM_IDX]).alias(ITEMS))
     whole = whole.where(F.size(ITEMS) >= 2)
-    return whole.join(sessions.select(SESSION_ID, SEEN), SESSION_ID, "left") if SEEN in sessions.columns else whole
+    also = [name for name in (SEEN, USER_IDX) if name in sessions.columns]
+    return whole.join(sessions.select(SESSION_ID, *also), SESSION_ID, "left") if also else whole

@@ -40,9 +40,14 @@ def split_of(model: str, recommend_seen: bool) -> str:
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A metric: its name, the list length that it is for (None: none), its value, and how many were judged."""
+    """A metric: its name, the list length that it is for (None: none), its value, and how many were judged.
+
+    ``low`` and ``high`` are the ends of its 95 % confidence interval by bootstrap over users, where it was made.
+    """
 
     metric: str
     k: int | None
     value: float
     n: int
+    low: float | None = None
+    high: float | None = None

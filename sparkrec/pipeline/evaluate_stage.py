@@ -34,7 +34,19 @@ def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
         warn_event("model not judged", reason=note)
     how = {split: written(protocol(night.config, night.fmt, split)) for _, _, split, _ in judged}
     rows = [
-        (night.run_date, model, version, value.metric, value.k, float(value.value), value.n, split, how[split])
+        (
+            night.run_date,
+            model,
+            version,
+            value.metric,
+            value.k,
+            float(value.value),
+            value.n,
+            split,
+            how[split],
+            value.low,
+            value.high,
+        )
         for model, version, split, value in judged
     ]
     frame = night.spark.createDataFrame(rows, METRICS.ddl).coalesce(1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,10 +16,11 @@ from pyspark.sql import functions as F
 
 from sparkrec.evaluation.baskets import basket_metrics, next_products
 from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
+from sparkrec.evaluation.gains import COUNT, GAIN, MODEL, OWNER, GainsBook
 from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
 from sparkrec.evaluation.ratings import rating_metrics
 from sparkrec.evaluation.session_events import NEW_RANK, left_out
-from sparkrec.evaluation.sessions import all_session_metrics, popularity_ranks
+from sparkrec.evaluation.sessions import all_session_metrics, gain, popularity_ranks
 from sparkrec.evaluation.split import holdout_users, known_items_only
 from sparkrec.evaluation.values import (
     BASKETS_AGAIN_SPLIT,
@@ -64,7 +67,7 @@ from sparkrec.warehouse.tables import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 Judged = tuple[str, str, str, MetricValue]  # model, model version, split, value
 
@@ -81,18 +84,26 @@ class Held(NamedTuple):
         return self.users < least.min_users or self.pairs < least.min_pairs
 
 
-def judge(night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselines: bool = True) -> list[Judged]:
+def judge(
+    night: Night,
+    inputs: Inputs,
+    cards: Sequence[ModelCard],
+    with_baselines: bool = True,
+    gains: GainsBook | None = None,
+) -> list[Judged]:
     """Metrics of hold-out models, each on the hold-out of what its lists are for, and of popularity beside them.
 
     A model without a hold-out part, or whose hold-out is too small, has one value in place of all: ``NOT_JUDGED``.
+    The metric of ``gains`` comes with its confidence interval, and what each user adds to it is noted there.
     """
+    book = GainsBook(night.config.gate.metric, night.config.gate.k) if gains is None else gains
     trained = [card for card in cards if HOLDOUT in card.parts]
     by = {lists: [card for card in trained if MODELS[card.model].lists is lists] for lists in Lists}
     judged = _not_judged([card for card in cards if card not in trained], Held(0, 0), night.fmt.recommend_seen)
     of_users: list[Judged] = []
     if by[Lists.USERS]:
         with named_jobs(night.spark, "judge users"):
-            of_users = judge_users(night, inputs, by[Lists.USERS], with_baselines)
+            of_users = judge_users(night, inputs, by[Lists.USERS], book, with_baselines)
     judged += of_users
     for card in by[Lists.USERS] if not any(value.metric == NOT_JUDGED for *_, value in of_users) else []:
         predicts = program(card.model).ratings
@@ -102,15 +113,26 @@ def judge(night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselin
                 judged += judge_ratings(night, inputs, card, *factors)
     if by[Lists.SESSIONS]:
         with named_jobs(night.spark, "judge sessions"):
-            judged += judge_sessions(night, inputs, by[Lists.SESSIONS], with_baselines)
+            judged += judge_sessions(night, inputs, by[Lists.SESSIONS], book, with_baselines)
     of_baskets = [*by[Lists.ITEMS], *by[Lists.BASKETS]]
     if of_baskets:
         with named_jobs(night.spark, "judge baskets"):
-            judged += judge_baskets(night, inputs, of_baskets, with_baselines)
-    return judged
+            judged += judge_baskets(night, inputs, of_baskets, book, with_baselines)
+    return [(name, version, split, _with_interval(name, split, one, book)) for name, version, split, one in judged]
 
 
-def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_baselines: bool = True) -> list[Judged]:
+def _with_interval(model: str, split: str, value: MetricValue, book: GainsBook) -> MetricValue:
+    """A metric with its confidence interval, where what each user adds to it was noted."""
+    mine = book.found.get((model, split))
+    if mine is None or (value.metric, value.k) != (book.metric, book.k):
+        return value
+    low, high = mine.interval()
+    return replace(value, low=low, high=high)
+
+
+def judge_users(
+    night: Night, inputs: Inputs, cards: list[ModelCard], book: GainsBook, with_baselines: bool = True
+) -> list[Judged]:
     """Metrics of user models, and of popularity beside them, on what each user took from the cutoff on.
 
     On the items that a user had not taken before, by lists without those; where the format recommends items again, as
@@ -132,22 +154,27 @@ def judge_users(night: Night, inputs: Inputs, cards: list[ModelCard], with_basel
     if not new.too_little(night):
         taken = seen_pairs(night, inputs, cutoff).groupBy(USER_IDX).agg(F.collect_list(ITEM_IDX).alias(SEEN))
         users = held_out.pairs.select(USER_IDX).distinct().join(taken, USER_IDX, "left")
-        judged += _judged_lists(night, scorers, users, held_out.pairs, USERS_SPLIT)
+        judged += _judged_lists(night, scorers, users, held_out.pairs, USERS_SPLIT, book)
     if held_out.again is not None:
         users = held_out.again.select(USER_IDX).distinct()
-        judged += _judged_lists(night, scorers, users, held_out.again, USERS_AGAIN_SPLIT)
+        judged += _judged_lists(night, scorers, users, held_out.again, USERS_AGAIN_SPLIT, book)
     held_out.kept.unpersist()
     return judged
 
 
 def _judged_lists(
-    night: Night, scorers: Sequence[tuple[str, str, Scorer]], users: DataFrame, truth: DataFrame, split: str
+    night: Night,
+    scorers: Sequence[tuple[str, str, Scorer]],
+    users: DataFrame,
+    truth: DataFrame,
+    split: str,
+    book: GainsBook,
 ) -> list[Judged]:
     """Metrics of the lists that models ``(name, version, scorer)`` make for users ``(user_idx[, seen])``."""
     ks, kept = night.config.evaluation.k, users.persist(StorageLevel.MEMORY_AND_DISK)
     wanted = Wanted((USER_IDX,), max(ks), night.config.topk)
     lists = {model: RankedLists(scorer.best(kept, wanted), scorer.n_items) for model, _, scorer in scorers}
-    found = ranking_metrics(lists, truth, ks)
+    found = ranking_metrics(lists, truth, ks, gains=(book, split))
     kept.unpersist()
     return [
         (model, version, split if segment == ALL else segment, value)
@@ -175,7 +202,7 @@ def judge_ratings(night: Night, inputs: Inputs, card: ModelCard, users: DataFram
 
 
 def judge_sessions(
-    night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselines: bool = True
+    night: Night, inputs: Inputs, cards: Sequence[ModelCard], book: GainsBook, with_baselines: bool = True
 ) -> list[Judged]:
     """Next-item prediction in the sessions that start at or after the cutoff, over the items trained on.
 
@@ -205,14 +232,14 @@ def judge_sessions(
         known = known_items_only(later, item_rows(night, trained))
         ranks |= {name: popularity_ranks(known, one, trained, ties) for name, one in scores.items()}
     splits = [] if new.too_little(night) else [SESSIONS_SPLIT]
-    values = _judged_ranks(night, ranks, [*splits, SESSIONS_AGAIN_SPLIT] if again else splits)
+    values = _judged_ranks(night, ranks, [*splits, SESSIONS_AGAIN_SPLIT] if again else splits, later, book)
     later.unpersist()
     versions = {card.model: card.model_version for card in cards}
     return [(name, versions.get(name, ""), split, value) for name, split, value in values]
 
 
 def _judged_ranks(
-    night: Night, ranks: Mapping[str, DataFrame], splits: Sequence[str]
+    night: Night, ranks: Mapping[str, DataFrame], splits: Sequence[str], sessions: DataFrame, book: GainsBook
 ) -> list[tuple[str, str, MetricValue]]:
     """Metrics by name and split, in one pass.
 
@@ -220,6 +247,8 @@ def _judged_ranks(
         night: The night.
         ranks: Name → ``(rank, new_rank)``.
         splits: On the whole (``…_AGAIN_SPLIT``), or on what is new to the users.
+        sessions: The sessions or baskets, ``session_id`` and, where it is known, ``user_idx``.
+        book: Where each user's share of its metric is noted.
     """
     kept = (
         {name: one.persist(StorageLevel.MEMORY_AND_DISK) for name, one in ranks.items()} if len(splits) > 1 else ranks
@@ -227,14 +256,30 @@ def _judged_ranks(
     asked = {
         (name, split): one
         if split in (SESSIONS_AGAIN_SPLIT, BASKETS_AGAIN_SPLIT)
-        else one.where(F.col(NEW_RANK).isNotNull()).select(F.col(NEW_RANK).alias(RANK))
+        else one.where(F.col(NEW_RANK).isNotNull()).select(SESSION_ID, F.col(NEW_RANK).alias(RANK))
         for name, one in kept.items()
         for split in splits
     }
     found = all_session_metrics(asked, night.config.evaluation.k)
+    owners = sessions.select(SESSION_ID, _owner(sessions).alias(OWNER))
+    for split in splits:
+        noted = [
+            one.select(F.lit(name).alias(MODEL), SESSION_ID, gain(book.metric, book.k).alias(GAIN))
+            for (name, of), one in asked.items()
+            if of == split
+        ]
+        rows = reduce(lambda some, more: some.unionByName(more), noted).join(owners, SESSION_ID, "left")
+        most = max(values[0].n for (_, of), values in found.items() if of == split)
+        book.add(split, rows.withColumn(COUNT, F.lit(1)), most)
     for one in kept.values():
         one.unpersist()
     return [(name, split, value) for (name, split), values in found.items() for value in values]
+
+
+def _owner(sessions: DataFrame) -> Column:
+    """Whose a session is: a user's, or nobody's, then its own."""
+    own = F.concat(F.lit("session "), SESSION_ID)
+    return F.coalesce(F.col(USER_IDX).cast("string"), own) if USER_IDX in sessions.columns else own
 
 
 def _with_seen(night: Night, inputs: Inputs, later: DataFrame, begins: str) -> DataFrame:
@@ -248,7 +293,7 @@ def _with_seen(night: Night, inputs: Inputs, later: DataFrame, begins: str) -> D
 
 
 def judge_baskets(
-    night: Night, inputs: Inputs, cards: Sequence[ModelCard], with_baselines: bool = True
+    night: Night, inputs: Inputs, cards: Sequence[ModelCard], book: GainsBook, with_baselines: bool = True
 ) -> list[Judged]:
     """The next product in the baskets from the cutoff on, over the items bought before.
 
@@ -275,13 +320,15 @@ def judge_baskets(
         both = again and MODELS[card.model].lists is Lists.BASKETS
         for split in held if both else (published,):
             if not held[split].too_little(night):
-                values = _next_product_metrics(night, card, HOLDOUT, known, pairs, split)
+                values = _next_product_metrics(night, card, HOLDOUT, known, pairs, split, book)
                 judged += [(card.model, card.model_version, split, value) for value in values]
     splits = dict.fromkeys(split for _, _, split, value in judged if value.metric != NOT_JUDGED)
     if with_baselines and splits:
         ties = night.config.evaluation.ties
         ranks = {name: popularity_ranks(known, one, bought, ties) for name, one in scores.items()}
-        judged += [(name, "", split, value) for name, split, value in _judged_ranks(night, ranks, [*splits])]
+        judged += [
+            (name, "", split, value) for name, split, value in _judged_ranks(night, ranks, [*splits], known, book)
+        ]
     for frame in (known, pairs):
         frame.unpersist()
     return judged
@@ -297,7 +344,7 @@ def _held_baskets(baskets: DataFrame) -> dict[str, Held]:
 
 
 def _next_product_metrics(
-    night: Night, card: ModelCard, part: str, baskets: DataFrame, pairs: DataFrame, split: str
+    night: Night, card: ModelCard, part: str, baskets: DataFrame, pairs: DataFrame, split: str, book: GainsBook
 ) -> list[MetricValue]:
     """Metrics of a model's lists at guessing the next products of baskets.
 
@@ -309,22 +356,24 @@ def _next_product_metrics(
         baskets: ``(session_id string, items array<int>, seen array<int>)``, items in order.
         pairs: Their ``next_products``.
         split: Of lists that leave out what a user has, on the products that are new, or of lists that may hold it.
+        book: Where each basket's (or item's) share of its metric is noted.
     """
     settings, ks = night.config.topk, night.config.evaluation.k
     if MODELS[card.model].lists is Lists.ITEMS:
+        noted = (book, split, card.model)
         if (partners := program(card.model).partners) is not None:
-            return basket_metrics(partners(night, card, part, k, None), pairs, ks)[ALL]
+            return basket_metrics(partners(night, card, part, max(ks), None), pairs, ks, noted)[ALL]
         vectors, contexts = embeddings(night, card, part)
         block_mb, pass_mb = settings.block_mb, settings.pass_mb
         lists = nearest(night.spark, vectors, k=max(ks), among=contexts, block_mb=block_mb, pass_mb=pass_mb)
-        return basket_metrics(lists, pairs, ks)[ALL]
+        return basket_metrics(lists, pairs, ks, noted)[ALL]
     named, seen = baskets.withColumnRenamed(SESSION_ID, BASKET_ID), None
     if split == BASKETS_SPLIT:
         seen = named.select(BASKET_ID, F.explode(SEEN).alias(ITEM_IDX))
     cases = prefixes(named if split == BASKETS_SPLIT else named.drop(SEEN)).persist(StorageLevel.MEMORY_AND_DISK)
     lists = completed(night, card, part, cases, Wanted((BASKET_ID, CASE), max(ks), settings, seen))
     lists = lists.persist(StorageLevel.MEMORY_AND_DISK)
-    values = completion_metrics(lists, cases, ks, card.n_items)
+    values = completion_metrics(lists, cases, ks, card.n_items, card.model, (book, split))
     for frame in (lists, cases):
         frame.unpersist()
     return values

@@ -61,11 +61,13 @@ from sparkrec.warehouse.cards import ModelCard, read_card
 from sparkrec.warehouse.ledger import StageResult, Versions
 from sparkrec.warehouse.tables import (
     GROUP_ID,
+    HIGH,
     ID,
     IDX,
     INTERACTIONS,
     ITEM_INDEX,
     ITEMS_TABLE,
+    LOW,
     METRICS,
     MODEL_VERSION,
     PROTOCOL,
@@ -304,7 +306,7 @@ def _judgement(night: Night, inputs: Inputs, model: str, day: date, version: str
 
     def values(name: str, of: str) -> list[MetricValue]:
         mine = [r for r in rows if (r[RUN_DATE], r["model"], r[MODEL_VERSION], r["split"]) == (day, name, of, split)]
-        return [MetricValue(r["metric"], r["k"], r[VALUE], r["n"]) for r in mine]
+        return [MetricValue(r["metric"], r["k"], r[VALUE], r["n"], r[LOW], r[HIGH]) for r in mine]
 
     how = {r[PROTOCOL] for r in rows if (r[RUN_DATE], r["model"], r["split"]) == (day, model, split)}
     return Judgement(values(model, version), values(RECENT, "")), next(iter(how), None)
@@ -327,6 +329,7 @@ def _metrics(inputs: Inputs, nights: set[date]) -> list[Row]:
     if not inputs.has(METRICS):
         return []
     rows = inputs.read(METRICS).where(F.col(RUN_DATE).isin(sorted(nights)))
-    if PROTOCOL not in rows.columns:  # a table of an earlier version of the package
-        rows = rows.withColumn(PROTOCOL, F.lit(None).cast("string"))
+    for name, kind in ((PROTOCOL, "string"), (LOW, "double"), (HIGH, "double")):
+        if name not in rows.columns:  # a table of an earlier version of the package
+            rows = rows.withColumn(name, F.lit(None).cast(kind))
     return inputs.found.once(("metrics", *sorted(nights)), rows.collect)

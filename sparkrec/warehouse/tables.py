@@ -26,7 +26,7 @@ NAME, VECTOR, FEATURE = "name", "vector", "feature"
 ANTECEDENT, CONSEQUENT, SUPPORT, LIFT, LEVERAGE = "antecedent", "consequent", "support", "lift", "leverage"
 GROUP_ID, DISTANCE, N_BASKETS = "group_id", "distance", "n_baskets"
 RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "model_version", "key_type"
-PROTOCOL = "protocol"
+PROTOCOL, LOW, HIGH = "protocol", "low", "high"
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,9 @@ _VALUE_OF_METRIC = (
     Column(
         "metric",
         "string",
-        "recall, ndcg, map, mrr, hit_rate, coverage, gini, rmse, mae, rmse_warm, mae_warm, users_without_list, "
-        "pairs_without_list, cases_without_list; not_judged: the pairs that are held out, which are too few",
+        "recall, ndcg, map, mrr, hit_rate, …_per_session (of sessions' means), coverage, gini, rmse, mae, rmse_warm, "
+        "mae_warm, users_without_list, pairs_without_list, cases_without_list; not_judged: the pairs held out, "
+        "which are too few",
     ),
     Column("k", "int", "length of the list; null for rmse and mae", nullable=True, check="k >= 1"),
     Column(VALUE, "double", "value of the metric"),
@@ -301,6 +302,8 @@ METRICS = Table(
         Column(MODEL_VERSION, "string", "version of the model judged"),
         *_VALUE_OF_METRIC,
         Column(PROTOCOL, "string", "JSON: how it was judged; nights are compared where it is the same", nullable=True),
+        Column(LOW, "double", "of the 95 % confidence interval, by bootstrap over users; of the gate's metric", True),
+        Column(HIGH, "double", "likewise", nullable=True),
     ),
     key=(RUN_DATE, "model", "metric", "k", "split"),
     partition=(RUN_DATE,),
@@ -368,6 +371,27 @@ SEARCHES = Table(
         Column("settings", "string", "JSON: key to value; of popularity those that change what is held out"),
         *_VALUE_OF_METRIC,
         Column("seconds", "double", "of training and judging; null for popularity", nullable=True),
+    ),
+)
+
+TUNED = Table(
+    "tuned",
+    "Settings that tune has found on validation nights, and whether they are used. Append-only.",
+    (
+        Column("tuned_at", "timestamp", "when, UTC"),
+        Column(RUN_DATE, "date", "the night that tuned; the nights from it on use what was taken over"),
+        Column("validation_date", "date", "the validation night: it ends before the night's hold-out begins"),
+        Column("model", "string", "the model"),
+        Column("settings", "string", "JSON: key to value, of all settings that are tried"),
+        Column("metric", "string", "what decided, e.g. recall@20"),
+        Column("value", "double", "what the settings reached"),
+        Column("value_before", "double", "what the settings in use before reached"),
+        Column("low", "double", "of the difference's 95 % confidence interval, by bootstrap over users"),
+        Column("high", "double", "likewise"),
+        Column("taken", "boolean", "whether the nights use them: the interval lies above 0"),
+        Column("n_tried", "int", "settings that were tried in full"),
+        Column("n_tried_short", "int", "settings that were tried with less training only"),
+        Column("seconds", "double", "of all tries"),
     ),
 )
 
@@ -502,7 +526,7 @@ TABLES: dict[str, Table] = {
     for t in (
         EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
         SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS, METRICS, RUNS,
-        CURRENT, SEARCHES,
+        CURRENT, SEARCHES, TUNED,
         RULES, USER_GROUPS, USER_GROUP_PROFILES, *(table for model in MODELS for table in list_tables(model)),
     )
 }  # fmt: skip

@@ -1,0 +1,83 @@
+"""What each user adds to a metric: what confidence intervals are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sparkrec.errors import InvariantError
+from sparkrec.evaluation.bootstrap import MOST, Doubles, difference, interval
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+MODEL, OWNER, GAIN, COUNT = "model", "owner", "gain", "count"
+
+
+@dataclass(frozen=True)
+class Gains:
+    """A metric, by user.
+
+    Attributes:
+        owners: int64 ``[users]``, ascending: hashes of the users (of nobody's sessions: of the sessions; where lists
+            are for items: of the items asked for).
+        gains: float64 ``[users]``: the metric's sum over what is predicted of each.
+        counts: float64 ``[users]``: how much that is.
+    """
+
+    owners: npt.NDArray[np.int64]
+    gains: Doubles
+    counts: Doubles
+
+    def interval(self) -> tuple[float, float]:
+        """The metric's 95 % confidence interval."""
+        return interval(self.gains, self.counts)
+
+    def beyond(self, other: Gains) -> tuple[float, float, float]:
+        """By how much the metric is higher than another of the same users, and that difference's interval.
+
+        Raises:
+            InvariantError: They are of other users.
+        """
+        if not np.array_equal(self.owners, other.owners) or not np.array_equal(self.counts, other.counts):
+            raise InvariantError("two metrics are held against each other, but are of different users")
+        return difference(self.gains, other.gains, self.counts)
+
+
+@dataclass(frozen=True)
+class GainsBook:
+    """Gathers the gains of one metric, of all models and hold-outs that are judged.
+
+    Attributes:
+        metric: ``recall``, ``mrr``, ….
+        k: Length of the lists.
+        found: By model and hold-out.
+    """
+
+    metric: str
+    k: int
+    found: dict[tuple[str, str], Gains] = field(default_factory=dict)
+
+    def add(self, split: str, rows: DataFrame, n_owners: int) -> None:
+        """Takes the rows of a hold-out in; of more than ``bootstrap.MOST`` owners a sample of so many, about.
+
+        Args:
+            split: The hold-out.
+            rows: ``(model string, owner, gain double, count)``; owners of any type, more than one row each or not.
+            n_owners: How many there are, about.
+        """
+        import pyspark.sql.functions as F
+
+        owner = F.xxhash64(OWNER)
+        one_in = max(1, -(-n_owners // MOST))
+        sampled = rows.select(MODEL, owner.alias(OWNER), GAIN, COUNT).where(F.pmod(OWNER, F.lit(one_in)) == 0)
+        summed = sampled.groupBy(MODEL, OWNER).agg(F.sum(GAIN).alias(GAIN), F.sum(COUNT).cast("double").alias(COUNT))
+        table = summed.orderBy(MODEL, OWNER).toArrow()
+        models = table.column(MODEL).to_numpy(zero_copy_only=False)
+        columns = [table.column(name).to_numpy() for name in (OWNER, GAIN, COUNT)]
+        for model in dict.fromkeys(models):
+            mine = models == model
+            self.found[model, split] = Gains(*(column[mine] for column in columns))
