@@ -28,11 +28,18 @@ class PriorConfig:
 
     days: float = setting(14.0, "days; window of p", POSITIVE)
     als: float = setting(
-        0.0, "strength: score * (p + 1) ** als; 0: none. sparkrec search finds it on a validation night", STRENGTH
+        0.0,
+        "strength: score * (p + 1) ** als; 0: none. sparkrec search finds it on a validation night",
+        STRENGTH,
+        tried=(0.0, 0.5),
     )
-    als_added: float = setting(0.0, "strength: score + als_added * ln(p + 1), after the former", NOT_NEGATIVE)
-    two_tower: float = setting(0.0, "strength: score + two_tower * ln(p + 1)", NOT_NEGATIVE)
-    item_neighbours: float = setting(0.0, "strength: score * (p + 1) ** item_neighbours", STRENGTH)
+    als_added: float = setting(
+        0.0, "strength: score + als_added * ln(p + 1), after the former", NOT_NEGATIVE, tried=(0.0, 0.1, 0.2, 0.4, 0.8)
+    )
+    two_tower: float = setting(0.0, "strength: score + two_tower * ln(p + 1)", NOT_NEGATIVE, tried=(0.0, 0.2, 0.4, 0.8))
+    item_neighbours: float = setting(
+        0.0, "strength: score * (p + 1) ** item_neighbours", STRENGTH, tried=(0.0, 0.5, 1.0)
+    )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from sparkrec.models.publication import has_rows
 from sparkrec.pipeline.preflight import preflight
 from sparkrec.pipeline.stage import Stage
 from sparkrec.pipeline.stages import STAGES, stage_names
+from sparkrec.pipeline.tune_stage import with_tuned
 from sparkrec.prepare.cut import as_of
 from sparkrec.report import write_report
 from sparkrec.settings.config import Config, config_hash, recorded_config
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 PUBLISHED, HELD_BACK = 0, 3
+AS_SET = ("ingest", "index", "prepare", "tune")  # stages that go before what tune has found
 _STORAGE_FAULTS = {
     "No space left on device": "no space was left on a device",
     "Disk quota exceeded": "the disk quota was used up",
@@ -120,11 +122,12 @@ def plan_nightly(
     with session_for(config, spark) as session:
         night, planned, changed = night_of(session, config, day), [], ""
         ledger = Ledger(session, night.warehouse, day)
+        tuned = with_tuned(night)
         for name in names:
             runs, why = (
                 (True, f"{changed} runs before it")
                 if changed
-                else _would_run(night, STAGES[name], choice.force, ledger)
+                else _would_run(night if name in AS_SET else tuned, STAGES[name], choice.force, ledger)
             )
             changed = changed or (name if runs else "")
             planned.append((name, runs, why))
@@ -187,13 +190,16 @@ def parse_run_date(text: str, zone: str | None = None) -> date:
 def _run(night: Night, names: Sequence[str], force: bool) -> int:
     log_event("night begins", run_id=night.run_id, run_date=str(night.run_date), stages=list(names))
     held_back: list[str] = []
+    tuned = night
     ledger = Ledger(night.spark, night.warehouse, night.run_date)
     try:
         for number, name in enumerate(names, 1):
             if _terminal():
                 LOGGER.info(f"[{number}/{len(names)}] {name}")
             try:
-                held_back += run_stage(night, STAGES[name], ledger, force).held_back
+                if tuned is night and name not in AS_SET:
+                    tuned = with_tuned(night)
+                held_back += run_stage(tuned, STAGES[name], ledger, force).held_back
             except Exception as error:
                 if not STAGES[name].aftercare or len(names) == 1:
                     raise

@@ -5,14 +5,15 @@ All is aggregated on lazy frames in polars' streaming engine, so memory holds no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import date, datetime
 
 import polars as pl
 
-from sparkrec.report.facts import Lengths, Reason, Sample, Spread, TableSize
+from sparkrec.report.facts import Absent, Lengths, Reason, Sample, Spread, TableSize, Tried, Tuned
 from sparkrec.warehouse import query
-from sparkrec.warehouse.reading import collected, scan_rows
+from sparkrec.warehouse.reading import collected, exists, scan_rows
 from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import (
     ID,
@@ -24,12 +25,15 @@ from sparkrec.warehouse.tables import (
     ITEMS,
     QUARANTINE,
     RUN_DATE,
+    SEARCHES,
     SIMILAR_ITEM_ID,
+    TUNED,
     USER_IDX,
     Table,
     lists_table,
 )
 
+BEST_TRIED = 8  # settings shown for each model
 SAMPLES, RAW_CHARS = 3, 300  # refused rows shown for each reason, and characters of each
 DECILES = 10
 
@@ -51,6 +55,42 @@ def quarantine(warehouse: Warehouse, times: Sequence[tuple[datetime, datetime]])
         Reason(row["reason"], row["rows"], tuple(Sample(s["source_file"], s["raw"]) for s in row["source_file"]))
         for row in found.iter_rows(named=True)
     )
+
+
+def tuned(warehouse: Warehouse, models: Sequence[str], night: date) -> tuple[Tuned, ...] | Absent:
+    """What was found for each model by the last tuning up to a night, with the best of what was tried.
+
+    Raises:
+        UserError: A table is damaged.
+    """
+    if not exists(warehouse, TUNED):
+        return Absent("No settings have been tuned: tune=off, or no night with enough before its hold-out yet.")
+    mine = (pl.col(RUN_DATE) <= night) & pl.col("model").is_in(list(models))
+    rows = collected(scan_rows(warehouse, TUNED).filter(mine)).sort("tuned_at").unique("model", keep="last")
+    tried = collected(scan_rows(warehouse, SEARCHES).filter(mine)) if exists(warehouse, SEARCHES) else None
+    found = []
+    for row in rows.sort("model").iter_rows(named=True):
+        name, _, k = row["metric"].partition("@")
+        best: list[Tried] = []
+        if tried is not None:
+            same = (pl.col("searched_at") == row["tuned_at"]) & (pl.col("model") == row["model"])
+            reached = tried.filter(same & (pl.col("metric") == name) & (pl.col("k") == int(k)))
+            best = [
+                Tried(_settings(one["settings"]), one["value"])
+                for one in reached.sort("value", descending=True).head(BEST_TRIED).iter_rows(named=True)
+            ]
+        found.append(
+            Tuned(
+                row["model"], row[RUN_DATE], row["validation_date"], row["metric"], _settings(row["settings"]),
+                row["value"], row["value_before"], row["low"], row["high"], row["taken"], row["n_tried"],
+                row["n_tried_short"], row["seconds"], tuple(best),
+            )
+        )  # fmt: skip
+    return tuple(found) or Absent("None of this night's models has been tuned.")
+
+
+def _settings(text: str) -> str:
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in json.loads(text).items())
 
 
 def lengths(warehouse: Warehouse, table: Table, version: int | None) -> Lengths:

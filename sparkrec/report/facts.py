@@ -196,6 +196,34 @@ class TableSize:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """Settings that were tried, and what they reached."""
+
+    settings: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the last tuning of a model found, on a validation night."""
+
+    model: str
+    run_date: date  # the night that tuned
+    validation_date: date
+    metric: str  # e.g. recall@20
+    settings: str  # the best that were tried
+    value: float
+    before: float  # what those in use reached
+    low: float  # of the difference's confidence interval
+    high: float
+    taken: bool
+    n_tried: int  # in full
+    n_short: int  # with less training
+    seconds: float
+    best: tuple[Tried, ...]  # of those tried in full
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a page says."""
 
@@ -209,6 +237,7 @@ class Report:
     histories: tuple[History, ...] | Absent
     metrics: tuple[MetricRow, ...] | Absent
     spreads: tuple[Spread | Absent, ...]
+    tuned: tuple[Tuned, ...] | Absent
     users: tuple[UserLists, ...] | Absent
     tables: tuple[TableSize, ...] | Absent
     written_at: datetime  # UTC

@@ -60,6 +60,7 @@ def gather(warehouse: Warehouse, run_date: str = LATEST, *, nights: int = 30, us
         else ledger.histories(metrics, published, models, ledger.gate_of(config)),
         metrics=_metric_rows(metrics, night),
         spreads=tuple(_spread(warehouse, model, night, versions, model in listed) for model in models),
+        tuned=attempt(lambda: data.tuned(warehouse, models, night)),
         users=attempt(lambda: user_lists(warehouse, for_users, night, versions, config["logs"]["format"], users))
         if for_users
         else Absent("No lists for users were published this night."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ def check(config: Config) -> None:
         if checked is not None:
             checked()
     _check_pairs(config)
+    tune_nights(config.tune)
     zone_of(config.logs.timezone)
     excluded_attributes(config.topk)
     if config.gate.enabled and config.gate.k not in config.evaluation.k:
@@ -69,6 +71,24 @@ def _check_pairs(config: Config) -> None:
     except ValueError as error:
         where = f"ingest.min_ts={config.ingest.min_ts}"
         raise UserError("wrong configuration value", where=where, fix="a date, YYYY-MM-DD") from error
+
+
+def tune_nights(tune: str) -> int | None:
+    """After how many nights a model is tuned again: 0: never again, None: not at all.
+
+    Raises:
+        UserError: ``tune`` is none of its choices.
+    """
+    plain = {"off": None, "false": None, "first": 0, "weekly": 7}  # YAML takes off for false
+    said = " ".join(tune.lower().split())
+    every = re.fullmatch(r"every (\d{1,4}) nights?", said)
+    if every and int(every[1]) > 0:
+        return int(every[1])
+    if said not in plain:
+        raise UserError(
+            "wrong configuration value", where=f"tune={tune}", fix="one of off, first, weekly, every N nights"
+        )
+    return plain[said]
 
 
 def _check_models(config: Config) -> None:

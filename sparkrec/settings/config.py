@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,7 +38,7 @@ from sparkrec.settings.sections import (
     UserGroupsConfig,
     WarehouseConfig,
 )
-from sparkrec.settings.setting import section, setting
+from sparkrec.settings.setting import POSITIVE, section, setting, walked
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,14 @@ class Config(ModelSections):
     ingest: IngestConfig = section(IngestConfig)
     prepare: PrepareConfig = section(PrepareConfig)
     models: List[str] = setting(list(SHIPPED), "the models to train")
+    tune: str = setting(
+        "off",
+        "off | first (until a model has been tuned) | weekly | every N nights: settings are tried on the night before "
+        "the hold-out begins, and those that win by more than chance are used from then on; yours stay as you set them",
+    )
+    tune_minutes: float = setting(
+        10.0, "minutes that the models' settings are tried for in a night, together", POSITIVE
+    )
     user_groups: UserGroupsConfig = section(UserGroupsConfig)
     train: TrainConfig = section(TrainConfig)
     evaluation: EvaluationConfig = section(
@@ -122,6 +130,32 @@ def config_class() -> type[Config]:
     sections = [(model.name, named(model.settings) if model.settings else NoSettings) for model in outside]
     fields = [(name, section, field(default_factory=section)) for name, section in sections]
     return dataclasses.make_dataclass("Config", fields, bases=(Config,), frozen=True)
+
+
+def config_with(config: Config, settings: Mapping[str, Any]) -> Config:
+    """The configuration with other values of some settings, by their dotted names.
+
+    Raises:
+        UserError: Values that do not go together, or are outside of their bounds.
+    """
+    changed: Any = config
+    for dotted, value in settings.items():
+        changed = _replaced(changed, dotted.split("."), value)
+    check(changed)
+    return changed  # type: ignore[no-any-return]
+
+
+def own_settings(config: Config) -> set[str]:
+    """The dotted names of the settings that somebody has set: those that are not as shipped for the log's format."""
+    shipped = load_config(None, [f"logs.format={json.dumps(config.logs.format)}"] if config.logs.format else [])
+    plain = {dotted: value for dotted, value, _ in walked(shipped)}
+    return {dotted for dotted, value, _ in walked(config) if plain.get(dotted) != value}
+
+
+def _replaced(settings: Any, path: List[str], value: Any) -> Any:
+    head, *rest = path
+    inner = _replaced(getattr(settings, head), rest, value) if rest else value
+    return dataclasses.replace(settings, **{head: inner})
 
 
 def config_dict(config: Any) -> Dict[str, Any]:

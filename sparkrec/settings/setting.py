@@ -46,7 +46,15 @@ class Bounds:
         return f"{low} and {'less than' if self.short_of else 'at most'} {self.high:g}"
 
 
-def setting(default: Any, meaning: str = "", bounds: Bounds | None = None, choices: Sequence[str] = ()) -> Any:
+def setting(
+    default: Any,
+    meaning: str = "",
+    bounds: Bounds | None = None,
+    choices: Sequence[str] = (),
+    *,
+    tried: Sequence[Any] = (),
+    effort: bool = False,
+) -> Any:
     """A field of a section of the configuration.
 
     Args:
@@ -54,8 +62,12 @@ def setting(default: Any, meaning: str = "", bounds: Bounds | None = None, choic
         meaning: What ``conf/base.yaml`` says of it: with its unit, and the choices by name.
         bounds: Of a number, or of each of a list's.
         choices: Of a text.
+        tried: Values that ``tune`` tries.
+        effort: Whether a training takes as long as this is large: ``tune`` tries most settings with less of it.
     """
-    about = {"meaning": meaning, "bounds": bounds, "choices": tuple(choices)}
+    about = {
+        "meaning": meaning, "bounds": bounds, "choices": tuple(choices), "tried": tuple(tried), "effort": effort,
+    }  # fmt: skip
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy(default), metadata=about)
     return field(default=default, metadata=about)

@@ -8,7 +8,8 @@ import pytest
 from sparkrec import cli
 from sparkrec.errors import UserError
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.pipeline.search import Tried, parse_grid, reached, run_search, shown
+from sparkrec.pipeline.search import parse_grid, run_search, shown
+from sparkrec.pipeline.trials import Tried, reached
 from sparkrec.settings.config import load_config
 from sparkrec.settings.formats import load_format
 from sparkrec.settings.sections import GateConfig

@@ -15,10 +15,15 @@ class AlsConfig:
     feedback: str = setting(
         "implicit", "implicit: confidence from event weights | explicit: ratings", choices=["explicit", "implicit"]
     )
-    rank: int = setting(64, "dimensions of the factors", COUNT)
-    iterations: int = setting(10, "alternations", COUNT)
-    reg: float = setting(0.1, "lambda, multiplied by each user's and item's number of events (ALS-WR)", NOT_NEGATIVE)
-    alpha: float = setting(1.0, "implicit: confidence = 1 + alpha * weight", NOT_NEGATIVE)
+    rank: int = setting(64, "dimensions of the factors", COUNT, tried=(32, 64, 128))
+    iterations: int = setting(10, "alternations", COUNT, effort=True)
+    reg: float = setting(
+        0.1,
+        "lambda, multiplied by each user's and item's number of events (ALS-WR)",
+        NOT_NEGATIVE,
+        tried=(0.003, 0.01, 0.03, 0.1, 0.3),
+    )
+    alpha: float = setting(1.0, "implicit: confidence = 1 + alpha * weight", NOT_NEGATIVE, tried=(1.0, 5.0, 20.0))
     nonnegative: bool = setting(False, "factors of at least 0 only")
     debias: float = setting(
         0.0, "implicit: the confidence is multiplied by the item's popularity ** -debias; 0 to 1", SHARE

@@ -66,12 +66,15 @@ class GruConfig:
         0.4, "they are drawn by popularity ** sample_alpha; 0: uniformly, 1: by popularity", STRENGTH
     )
     dropout_embedding: float = setting(
-        0.3, "share that is dropped; 0 to 1; without an embedding, of the first layer's output", DROPPED
+        0.3,
+        "share that is dropped; 0 to 1; without an embedding, of the first layer's output",
+        DROPPED,
+        tried=(0.1, 0.3, 0.5),
     )
-    dropout_hidden: float = setting(0.05, "share that is dropped; 0 to 1", DROPPED)
-    learning_rate: float = setting(0.05, "of Adagrad", POSITIVE)
+    dropout_hidden: float = setting(0.05, "share that is dropped; 0 to 1", DROPPED, tried=(0.05, 0.2))
+    learning_rate: float = setting(0.05, "of Adagrad", POSITIVE, tried=(0.03, 0.05, 0.1))
     momentum: float = setting(0.4, "0: none", DROPPED)
-    epochs: int = setting(5, "passes over the sessions", COUNT)
+    epochs: int = setting(5, "passes over the sessions", COUNT, effort=True)
     session_order: str = setting(
         "time",
         "time: by first event | random: drawn anew each epoch, within each snapshot file",

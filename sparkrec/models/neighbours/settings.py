@@ -13,9 +13,12 @@ class ItemNeighboursConfig:
     """Item-based collaborative filtering: the items whose users are alike."""
 
     similarity: str = setting(
-        "bm25", "of two items' users: cosine | bm25 | tfidf | jaccard", choices=["cosine", "bm25", "tfidf", "jaccard"]
+        "bm25",
+        "of two items' users: cosine | bm25 | tfidf | jaccard",
+        choices=["cosine", "bm25", "tfidf", "jaccard"],
+        tried=("cosine", "bm25"),
     )
-    neighbours: int = setting(100, "kept of each item", COUNT)
+    neighbours: int = setting(100, "kept of each item", COUNT, tried=(50, 100, 500))
     shrinkage: float = setting(0.0, "similarity * n / (n + shrinkage), n: users who took both", NOT_NEGATIVE)
     binary: bool = setting(False, "true: similarities of who took what, not how often or how lately")
     bm25_k1: float = setting(1.2, "bm25: how soon more events stop to count", NOT_NEGATIVE)
@@ -24,7 +27,10 @@ class ItemNeighboursConfig:
         None, "days in which the weight of an event in the similarities halves; null: prepare.user_item's", POSITIVE
     )
     half_life_days: Optional[float] = setting(
-        None, "days in which the weight of a user's event halves when lists are made; null: never", POSITIVE
+        None,
+        "days in which the weight of a user's event halves when lists are made; null: never",
+        POSITIVE,
+        tried=(None, 7.0, 30.0),
     )
 
 
@@ -35,7 +41,7 @@ class UserNeighboursConfig:
     similarity: str = setting(
         "bm25", "of two users' items: cosine | bm25 | tfidf | jaccard", choices=["cosine", "bm25", "tfidf", "jaccard"]
     )
-    neighbours: int = setting(200, "kept of each user", COUNT)
+    neighbours: int = setting(200, "kept of each user", COUNT, tried=(100, 200, 500))
     shrinkage: float = setting(0.0, "similarity * n / (n + shrinkage), n: items that both took", NOT_NEGATIVE)
     binary: bool = setting(False, "true: similarities of who took what, not how often or how lately")
     bm25_k1: float = setting(1.2, "bm25: how soon more events stop to count", NOT_NEGATIVE)
@@ -44,5 +50,8 @@ class UserNeighboursConfig:
         None, "days in which the weight of an event in the similarities halves; null: prepare.user_item's", POSITIVE
     )
     half_life_days: Optional[float] = setting(
-        14.0, "days in which the weight of a neighbour's event halves when lists are made; null: never", POSITIVE
+        14.0,
+        "days in which the weight of a neighbour's event halves when lists are made; null: never",
+        POSITIVE,
+        tried=(7.0, 14.0, 30.0, None),
     )

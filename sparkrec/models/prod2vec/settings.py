@@ -27,13 +27,16 @@ class Prod2VecConfig:
         choices=["similar", "bought_together"],
     )
     dim: int = setting(100, "dimensions of the vectors", COUNT)
-    window: int = setting(10, "items on either side that are the context, at most", COUNT)
+    window: int = setting(10, "items on either side that are the context, at most", COUNT, tried=(3, 10))
     negatives: int = setting(5, "negative samples of a positive pair", COUNT)
     ns_exponent: float = setting(
-        0.0, "they are drawn by count ** ns_exponent; near 0 for bought_together, 0.75 for similar", STRENGTH
+        0.0,
+        "they are drawn by count ** ns_exponent; near 0 for bought_together, 0.75 for similar",
+        STRENGTH,
+        tried=(0.0, 0.5, 0.75),
     )
     subsample: float = setting(1e-3, "items with more than this share of the events are sampled down; 0: none", SHARE)
-    epochs: int = setting(10, "passes over the sequences", COUNT)
+    epochs: int = setting(10, "passes over the sequences", COUNT, effort=True)
     learning_rate: float = setting(0.2, "of row-wise Adagrad; falls in a line to", POSITIVE)
     min_learning_rate: float = setting(1e-4, "this", NOT_NEGATIVE)
     batch_size: int = setting(

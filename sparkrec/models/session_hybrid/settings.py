@@ -12,9 +12,12 @@ class SessionHybridConfig:
     """The GRU's scores beside the votes of session neighbours."""
 
     votes_weight: float = setting(
-        7.0, "what the most votes are worth, in deviations of the GRU's scores; 0: the GRU alone", NOT_NEGATIVE
+        7.0,
+        "what the most votes are worth, in deviations of the GRU's scores; 0: the GRU alone",
+        NOT_NEGATIVE,
+        tried=(2.0, 4.0, 7.0, 10.0),
     )
-    power: float = setting(0.33, "of an item's share of the most votes", NOT_NEGATIVE)
+    power: float = setting(0.33, "of an item's share of the most votes", NOT_NEGATIVE, tried=(0.33, 0.66))
     own_items: float = setting(
-        0.2, "factor of the votes of items that the session has already; 1: as others", NOT_NEGATIVE
+        0.2, "factor of the votes of items that the session has already; 1: as others", NOT_NEGATIVE, tried=(0.2, 1.0)
     )

@@ -11,7 +11,7 @@ from sparkrec.settings.setting import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, settin
 class SessionNeighboursConfig:
     """Session-based neighbours (V-SKNN)."""
 
-    neighbours: int = setting(200, "sessions that vote", COUNT)
+    neighbours: int = setting(200, "sessions that vote", COUNT, tried=(100, 200, 500))
     sample: int = setting(
         0, "the most recent sessions that are looked at, of those with a common item; 0: all", COUNT_OR_NONE
     )
@@ -21,8 +21,15 @@ class SessionNeighboursConfig:
         choices=["linear", "quadratic", "harmonic", "same"],
     )
     last_items: int = setting(20, "items of the session that are looked at", COUNT)
-    idf: float = setting(1.0, "power of the items' inverse frequency in the scores; 0: none", NOT_NEGATIVE)
-    own_items: float = setting(
-        0.3, "factor of the scores of items that the session has already; 1: as others", NOT_NEGATIVE
+    idf: float = setting(
+        1.0, "power of the items' inverse frequency in the scores; 0: none", NOT_NEGATIVE, tried=(0.0, 1.0)
     )
-    same_user: float = setting(16.0, "factor of the similarity of the same user's sessions; 1: as others", NOT_NEGATIVE)
+    own_items: float = setting(
+        0.3,
+        "factor of the scores of items that the session has already; 1: as others",
+        NOT_NEGATIVE,
+        tried=(0.1, 0.3, 1.0),
+    )
+    same_user: float = setting(
+        16.0, "factor of the similarity of the same user's sessions; 1: as others", NOT_NEGATIVE, tried=(1.0, 16.0)
+    )

@@ -31,9 +31,9 @@ class TwoTowerConfig:
         choices=["mean", "attention"],
     )
     batch_size: int = setting(1024, "examples of a step, over all ranks together", COUNT)
-    epochs: int = setting(5, "passes over the examples", COUNT)
-    learning_rate: float = setting(0.03, "of Adagrad", POSITIVE)
-    temperature: float = setting(0.2, "divides the dot product of the towers", POSITIVE)
+    epochs: int = setting(5, "passes over the examples", COUNT, tried=(3, 5, 10), effort=True)
+    learning_rate: float = setting(0.03, "of Adagrad", POSITIVE, tried=(0.03, 0.1))
+    temperature: float = setting(0.2, "divides the dot product of the towers", POSITIVE, tried=(0.1, 0.2, 0.3))
     normalize: bool = setting(True, "vectors of length 1")
     dropout: float = setting(0.0, "share that is dropped; 0 to 1", DROPPED)
     logq: float = setting(1.0, "weight of the log Q correction", NOT_NEGATIVE)
@@ -48,7 +48,7 @@ class TwoTowerConfig:
         1.0, "days a list is used: examples are looked at up to this long before their event", NOT_NEGATIVE
     )
     half_life_days: Optional[float] = setting(
-        None, "days in which the weight of an example halves; null: never", POSITIVE
+        None, "days in which the weight of an example halves; null: never", POSITIVE, tried=(None, 90.0)
     )
     repeats: bool = setting(True, "every event is an example; false: a user's first one with an item")
     debias: float = setting(
