@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.models import OURS
 from sparkrec.models.night import Inputs
+from sparkrec.models.program import program
 from sparkrec.models.rules.mining import load_rules
 from sparkrec.models.scorer import Wanted
 from sparkrec.models.scorers import seen_pairs, user_scorer
@@ -26,7 +27,7 @@ from tests.pipeline import test_judged_and_published as of_users
 pytestmark = pytest.mark.slow
 
 SESSION_MODELS = ("gru", "session_neighbours", "session_hybrid")
-ITEM_MODELS = ("prod2vec", "meta_prod2vec", "content2vec")
+ITEM_MODELS = ("prod2vec", "meta_prod2vec", "content2vec", "copurchase_counts")
 K = 10
 NOTHING = np.zeros(0, dtype=np.int64)
 
@@ -206,8 +207,13 @@ def test_an_item_of_a_published_list_has_its_place_where_sessions_are_judged(spa
 def test_lists_of_items_are_those_that_would_be_judged(spark, judging, products, model):
     night, _ = judging
     card = read_card(night.warehouse, model, night.run_date)
-    vectors, contexts = embeddings(night, card, card.served_part)
-    judged = pl.from_pandas(nearest(spark, vectors, k=max(night.config.evaluation.k), among=contexts).toPandas())
+    longest, counted = max(night.config.evaluation.k), program(model).partners
+    if counted is None:
+        vectors, contexts = embeddings(night, card, card.served_part)
+        lists = nearest(spark, vectors, k=longest, among=contexts)
+    else:
+        lists = counted(night, card, card.served_part, longest, None)
+    judged = pl.from_pandas(lists.toPandas())
     names = ids(products, "item_index").with_columns(pl.col("idx").cast(pl.Int32))
     published = products.table(f"topk_{model}_items").join(names, left_on="item_id", right_on="id")
     published = published.join(names, left_on="similar_item_id", right_on="id", suffix="_similar")

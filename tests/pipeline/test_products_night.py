@@ -121,7 +121,7 @@ def test_the_same_night_again_does_nothing(spark, products):
 def test_the_stages_read_the_models_that_they_build_on(products):
     rows = {r["stage"]: r for r in products.table("runs").iter_rows(named=True)}
     hybrid = json.loads(rows["train_hybrid"]["inputs"])
-    models = ("item_neighbours", "user_neighbours", "content")
+    models = ("copurchase_counts", "item_neighbours", "user_neighbours", "content")
     assert {name for name in hybrid if name.startswith("models/")} == {f"models/{m}" for m in models}
     both = json.loads(rows["train_session_hybrid"]["inputs"])
     assert {name for name in both if name.startswith("models/")} == {"models/gru", "models/session_neighbours"}

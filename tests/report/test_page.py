@@ -81,7 +81,7 @@ def test_the_last_model_counts_by_how_far_above_popularity_it_was_where_it_was_j
     first, *others = days = [NIGHTS[0] + timedelta(days=n) for n in range(4)]
     scores = [(0.5, 0.4, "a"), (0.2, 0.1, "a"), (0.3, 0.2, "b"), (0.4, 0.2, "b")]
     rows = [
-        (day, model, "v", "recall", 20, value, 50, "holdout_users", how)
+        (day, model, "v", "recall", 20, value, 50, "holdout_users", how, None, None)
         for day, (mine, popular, how) in zip(days, scores, strict=True)
         for model, value in (("als", mine), ("popularity_recent", popular))
     ]
