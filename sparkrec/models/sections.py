@@ -34,11 +34,11 @@ class PriorConfig:
         tried=(0.0, 0.5),
     )
     als_added: float = setting(
-        0.0, "strength: score + als_added * ln(p + 1), after the former", NOT_NEGATIVE, tried=(0.0, 0.1, 0.2, 0.4, 0.8)
+        0.2, "strength: score + als_added * ln(p + 1), after the former", NOT_NEGATIVE, tried=(0.0, 0.1, 0.2, 0.4, 0.8)
     )
-    two_tower: float = setting(0.0, "strength: score + two_tower * ln(p + 1)", NOT_NEGATIVE, tried=(0.0, 0.2, 0.4, 0.8))
+    two_tower: float = setting(0.4, "strength: score + two_tower * ln(p + 1)", NOT_NEGATIVE, tried=(0.0, 0.2, 0.4, 0.8))
     item_neighbours: float = setting(
-        0.0, "strength: score * (p + 1) ** item_neighbours", STRENGTH, tried=(0.0, 0.5, 1.0)
+        1.0, "strength: score * (p + 1) ** item_neighbours", STRENGTH, tried=(0.0, 0.5, 1.0)
     )
 
 

@@ -79,4 +79,4 @@ def test_settings_are_tried_once_and_what_is_taken_over_is_used(spark, later, tm
 
     assert used() == (7, 0.5)
     assert used("item_neighbours.neighbours=9") == (9, 0.5)  # what somebody sets stays
-    assert used("tune=off") == (100, 0.0)
+    assert used("tune=off") == (500, 1.0)

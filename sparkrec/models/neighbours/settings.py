@@ -18,7 +18,7 @@ class ItemNeighboursConfig:
         choices=["cosine", "bm25", "tfidf", "jaccard"],
         tried=("cosine", "bm25"),
     )
-    neighbours: int = setting(100, "kept of each item", COUNT, tried=(50, 100, 500))
+    neighbours: int = setting(500, "kept of each item", COUNT, tried=(50, 100, 500))
     shrinkage: float = setting(0.0, "similarity * n / (n + shrinkage), n: users who took both", NOT_NEGATIVE)
     binary: bool = setting(False, "true: similarities of who took what, not how often or how lately")
     bm25_k1: float = setting(1.2, "bm25: how soon more events stop to count", NOT_NEGATIVE)
