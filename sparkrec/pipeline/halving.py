@@ -48,12 +48,14 @@ class Reached:
     Attributes:
         value: The metric.
         seconds: Of training and judging.
+        judging: Of judging alone.
         gains, counts: float64 ``[users]``: each user's sum of the metric, and of how much; of all settings the same
             users in the same order.
     """
 
     value: float
     seconds: float
+    judging: float
     gains: Doubles = field(repr=False)
     counts: Doubles = field(repr=False)
 
@@ -100,7 +102,8 @@ def halving(
     def in_full(settings: Settings) -> bool:
         if any(known == settings for known, _ in full):
             return True
-        if full and clock() + min(r.seconds for _, r in full) > until:
+        trained = [r for known, r in full if all(known[key] == settings[key] for key in space.training)]
+        if full and clock() + (trained[0].judging if trained else full[0][1].seconds) > until:
             return False
         full.append((settings, attempt(settings)))
         return True

@@ -53,6 +53,7 @@ class Tried:
     seconds: float
     baselines: tuple[Judged, ...] = field(default=(), repr=False)
     gains: Gains | None = field(default=None, repr=False, compare=False)
+    judging: float = field(default=0.0, repr=False, compare=False)  # seconds, of ``seconds``
 
     @property
     def judged_by(self) -> Settings:
@@ -124,13 +125,14 @@ class Trials:
         for name in (*MODELS[self.model].needs, self.model):
             if not files.exists(files.join(other.warehouse.model_path(name, self.last_day), CARD)):
                 training_stage(MODELS[name]).run(other, known)
-        gate = self.night.config.gate
+        trained, gate = time.monotonic(), self.night.config.gate
         book = GainsBook(gate.metric, gate.k)
         judged = self._judged(other, known, with_baselines, book)
         found = reached(point, self.model, self.night.fmt, judged, time.monotonic() - started)
         value = found.value(gate.metric, gate.k)
         log_event("tried", **{gate.metric: value}, k=gate.k, seconds=found.seconds, settings=point)
-        return replace(found, gains=book.found.get((self.model, found.split)))
+        gains = book.found.get((self.model, found.split))
+        return replace(found, gains=gains, judging=time.monotonic() - trained)
 
     def trained_as(self, config: Config) -> str:
         """A hash of what decides the training; of a model that is built from others, and learns nothing, of theirs."""

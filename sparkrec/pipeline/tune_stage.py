@@ -119,7 +119,7 @@ def _tune(night: Night, inputs: Inputs, model: str, folder: str, seconds: float,
         gains = done.gains
         if gains is None:
             raise UserError(f"{model} has no {gate.metric}@{gate.k}", where="gate.metric", fix="choose another metric")
-        return Reached(done.value(gate.metric, gate.k), done.seconds, gains.gains, gains.counts)
+        return Reached(done.value(gate.metric, gate.k), done.seconds, done.judging, gains.gains, gains.counts)
 
     space = _space(night, model, trials, untuned)
     start = {key: values[key] for key in (*space.training, *space.after)}

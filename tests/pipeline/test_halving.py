@@ -32,7 +32,7 @@ class World:
         self.attempts.append(settings)
         away = sum(settings[key] != value for key, value in BEST.items())
         value = (1 - 0.2 * away) * (0.5 + epochs / 18)
-        return Reached(value, took, np.full(4, value), np.ones(4))
+        return Reached(value, took, self.judging, np.full(4, value), np.ones(4))
 
     def search(self, seconds, space=SPACE, start=START):
         return halving(space, start, self.attempt, seconds, lambda: self.now, seed=1)
@@ -65,6 +65,13 @@ def test_the_budget_holds_but_for_the_first_attempt_and_one_more(seconds, per_ep
     found = world.search(seconds)
     assert world.now <= max(seconds, whole) + whole
     assert found.reached.value >= found.before.value
+
+
+def test_what_needs_no_training_is_tried_where_there_is_no_time_for_one():
+    world = World(seconds_per_epoch=10.0, judging=1.0)
+    found = world.search(95.0)  # the first training takes 91
+    assert found.settings == {**START, "prior.m": 0.5}
+    assert (found.n_full, found.n_short) == (3, 0)
 
 
 def test_what_needs_no_training_is_tried_by_itself():
