@@ -158,6 +158,21 @@ def search(
 
 
 @app.command()
+def predict(
+    pairs: Annotated[Path, typer.Option("--pairs", metavar="FILE", help="CSV of user,item: ids as in the log")],
+    model: Annotated[str, typer.Option(help="a model that predicts ratings: ratings, or als of explicit feedback")],
+    run_date: ListNight = "latest",
+    form: Form = "table",
+    conf: Conf = None,
+    settings: Settings = None,
+) -> int:
+    """Print the ratings that a night's model predicts for pairs; needs no Spark or Java."""
+    from sparkrec.models.predict import predict as predicted
+
+    return _show([predicted(_warehouse(conf, settings), model, pairs, run_date=run_date)], form)
+
+
+@app.command()
 def rollback(
     to: Annotated[
         Optional[str],  # noqa: UP045

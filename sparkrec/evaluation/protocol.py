@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sparkrec.evaluation.values import BASKETS_AGAIN_SPLIT, BASKETS_SPLIT, SESSIONS_AGAIN_SPLIT, SESSIONS_SPLIT
+from sparkrec.evaluation.values import (
+    BASKETS_AGAIN_SPLIT,
+    BASKETS_SPLIT,
+    RATINGS_SPLIT,
+    SESSIONS_AGAIN_SPLIT,
+    SESSIONS_SPLIT,
+)
 from sparkrec.settings.config import Config, config_dict
 from sparkrec.settings.formats import LogFormat
 
@@ -34,6 +40,9 @@ def protocol(config: Config, fmt: LogFormat, split: str) -> dict[str, Any]:
     if split in (BASKETS_SPLIT, BASKETS_AGAIN_SPLIT):
         found |= {f"prepare.baskets.{name}": value for name, value in config_dict(prepare.baskets).items()}
         return found | {"evaluation.ties": judged.ties, "purchase_events": sorted(fmt.purchase_events)}
+    if split == RATINGS_SPLIT and judged.ratings == "random":
+        drawn = {"evaluation.ratings_share": judged.ratings_share, "evaluation.ratings_seed": judged.ratings_seed}
+        found |= {"evaluation.ratings": judged.ratings, **drawn}
     return found | {"event_weights": {name: weight for name, weight in fmt.event_weights.items() if weight > 0}}
 
 

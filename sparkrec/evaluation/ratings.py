@@ -1,4 +1,4 @@
-"""Errors of predicted ratings."""
+"""Errors of predicted ratings, and which ratings are held out at random."""
 
 from __future__ import annotations
 
@@ -6,60 +6,65 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.values import MetricValue
-from sparkrec.warehouse.tables import IDX, ITEM_IDX, RATING, USER_IDX
+from sparkrec.settings.sections import EvaluationConfig
+from sparkrec.warehouse.tables import ITEM_IDX, RATING, USER_IDX
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
+
+PREDICTED, KNOWN = "predicted", "known"
+_PARTS = 1_000_000
 
 
-def rating_metrics(
-    held_out: DataFrame, user_factors: DataFrame, item_factors: DataFrame, fallback: float
-) -> list[MetricValue]:
-    """RMSE and MAE of factor models on held-out ratings.
+def held_out_at_random(config: EvaluationConfig) -> Column:
+    """Whether a pair ``(user_idx, item_idx)`` is held out where ``evaluation.ratings`` is ``random``: by a hash."""
+    import pyspark.sql.functions as F
+
+    place = F.pmod(F.xxhash64(USER_IDX, ITEM_IDX, F.lit(config.ratings_seed)), F.lit(_PARTS))
+    return place < int(config.ratings_share * _PARTS)
+
+
+def rating_metrics(predictions: DataFrame, low: float, high: float) -> list[MetricValue]:
+    """RMSE and MAE of predictions of held-out ratings, which are cut to the scale.
 
     Args:
-        held_out: ``(user_idx int, item_idx int, rating float)``.
-        user_factors: ``(idx int, vector array<float>)``.
-        item_factors: ``(idx int, vector array<float>)``.
-        fallback: Prediction for a pair whose user or item has no vector: the mean training rating.
+        predictions: ``(rating float, predicted float, known boolean)``; known: user and item have ratings in training.
+        low: The lowest rating of the scale.
+        high: The highest.
 
     Returns:
-        ``rmse`` and ``mae`` over all ratings, cold pairs predicted by ``fallback``; ``rmse_warm`` and ``mae_warm``
-        over the pairs with both vectors (absent when there is none); the two ``n`` tell how many were cold.
+        ``rmse`` and ``mae`` over all ratings, ``rmse_warm`` and ``mae_warm`` over the known pairs, ``rmse_cold`` and
+        ``mae_cold`` over the others (absent when there is none); the ``n`` tell how many they are.
 
     Raises:
-        InvariantError: Nothing is held out, or a rating is null.
+        InvariantError: Nothing is held out, or a rating or a prediction is null or not a number.
     """
     import pyspark.sql.functions as F
 
-    users = user_factors.select(F.col(IDX).alias(USER_IDX), F.col("vector").alias("u"))
-    items = item_factors.select(F.col(IDX).alias(ITEM_IDX), F.col("vector").alias("v"))
-    joined = held_out.select(USER_IDX, ITEM_IDX, RATING).join(users, USER_IDX, "left").join(items, ITEM_IDX, "left")
-    products = F.zip_with("u", "v", lambda x, y: x.cast("double") * y)
-    dot = F.aggregate(products, F.lit(0.0), lambda total, value: total + value)
-    warm = F.col("u").isNotNull() & F.col("v").isNotNull()
-    errors = joined.select(warm.alias("warm"), (F.when(warm, dot).otherwise(fallback) - F.col(RATING)).alias("error"))
+    cut = F.least(F.greatest(F.col(PREDICTED).cast("double"), F.lit(float(low))), F.lit(float(high)))
+    usable = F.col(PREDICTED).isNotNull() & ~F.isnan(PREDICTED)
+    errors = predictions.select(F.when(usable, cut - F.col(RATING)).alias("error"), KNOWN)
     row = _means(errors)
     if not row["n"] or row["missing"]:
-        raise InvariantError(f"{row['missing']} of {row['n']} held-out ratings are null: nothing to judge by")
-    values = [MetricValue("rmse", None, row["rmse"], row["n"]), MetricValue("mae", None, row["mae"], row["n"])]
-    if row["n_warm"]:
-        values.append(MetricValue("rmse_warm", None, row["rmse_warm"], row["n_warm"]))
-        values.append(MetricValue("mae_warm", None, row["mae_warm"], row["n_warm"]))
+        raise InvariantError(f"{row['missing']} of {row['n']} held-out ratings cannot be judged: nothing to judge by")
+    values = []
+    for part, n in (("", row["n"]), ("_warm", row["n_warm"]), ("_cold", row["n"] - row["n_warm"])):
+        if n:
+            values += [MetricValue(f"{name}{part}", None, row[f"{name}{part}"], n) for name in ("rmse", "mae")]
     return values
 
 
 def _means(errors: DataFrame) -> dict[str, Any]:
     import pyspark.sql.functions as F
 
-    error, warm = F.col("error"), F.when(F.col("warm"), F.col("error"))
+    error = F.col("error")
+    parts = {"": error, "_warm": F.when(F.col(KNOWN), error), "_cold": F.when(~F.col(KNOWN), error)}
+    means = [
+        one
+        for part, of in parts.items()
+        for one in (F.sqrt(F.avg(of * of)).alias(f"rmse{part}"), F.avg(F.abs(of)).alias(f"mae{part}"))
+    ]
     row = errors.agg(
-        F.count("*").alias("n"),
-        F.count(warm).alias("n_warm"),
-        F.count_if(error.isNull()).alias("missing"),
-        F.sqrt(F.avg(error * error)).alias("rmse"),
-        F.avg(F.abs(error)).alias("mae"),
-        F.sqrt(F.avg(warm * warm)).alias("rmse_warm"),
-        F.avg(F.abs(warm)).alias("mae_warm"),
+        F.count("*").alias("n"), F.count_if(KNOWN).alias("n_warm"), F.count_if(error.isNull()).alias("missing"), *means
     ).first()
     return row.asDict()  # type: ignore[union-attr]

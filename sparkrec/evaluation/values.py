@@ -15,6 +15,7 @@ USERS_AGAIN_SPLIT, SESSIONS_AGAIN_SPLIT, BASKETS_AGAIN_SPLIT = (
 )
 RATINGS_SPLIT = "holdout_ratings"
 NOT_JUDGED = "not_judged"  # in place of all metrics where too little is held out; its value: the pairs that are
+RATING_MEAN, RATING_BIASES = "rating_mean", "rating_biases"  # baselines of predicted ratings
 RECENT = "popularity_recent"  # the baseline that the gate holds models against
 
 COLD_USERS, FREQUENT_USERS = "holdout_cold_users", "holdout_frequent_users"  # parts of USERS_SPLIT

@@ -15,6 +15,7 @@ from sparkrec.models import (
     hybrid,
     neighbours,
     prod2vec,
+    ratings,
     rules,
     session_hybrid,
     session_neighbours,
@@ -34,6 +35,7 @@ OURS = (
     *neighbours.MODELS,
     session_neighbours.MODEL,
     content.MODEL,
+    ratings.MODEL,
     session_hybrid.MODEL,
     hybrid.MODEL,
 )

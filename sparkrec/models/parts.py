@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 
 from sparkrec.errors import NothingToTrain, UserError
+from sparkrec.evaluation.ratings import held_out_at_random
 from sparkrec.evaluation.split import resolve_cutoff
 from sparkrec.log import warn_event
 from sparkrec.models import MODELS
 from sparkrec.models.model import Lists, can_propose
 from sparkrec.models.night import Inputs, Night
+from sparkrec.models.program import program
 from sparkrec.models.warm_start import FROM_SCRATCH, Earlier, WarmStart, index_ids, latest_before, warm_start_of
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.cut import EPOCH, utc
@@ -28,7 +30,17 @@ from sparkrec.settings.config import Config, config_dict, config_hash
 from sparkrec.settings.formats import LogFormat
 from sparkrec.settings.sections import SupportConfig, TextConfig
 from sparkrec.spark.session import named_jobs
-from sparkrec.warehouse.cards import BLEND, FULL, HOLDOUT, ModelCard, model_version, part_path, read_card, write_card
+from sparkrec.warehouse.cards import (
+    BLEND,
+    FULL,
+    HOLDOUT,
+    RANDOM,
+    ModelCard,
+    model_version,
+    part_path,
+    read_card,
+    write_card,
+)
 from sparkrec.warehouse.ledger import StageResult, Versions
 from sparkrec.warehouse.tables import (
     COPURCHASE,
@@ -58,10 +70,12 @@ class Part:
 
 
 def parts(night: Night, model: str, cutoff: datetime) -> Iterator[Part]:
-    """The hold-out part, the full one where the configuration asks for a refit, and what a hybrid learns from."""
+    """The hold-out parts, the full one where the configuration asks for a refit, and what a hybrid learns from."""
     if model in blended_models(night.config):
         yield Part(BLEND, blend_cutoff(night, cutoff))
     yield Part(HOLDOUT, cutoff)
+    if night.config.evaluation.ratings == "random" and program(model).rates(night.config):
+        yield Part(RANDOM, night.as_of)
     if night.config.evaluation.refit:
         yield Part(FULL, night.as_of)
 
@@ -115,6 +129,9 @@ class PartStarts:
 def user_item_of(night: Night, inputs: Inputs, part: Part, half_life_days: float | None = None) -> DataFrame:
     """The user-item matrix that a part sees, in the columns of ``tables.USER_ITEM``; with a half-life of its own."""
     prepare = night.config.prepare
+    if part.name == RANDOM:
+        whole = user_item_of(night, inputs, replace(part, name=FULL), half_life_days)
+        return whole.where(~held_out_at_random(night.config.evaluation))
     if part.name == FULL and half_life_days is None:
         return inputs.read(USER_ITEM)
     settings = (
@@ -234,7 +251,10 @@ def snapshot(
     ``settings`` are those of the model that decide on the values of the rows.
     """
     identity = {name: int(v) for name, v in inputs.versions.items() if isinstance(v, int)}
-    prepared = int(config_hash(night.config.prepare, night.fmt, night.code_version, part.before, *settings)[:12], 16)
+    held_out = night.config.evaluation
+    drawn = (held_out.ratings_share, held_out.ratings_seed) if part.name == RANDOM else ()
+    decides = (night.config.prepare, night.fmt, night.code_version, part.before, *drawn, *settings)
+    prepared = int(config_hash(*decides)[:12], 16)
     path = f"{night.warehouse.snapshot_path(model, night.run_date)}/{part.name}"
     return write_snapshot(
         rows,

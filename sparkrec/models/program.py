@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.models import MODELS, OURS
 from sparkrec.models.model import named
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 T = TypeVar("T")
+# Predicts the ratings float32 [n] of pairs (user_idx int [n], item_idx int [n]); -1 for one without a number.
+PairRatings = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _nothing(_: Night) -> tuple[Any, ...]:
@@ -44,6 +48,10 @@ def _no_prior(_: PriorConfig) -> tuple[float, float]:
 
 def _always(_: Config) -> bool:
     return True
+
+
+def _never(_: Config) -> bool:
+    return False
 
 
 def _anything(_: Config, __: LogFormat) -> None:
@@ -70,8 +78,10 @@ class Program:
         prior: Of users: the powers with which recent popularity multiplies the scores, and is added to them.
         timeless: Of users: ``(scorer, folder of the part)``, without what depends on the time: vectors of users and
             items as they lie beside each other; None: the scorer's are such.
-        ratings: Of users: ``(night, card, part)``, factors ``(idx, vector)`` of users and items whose inner product
-            predicts a rating; None: of this night's model it does not.
+        rates: Of users: whether it predicts ratings with these settings: then it is judged by them, too.
+        pair_ratings: Of one that does: ``(folder of the part)``, what predicts the ratings of pairs without Spark.
+        ratings: Likewise on Spark, ``(night, card, part)``: what appends ``predicted float`` to pairs ``(user_idx,
+            item_idx, …)``; None: ``pair_ratings`` in each task.
         session_model: Of sessions: ``(night, card, part)``.
         embeddings: Of items: ``(folder of the part)``, the items' vectors, and those of what goes with them where these
             are others.
@@ -93,7 +103,9 @@ class Program:
     scorer: Callable[[Night, Inputs, ModelCard, str, datetime], Scorer] | None = None
     prior: Callable[[PriorConfig], tuple[float, float]] = _no_prior
     timeless: Callable[[DenseScorer, str], DenseScorer] | None = None
-    ratings: Callable[[Night, ModelCard, str], tuple[DataFrame, DataFrame] | None] | None = None
+    rates: Callable[[Config], bool] = _never
+    pair_ratings: Callable[[str], PairRatings] | None = None
+    ratings: Callable[[Night, ModelCard, str], Callable[[DataFrame], DataFrame]] | None = None
     session_model: Callable[[Night, ModelCard, str], SessionModel] | None = None
     embeddings: Callable[[str], tuple[ItemMatrix, ItemMatrix | None]] | None = None
     partners: Callable[[Night, ModelCard, str, int, IntArray | None], DataFrame] | None = None

@@ -12,6 +12,7 @@ from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.hybrid.settings import HybridConfig
 from sparkrec.models.neighbours.settings import ItemNeighboursConfig, UserNeighboursConfig
 from sparkrec.models.prod2vec.settings import MetaProd2VecConfig, Prod2VecConfig
+from sparkrec.models.ratings.settings import RatingsConfig
 from sparkrec.models.rules.settings import RulesConfig
 from sparkrec.models.session_hybrid.settings import SessionHybridConfig
 from sparkrec.models.session_neighbours.settings import SessionNeighboursConfig
@@ -40,6 +41,12 @@ class PriorConfig:
     item_neighbours: float = setting(
         1.0, "strength: score * (p + 1) ** item_neighbours", STRENGTH, tried=(0.0, 0.5, 1.0)
     )
+    ratings: float = setting(
+        2.5,
+        "strength: predicted rating + ratings * s * ln(p + 1), s: deviation of what biases leave of a rating",
+        NOT_NEGATIVE,
+        tried=(0.0, 1.0, 2.5, 5.0),
+    )
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class ModelSections:
     session_neighbours: SessionNeighboursConfig = section(SessionNeighboursConfig)
     session_hybrid: SessionHybridConfig = section(SessionHybridConfig, "needs the models gru and session_neighbours")
     content: ContentConfig = section(ContentConfig)
+    ratings: RatingsConfig = section(RatingsConfig)
     hybrid: HybridConfig = section(HybridConfig)
     prior: PriorConfig = section(
         PriorConfig,

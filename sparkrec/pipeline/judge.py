@@ -18,7 +18,7 @@ from sparkrec.evaluation.baskets import basket_metrics, next_products
 from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
 from sparkrec.evaluation.gains import COUNT, GAIN, MODEL, OWNER, GainsBook
 from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
-from sparkrec.evaluation.ratings import rating_metrics
+from sparkrec.evaluation.ratings import KNOWN, PREDICTED, held_out_at_random, rating_metrics
 from sparkrec.evaluation.session_events import NEW_RANK, left_out
 from sparkrec.evaluation.sessions import all_session_metrics, gain, popularity_ranks
 from sparkrec.evaluation.split import holdout_users, known_items_only
@@ -26,6 +26,8 @@ from sparkrec.evaluation.values import (
     BASKETS_AGAIN_SPLIT,
     BASKETS_SPLIT,
     NOT_JUDGED,
+    RATING_BIASES,
+    RATING_MEAN,
     RATINGS_SPLIT,
     RECENT,
     SESSIONS_AGAIN_SPLIT,
@@ -41,18 +43,20 @@ from sparkrec.models.model import Lists
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.popularity.counts import popularity_arrays, popularity_matrix
 from sparkrec.models.program import program
+from sparkrec.models.rated import with_ratings
 from sparkrec.models.scorer import PopularityScorer, Scorer, Wanted
 from sparkrec.models.scorers import item_popularity, seen_pairs, user_scorer
 from sparkrec.pipeline.lists import completed, embeddings, session_model
 from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.cut import utc
+from sparkrec.prepare.rating_biases import EXPECTED, ITEM_BIAS, USER_BIAS, rating_biases
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.user_item import user_item
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.similar import nearest
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.spark.session import named_jobs
-from sparkrec.warehouse.cards import HOLDOUT, ModelCard
+from sparkrec.warehouse.cards import HOLDOUT, RANDOM, ModelCard
 from sparkrec.warehouse.tables import (
     BASKET_ID,
     INTERACTIONS,
@@ -105,12 +109,10 @@ def judge(
         with named_jobs(night.spark, "judge users"):
             of_users = judge_users(night, inputs, by[Lists.USERS], book, with_baselines)
     judged += of_users
-    for card in by[Lists.USERS] if not any(value.metric == NOT_JUDGED for *_, value in of_users) else []:
-        predicts = program(card.model).ratings
-        factors = predicts(night, card, HOLDOUT) if predicts else None
-        if factors is not None:
-            with named_jobs(night.spark, "judge ratings"):
-                judged += judge_ratings(night, inputs, card, *factors)
+    rating = [card for card in by[Lists.USERS] if program(card.model).rates(night.config)]
+    if rating:
+        with named_jobs(night.spark, "judge ratings"):
+            judged += judge_ratings(night, inputs, rating, with_baselines)
     if by[Lists.SESSIONS]:
         with named_jobs(night.spark, "judge sessions"):
             judged += judge_sessions(night, inputs, by[Lists.SESSIONS], book, with_baselines)
@@ -191,14 +193,42 @@ def _popularity(night: Night, inputs: Inputs, cutoff: datetime, n_items: int) ->
     return {name: PopularityScorer(popularity_matrix(one, found.ever)) for name, one in scores.items()}
 
 
-def judge_ratings(night: Night, inputs: Inputs, card: ModelCard, users: DataFrame, items: DataFrame) -> list[Judged]:
-    """Errors of the predicted ratings of what was rated from the cutoff on; a cold pair is predicted by the mean."""
+def judge_ratings(night: Night, inputs: Inputs, cards: list[ModelCard], with_baselines: bool = True) -> list[Judged]:
+    """Errors of the predicted ratings, and of the mean and the regularised biases beside them.
+
+    Of what was rated from the cutoff on, or of the share that ``evaluation.ratings=random`` holds out. Nothing where
+    fewer than ``evaluation.min_pairs`` ratings are.
+    """
+    held_out, part = night.config.evaluation, RANDOM if night.config.evaluation.ratings == "random" else HOLDOUT
+    earlier, later = _rated(night, inputs, cards[0].cutoff, part)
+    later = later.where(F.col(RATING).isNotNull()).persist(StorageLevel.MEMORY_AND_DISK)
+    judged: list[Judged] = []
+    if later.count() >= held_out.min_pairs:
+        biases = rating_biases(earlier)
+        known = F.col(USER_BIAS).isNotNull() & F.col(ITEM_BIAS).isNotNull()
+        pairs = biases.of(later).select(USER_IDX, ITEM_IDX, RATING, EXPECTED, known.alias(KNOWN))
+        pairs = pairs.persist(StorageLevel.MEMORY_AND_DISK)
+        made = [(c.model, c.model_version, with_ratings(night, c, part, pairs)) for c in cards if part in c.parts]
+        if with_baselines:
+            mean = F.lit(biases.mean)
+            for name, expected in ((RATING_MEAN, mean), (RATING_BIASES, F.col(EXPECTED))):
+                made.append((name, "", pairs.withColumn(PREDICTED, expected)))
+        for model, version, predictions in made:
+            values = rating_metrics(predictions, biases.low, biases.high)
+            judged += [(model, version, RATINGS_SPLIT, value) for value in values]
+        pairs.unpersist()
+    later.unpersist()
+    return judged
+
+
+def _rated(night: Night, inputs: Inputs, cutoff: datetime, part: str) -> tuple[DataFrame, DataFrame]:
+    """What is trained on and what is held out, in the columns of ``tables.USER_ITEM``."""
     settings, weights, rows = night.config.prepare.user_item, night.fmt.event_weights, inputs.read(INTERACTIONS)
-    earlier, later = rows.where(F.col(TS) < utc(card.cutoff)), rows.where(F.col(TS) >= utc(card.cutoff))
-    held_out = user_item(later, settings, weights, night.as_of)
-    mean = user_item(earlier, settings, weights, card.cutoff).agg(F.avg(RATING)).head()
-    values = rating_metrics(held_out, users, items, float(mean[0]))  # type: ignore[index]
-    return [(card.model, card.model_version, RATINGS_SPLIT, value) for value in values]
+    if part == RANDOM:
+        pairs, drawn = user_item(rows, settings, weights, night.as_of), held_out_at_random(night.config.evaluation)
+        return pairs.where(~drawn), pairs.where(drawn)
+    earlier, later = rows.where(F.col(TS) < utc(cutoff)), rows.where(F.col(TS) >= utc(cutoff))
+    return user_item(earlier, settings, weights, cutoff), user_item(later, settings, weights, night.as_of)
 
 
 def judge_sessions(

@@ -18,9 +18,11 @@ def _training(night: Night, model: str) -> tuple[Any, ...]:
     config, held_out = night.config, night.config.evaluation
     when = (held_out.cutoff, held_out.holdout_quantile, held_out.holdout_days, held_out.refit)
     blended = ("blended",) if model in blended_models(config) else ()
+    drawn = (held_out.ratings, held_out.ratings_share, held_out.ratings_seed)
+    rated = drawn if held_out.ratings == "random" and program(model).rates(config) else ()
     start = (warm_start_of(night, model).settings(night),) if MODELS[model].warm else ()
     settings = (getattr(config, model), config.prepare, when, config.train.snapshot_files, night.fmt.event_weights)
-    return (*settings, *start, *blended)
+    return (*settings, *start, *blended, *rated)
 
 
 def training_stage(model: Model) -> Stage:

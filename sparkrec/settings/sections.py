@@ -223,6 +223,14 @@ class EvaluationConfig:
         COUNT,
     )
     min_pairs: int = setting(30, "things that they took; likewise", COUNT)
+    ratings: str = setting(
+        "time",
+        "what predicted ratings are judged on: time (those from the cutoff on) | random (a share of all, which a part "
+        "of the model of its own does not see)",
+        choices=["time", "random"],
+    )
+    ratings_share: float = setting(0.2, "random: the share", INNER_SHARE)
+    ratings_seed: int = setting(1, "random: another one draws others", SEED)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from sparkrec.warehouse import files
 from sparkrec.warehouse.store import Warehouse
 
 HOLDOUT, FULL = "holdout", "full"  # trained before the cutoff and judged after it; trained on everything
+RANDOM = "random"  # trained without a share of the ratings, drawn at random, and judged on these
 BLEND = "blend"  # trained as long before the cutoff as the hold-out lasts: the hybrid learns from what came between
 CARD = "card.json"
 

@@ -278,8 +278,8 @@ _VALUE_OF_METRIC = (
         "metric",
         "string",
         "recall, ndcg, map, mrr, hit_rate, …_per_session (of sessions' means), coverage, gini, rmse, mae, rmse_warm, "
-        "mae_warm, users_without_list, pairs_without_list, cases_without_list; not_judged: the pairs held out, "
-        "which are too few",
+        "mae_warm, rmse_cold, mae_cold, users_without_list, pairs_without_list, cases_without_list; not_judged: the "
+        "pairs held out, which are too few",
     ),
     Column("k", "int", "length of the list; null for rmse and mae", nullable=True, check="k >= 1"),
     Column(VALUE, "double", "value of the metric"),
@@ -298,7 +298,7 @@ METRICS = Table(
     "Hold-out metrics of models and baselines.",
     (
         Column(RUN_DATE, "date", "night"),
-        Column("model", "string", "a model, popularity or popularity_recent"),
+        Column("model", "string", "a model, popularity, popularity_recent, rating_mean or rating_biases"),
         Column(MODEL_VERSION, "string", "version of the model judged"),
         *_VALUE_OF_METRIC,
         Column(PROTOCOL, "string", "JSON: how it was judged; nights are compared where it is the same", nullable=True),

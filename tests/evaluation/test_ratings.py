@@ -1,21 +1,34 @@
 import pytest
 
 from sparkrec.errors import InvariantError
-from sparkrec.evaluation.ratings import rating_metrics
+from sparkrec.evaluation.ratings import held_out_at_random, rating_metrics
+from sparkrec.settings.sections import EvaluationConfig
 
 
-def test_cold_pairs_are_predicted_by_the_fallback_and_counted(spark):
-    users = spark.createDataFrame([(0, [1.0, 2.0]), (1, [0.0, 1.0])], "idx int, vector array<float>")
-    items = spark.createDataFrame([(5, [1.0, 1.0])], "idx int, vector array<float>")
-    rows = [(0, 5, 5.0), (1, 5, 2.0), (9, 5, 4.0), (0, 6, 3.0)]
-    held_out = spark.createDataFrame(rows, "user_idx int, item_idx int, rating float")
-    values = {v.metric: (v.value, v.n) for v in rating_metrics(held_out, users, items, 3.5)}
-    # errors: 3 - 5, 1 - 2, 3.5 - 4, 3.5 - 3
+def test_errors_of_all_of_known_and_of_cold_pairs_are_told_apart(spark):
+    rows = [(5.0, 3.0, True), (2.0, 1.0, True), (4.0, 3.5, False), (3.0, 9.0, False)]
+    predictions = spark.createDataFrame(rows, "rating float, predicted float, known boolean")
+    values = {v.metric: (v.value, v.n) for v in rating_metrics(predictions, 1.0, 5.0)}
+    # errors: -2, -1, -0.5, and 5 - 3: the scale ends at 5
     assert values == {
-        "rmse": (pytest.approx(((4 + 1 + 0.25 + 0.25) / 4) ** 0.5), 4),
-        "mae": (pytest.approx((2 + 1 + 0.5 + 0.5) / 4), 4),
+        "rmse": (pytest.approx(((4 + 1 + 0.25 + 4) / 4) ** 0.5), 4),
+        "mae": (pytest.approx((2 + 1 + 0.5 + 2) / 4), 4),
         "rmse_warm": (pytest.approx(2.5**0.5), 2),
         "mae_warm": (pytest.approx(1.5), 2),
+        "rmse_cold": (pytest.approx((4.25 / 2) ** 0.5), 2),
+        "mae_cold": (pytest.approx(1.25), 2),
     }
-    with pytest.raises(InvariantError):
-        rating_metrics(held_out.where("false"), users, items, 3.5)
+    for wrong in ("false", "predicted > 9 or rating = 5"):
+        bad = predictions.selectExpr("rating", "if(rating = 5, float('nan'), predicted) predicted", "known")
+        with pytest.raises(InvariantError):
+            rating_metrics(bad.where(wrong), 1.0, 5.0)
+
+
+def test_a_share_of_the_pairs_is_drawn_by_the_seed(spark):
+    pairs = spark.range(2000).selectExpr("cast(id % 50 as int) user_idx", "cast(id div 50 as int) item_idx")
+    drawn = [
+        {tuple(row) for row in pairs.where(held_out_at_random(EvaluationConfig(ratings_seed=s))).collect()}
+        for s in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert 300 < len(drawn[0]) < 500

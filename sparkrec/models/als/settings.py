@@ -25,6 +25,10 @@ class AlsConfig:
     )
     alpha: float = setting(1.0, "implicit: confidence = 1 + alpha * weight", NOT_NEGATIVE, tried=(1.0, 5.0, 20.0))
     nonnegative: bool = setting(False, "factors of at least 0 only")
+    biases: bool = setting(
+        True,
+        "explicit: factors of what the mean and the biases of user and item leave of a rating; not with nonnegative",
+    )
     debias: float = setting(
         0.0, "implicit: the confidence is multiplied by the item's popularity ** -debias; 0 to 1", SHARE
     )
@@ -36,6 +40,11 @@ class AlsConfig:
     item_blocks: int = setting(10, "parts that the items are dealt out to; 0: two for each task slot", COUNT_OR_NONE)
     checkpoint_interval: int = setting(5, "iterations between checkpoints", COUNT)
     seed: int = setting(1, bounds=SEED)
+
+    @property
+    def biased(self) -> bool:
+        """Whether the factors are of what the biases leave."""
+        return self.feedback == "explicit" and self.biases and not self.nonnegative
 
     def check(self) -> None:
         """Refuses settings that do not go together."""

@@ -1,0 +1,250 @@
+"""RMSE and MAE of predicted ratings on real logs, beside the mean, regularised biases and Surprise's SVD.
+
+    python bench/ratings.py --logs DIR --network mlp --network text --seeds 3
+    python bench/ratings.py --logs DIR --surprise PYTHON    # of an environment with scikit-surprise, numpy below 2
+
+DIR holds movie_ratings/ and instrument_reviews/. Splits: random (NumPy's RandomState(0).permutation(n), the first fifth
+is the test) and time (from the 0.8 quantile of the timestamps on). All test pairs, unknown users and items included,
+predictions cut to the scale. Further arguments are settings: ratings.epochs=8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gzip
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from _measure import machine
+
+from sparkrec.models.prod2vec.settings import Prod2VecConfig
+from sparkrec.models.ratings import train as ranks
+from sparkrec.models.ratings.biases import Ratings
+from sparkrec.models.ratings.reviews import Reviews
+from sparkrec.models.ratings.serve import Served
+from sparkrec.models.ratings.settings import RatingsConfig
+from sparkrec.models.two_tower.network import Feature
+from sparkrec.ranks.comm import Comm, SingleProcess
+from sparkrec.settings.config import load_config
+from sparkrec.settings.sections import TrainConfig
+
+N_FILES = 8
+TABLED = {"movie_ratings": (3.0, 2.0), "instrument_reviews": (8.0, 8.0)}  # λ of users and items, found by a grid
+
+
+class Log(NamedTuple):
+    """A log of n ratings."""
+
+    user: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray
+    ts: np.ndarray
+    codes: np.ndarray  # int32 [n_items, w]
+    feature: tuple[Feature, ...]
+    text: list[str]
+
+
+def movie_ratings(folder: Path) -> Log:
+    """Ratings with the films' genres."""
+    rows = [line.split("::") for line in (folder / "ratings.dat").read_text("utf-8").split("\n") if line]
+    users, items, ratings, times = zip(*rows, strict=True)
+    names, item = np.unique(items, return_inverse=True)
+    lines = [line.split("::") for line in (folder / "movies.dat").read_text("utf-8").split("\n")]
+    genres = {line[0]: line[2].split("|")[:4] for line in lines if len(line) > 2 and line[2]}
+    number = {genre: n for n, genre in enumerate(sorted({g for some in genres.values() for g in some}), 1)}
+    codes = np.zeros((len(names), 4), dtype=np.int32)
+    for row, name in enumerate(names):
+        for place, genre in enumerate(genres.get(str(name), [])):
+            codes[row, place] = number[genre]
+    user = np.unique(users, return_inverse=True)[1]
+    feature = (Feature("genres", len(number), 4),)
+    return Log(user, item, np.array(ratings, float), np.array(times, np.int64), codes, feature, [])
+
+
+def instrument_reviews(folder: Path) -> Log:
+    """Reviews with their texts."""
+    (file,) = folder.glob("*.json.gz")
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    user, item = (np.unique([row[k] for row in rows], return_inverse=True)[1] for k in ("reviewerID", "asin"))
+    rating, ts = (np.array([row[k] for row in rows]) for k in ("overall", "unixReviewTime"))
+    texts = [f"{row.get('summary', '')}\n{row.get('reviewText', '')}" for row in rows]
+    return Log(user, item, rating.astype(float), ts, np.zeros((item.max() + 1, 0), np.int32), (), texts)
+
+
+def split(log: Log, how: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of training and of test."""
+    n = len(log.user)
+    if how == "random":
+        order = np.random.RandomState(0).permutation(n)
+        return order[-(-n // 5) :], order[: -(-n // 5)]
+    later = log.ts >= np.quantile(log.ts, 0.8)
+    return np.flatnonzero(~later), np.flatnonzero(later)
+
+
+def errors(predicted: np.ndarray, log: Log, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
+    """RMSE and MAE of all, and RMSE of known and cold pairs."""
+    error = np.clip(predicted, log.rating[train].min(), log.rating[train].max()) - log.rating[test]
+    known = np.isin(log.user[test], log.user[train]) & np.isin(log.item[test], log.item[train])
+    parts = {"rmse": error, "known": error[known], "cold": error[~known]}
+    return {"mae": np.abs(error).mean()} | {k: np.sqrt((e**2).mean()) if len(e) else np.nan for k, e in parts.items()}
+
+
+def regularised_biases(log: Log, train: np.ndarray, test: np.ndarray, shrunk: tuple[float, float]) -> np.ndarray:
+    """The baseline, by itself: ten sweeps."""
+    user, item, above = log.user[train], log.item[train], log.rating[train] - log.rating[train].mean()
+    n_user, n_item = (np.bincount(x, minlength=y.max() + 1) for x, y in ((user, log.user), (item, log.item)))
+    b_user, b_item = np.zeros(len(n_user)), np.zeros(len(n_item))
+    for _ in range(10):
+        b_item = np.bincount(item, above - b_user[user], len(n_item)) / (shrunk[1] + n_item)
+        b_user = np.bincount(user, above - b_item[item], len(n_user)) / (shrunk[0] + n_user)
+    found: np.ndarray = log.rating[train].mean() + b_user[log.user[test]] + b_item[log.item[test]]
+    return found
+
+
+def reviews_of(log: Log, train: np.ndarray, config: RatingsConfig) -> tuple[Reviews, int]:
+    """The words of the training reviews, as a night numbers them."""
+    words = [re.findall(r"\w+", log.text[row].lower())[: config.words] for row in train]
+    within = Counter(word for some in words for word in set(some))
+    frequent = sorted((-n, word) for word, n in within.items() if n >= config.min_df)[: config.vocabulary]
+    number = {word: n for n, (_, word) in enumerate(frequent, 1)}
+    found = np.zeros((len(train), config.words), np.int32)
+    for row, some in enumerate(words):
+        found[row, : len(some)] = [number.get(word, 0) for word in some]
+    user, item = log.user[train], log.item[train]
+    return Reviews.of(user, item, found, log.user.max() + 1, log.item.max() + 1), len(number)
+
+
+def network(log: Log, train: np.ndarray, test: np.ndarray, config: RatingsConfig, vectors: torch.Tensor) -> np.ndarray:
+    """Our predictions, by one rank, without Spark: the same steps on the same arrays."""
+    comm, n_users, n_items = cast(Comm, SingleProcess()), int(log.user.max()) + 1, int(log.item.max()) + 1
+    reviews, n_words = reviews_of(log, train, config) if config.network == "text" else (None, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        task = ranks.RatingTask(
+            "", folder, config, TrainConfig(device="cpu"), n_users, n_items, (), log.feature,
+            np.zeros((n_users, 0), np.int32), log.codes, {}, vocabulary=n_words,
+        )  # fmt: skip
+        files = {}
+        for number in range(N_FILES):
+            rows = train[log.user[train] % N_FILES == number]
+            files[number] = Ratings(log.user[rows], log.item[rows], log.rating[rows])
+        sizes = [len(one.user) for one in files.values()]
+        data = ranks.prepare(comm, task, files, sizes, vectors.shape[1], reviews)
+        state = ranks.State.new(data, vectors)
+        history = [ranks.run_epoch(comm, state, data, epoch) for epoch in range(1, config.epochs + 1)]
+        ranks.save(task, state, data, history)
+        return Served(folder).predict(log.user[test], log.item[test])
+
+
+def sequence_vectors(log: Log, train: np.ndarray, seed: int) -> torch.Tensor:
+    """Unit vectors of the items: prod2vec over the users' sequences in order of time."""
+    from sparkrec.models.prod2vec.pairs import Sequences, walk
+    from sparkrec.models.prod2vec.skipgram import learning_rate, new_tables, served_vectors
+    from sparkrec.models.prod2vec.step import draw_negatives, take_step
+    from sparkrec.models.prod2vec.train import Trainer
+
+    comm = cast(Comm, SingleProcess())
+    config = Prod2VecConfig(dim=32, lists="similar", ns_exponent=0.75, epochs=5, window=5, seed=seed)
+    rows = train[np.lexsort((log.ts[train], log.user[train]))]
+    counts = torch.from_numpy(np.bincount(log.item[rows], minlength=log.item.max() + 1))
+    trainer, tables = Trainer.create(config, counts, None), new_tables(len(counts), config.dim, seed)
+    draws = torch.Generator().manual_seed(seed)
+    for epoch in range(config.epochs):
+        sequences = Sequences.of(log.user[rows], log.item[rows], len(np.unique(log.user[rows])))
+        steps = walk(sequences, trainer.keep, config.window, (seed, epoch, 0))
+        for low in range(0, steps.n_pairs, 2048):
+            item, context = (x.astype(np.int64) for x in steps.pairs(slice(low, min(low + 2048, steps.n_pairs))))
+            negatives = draw_negatives(trainer.groups, config.negatives, 1, draws)[0]
+            rate = learning_rate(config.learning_rate, 1e-4, (epoch + low / steps.n_pairs) / config.epochs)
+            take_step(tables, trainer.pairs(item, context), negatives, None, rate, comm)
+    return torch.nn.functional.normalize(served_vectors(tables, counts)[0])
+
+
+PEER = """
+import sys, numpy as np, pandas as pd
+from surprise import SVD, Dataset, Reader
+data, seeds = np.load(sys.argv[1]), int(sys.argv[3])
+settings = {"n_factors": int(sys.argv[4]), "reg_all": float(sys.argv[5]), "n_epochs": int(sys.argv[6])}
+reader = Reader(rating_scale=(data["rating"].min(), data["rating"].max()))
+frame = pd.DataFrame({"user": data["user"], "item": data["item"], "rating": data["rating"]})
+train = Dataset.load_from_df(frame, reader).build_full_trainset()
+found = []
+for seed in range(seeds):
+    model = SVD(**settings, random_state=seed).fit(train)
+    found.append([model.predict(u, i).est for u, i in zip(data["test_user"], data["test_item"])])
+np.save(sys.argv[2], np.array(found))
+"""
+
+
+def surprise_svd(
+    python: str, log: Log, train: np.ndarray, test: np.ndarray, seeds: int, best: tuple[int, float, int]
+) -> Any:
+    """Predictions of Surprise's SVD, float [seeds, test]."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = {"user": log.user[train], "item": log.item[train], "rating": log.rating[train]}
+        np.savez(f"{folder}/data.npz", test_user=log.user[test], test_item=log.item[test], **own)
+        arguments = [f"{folder}/data.npz", f"{folder}/found.npy", str(seeds), *map(str, best)]
+        subprocess.run([python, "-c", PEER, *arguments], check=True)
+        return np.load(f"{folder}/found.npy")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--logs", type=Path, required=True)
+    parser.add_argument("--log", action="append", choices=[*TABLED])
+    parser.add_argument("--split", action="append", choices=["random", "time"])
+    parser.add_argument("--network", action="append", default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--surprise", default="", help="a Python with scikit-surprise")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("settings", nargs="*")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    config = load_config(None, options.settings).ratings
+    print(machine(), file=sys.stderr)
+    for name in options.log or [*TABLED]:
+        log = {"movie_ratings": movie_ratings, "instrument_reviews": instrument_reviews}[name](options.logs / name)
+        for how in options.split or ["random", "time"]:
+            report(name, how, log, config, options)
+
+
+def report(name: str, how: str, log: Log, config: RatingsConfig, options: argparse.Namespace) -> None:
+    """A line for each method on a split of a log."""
+    train, test = split(log, how)
+
+    def line(method: str, found: list[np.ndarray]) -> None:
+        each = [errors(one, log, train, test) for one in found]
+        means = {k: round(float(np.mean([e[k] for e in each])), 4) for k in each[0]}
+        spread = round(float(np.std([e["rmse"] for e in each])), 4)
+        print(json.dumps({"log": name, "split": how, "method": method, **means, "rmse_std": spread}), flush=True)
+
+    line("mean", [np.full(len(test), log.rating[train].mean())])
+    line("biases by grid", [regularised_biases(log, train, test, TABLED[name])])
+    if options.surprise:
+        best = {"movie_ratings": (10, 0.2, 50), "instrument_reviews": (50, 0.1, 20)}[name]
+        line("surprise SVD", list(surprise_svd(options.surprise, log, train, test, options.seeds, best)))
+    for kind in options.network:
+        if kind == "text" and not log.text:
+            continue
+        found = []
+        for seed in range(1, options.seeds + 1):
+            vectors = (
+                sequence_vectors(log, train, seed) if kind == "word2vec_mlp" else torch.zeros(log.item.max() + 1, 0)
+            )
+            mine = dataclasses.replace(config, network=kind, seed=seed)
+            found.append(network(log, train, test, mine, vectors))
+        line(kind, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""A night of models that predict ratings: judged beside the mean and the biases, published, and asked for pairs."""
+
+import polars as pl
+import pytest
+from safetensors.numpy import load_file
+
+from sparkrec.cli import main
+from sparkrec.errors import UserError
+from sparkrec.models.predict import predict
+from sparkrec.warehouse.store import Warehouse
+from tests.nights import make_place
+
+pytestmark = pytest.mark.slow
+
+MORE = (
+    "models=[als,ratings]",
+    "als.feedback=explicit",
+    "ratings.min_support=20",
+    "ratings.epochs=2",
+    "ratings.hidden=[8]",
+    "evaluation.ratings=random",
+    "evaluation.refit=false",
+    "prepare.text.method=none",
+)
+
+
+@pytest.fixture(scope="module")
+def rated(spark, tmp_path_factory):
+    place = make_place(tmp_path_factory.mktemp("rated"), "ratings", days=8, events=3000, more=MORE)
+    assert place.run(spark, place.last) == 0
+    return place
+
+
+def test_ratings_are_judged_beside_the_mean_and_the_biases(rated):
+    judged = rated.table("metrics").filter(pl.col("split") == "holdout_ratings")
+    rmse = dict(judged.filter(pl.col("metric") == "rmse").select("model", "value").iter_rows())
+    assert set(rmse) == {"als", "ratings", "rating_mean", "rating_biases"}
+    n = judged.filter(pl.col("metric") == "rmse")["n"].unique().to_list()
+    pairs = rated.table("user_item").height
+    assert len(n) == 1
+    assert 0.1 * pairs < n[0] < 0.3 * pairs
+    (part,) = rated.warehouse.glob("models/ratings/*/random/weights.safetensors")
+    assert int(load_file(part)["user_count"].sum()) == pairs - n[0]  # it has not seen what it is judged on
+    assert rmse["rating_biases"] < rmse["rating_mean"]
+    assert rmse["ratings"] < rmse["rating_mean"] * 1.01
+    assert rmse["als"] < rmse["rating_mean"] * 1.2
+    assert {"mae", "rmse_warm", "mae_warm"} <= set(judged.filter(pl.col("model") == "ratings")["metric"])
+    assert rated.table("metrics").filter(pl.col("split") == "holdout_users")["model"].unique().len() == 4
+
+
+def test_lists_hold_items_with_enough_ratings_that_the_user_has_not_rated(rated):
+    lists = rated.table("topk_ratings").filter(pl.col("source") == "model")
+    assert lists.height > 0
+    events = rated.table("events").select("user_id", "item_id").unique()
+    assert lists.join(events, on=["user_id", "item_id"], how="semi").height == 0
+    often = events.group_by("item_id").len().filter(pl.col("len") >= 20)
+    assert set(lists["item_id"]) <= set(often["item_id"])
+    ranked = lists.sort("user_id", "rank").group_by("user_id").agg("score")
+    assert all(scores == sorted(scores, reverse=True) for scores in ranked["score"].to_list())
+
+
+def test_pairs_are_predicted_without_spark(rated, tmp_path, capsys):
+    known = rated.table("events").select("user_id", "item_id").unique().sort("user_id", "item_id").head(20)
+    file, warehouse = tmp_path / "pairs.csv", Warehouse(str(rated.warehouse))
+    lines = ["user,item", *(f"{u},{i}" for u, i in known.iter_rows()), "nobody,nothing"]
+    file.write_text("\n".join(lines))
+    scale = rated.table("events")["value"]
+    for model in ("ratings", "als"):
+        found = predict(warehouse, model, file)
+        assert found.select("user_id", "item_id").head(20).equals(known)
+        assert found["known"].to_list() == [True] * 20 + [False]
+        assert found["predicted"].is_between(scale.min(), scale.max()).all()
+        assert found["predicted"].n_unique() > 10
+    setting = f"warehouse.path={rated.warehouse}"
+    assert main(["predict", "--pairs", str(file), "--model", "ratings", "--format", "csv", setting]) == 0
+    assert capsys.readouterr().out.startswith("user_id,item_id,predicted,known\n")
+    for text, what in (("a,b,c\n", "a row is no pair"), ("user,item\n", "no pairs")):
+        file.write_text(text)
+        with pytest.raises(UserError, match=what):
+            predict(warehouse, "ratings", file)
+    with pytest.raises(UserError, match="unknown model that predicts ratings"):
+        predict(warehouse, "gru", file)
