@@ -96,23 +96,29 @@ def ranking_metrics(
             book.add(split, rows, max((row["n"] for row in found.values()), default=0))
     finally:
         judged.unpersist()
-    values: dict[str, dict[str, list[MetricValue]]] = {}
-    for name, one in models.items():
-        row = found.get((name, ALL))
-        if row is None:
-            raise InvariantError("no user has items after the cutoff: nothing to judge by")
-        if row["doubled"]:
-            raise InvariantError(f"{row['doubled']} lists hold an item or a rank twice")
-        mine = {segment: part for (model, segment), part in found.items() if model == name}
-        values[name] = {
-            segment: [MetricValue(metric, k, part[f"{metric}_{k}"], part["n"]) for k in ks for metric in ACCURACY]
-            for segment, part in mine.items()
-        }
-        for k in ks:
-            spread = zip(("coverage", "gini"), list_spread(shown.get((name, k), {}), one.n_items), strict=True)
-            values[name][ALL] += [MetricValue(metric, k, value, row["n"]) for metric, value in spread]
-        log_event("ranking_metrics", model=name, users=row["n"], users_without_list=row["missing"])
-        values[name][ALL].append(MetricValue("users_without_list", None, float(row["missing"]), row["n"]))
+    return {name: _values_of(name, one.n_items, ks, found, shown) for name, one in models.items()}
+
+
+def _values_of(
+    name: str, n_items: int, ks: Sequence[int], found: Mapping[tuple[str, str], dict[str, Any]],
+    shown: Mapping[tuple[str, int], dict[int, int]],
+) -> dict[str, list[MetricValue]]:  # fmt: skip
+    """What ``ranking_metrics`` gives of one model, from what ``_accuracy`` and ``_times_shown`` found."""
+    whole = found.get((name, ALL))
+    if whole is None:
+        raise InvariantError("no user has items after the cutoff: nothing to judge by")
+    if whole["doubled"]:
+        raise InvariantError(f"{whole['doubled']} lists hold an item or a rank twice")
+    values = {
+        segment: [MetricValue(metric, k, part[f"{metric}_{k}"], part["n"]) for k in ks for metric in ACCURACY]
+        for (model, segment), part in found.items()
+        if model == name
+    }
+    for k in ks:
+        coverage, gini = list_spread(shown.get((name, k), {}), n_items)
+        values[ALL] += [MetricValue("coverage", k, coverage, whole["n"]), MetricValue("gini", k, gini, whole["n"])]
+    values[ALL].append(MetricValue("users_without_list", None, float(whole["missing"]), whole["n"]))
+    log_event("ranking_metrics", model=name, users=whole["n"], users_without_list=whole["missing"])
     return values
 
 

@@ -71,11 +71,13 @@ def changes(existing: DataFrame, incoming: DataFrame, columns: Sequence[str], in
     for missing in set(columns) - set(known.columns):
         known = known.withColumn(missing, F.lit(None).cast(dict(incoming.dtypes)[missing]))
     joined = incoming.alias("new").join(known.withColumn(KNOWN, F.lit(True)).alias("old"), ID, how="left")
-    is_newer = F.lit(incoming_wins) | (
-        F.coalesce(F.col(f"new.{UPDATED_AT}") >= F.col(f"old.{UPDATED_AT}"), F.lit(True))
-    )
-    pairs = {c: (F.col(f"new.{c}"), F.col(f"old.{c}")) for c in columns}
-    merged = {c: F.when(is_newer, F.coalesce(n, o)).otherwise(F.coalesce(o, n)) for c, (n, o) in pairs.items()}
+    not_older = F.coalesce(F.col(f"new.{UPDATED_AT}") >= F.col(f"old.{UPDATED_AT}"), F.lit(True))
+    wins = F.lit(incoming_wins) | not_older
+
+    merged = {}
+    for name in columns:
+        new, old = F.col(f"new.{name}"), F.col(f"old.{name}")
+        merged[name] = F.when(wins, F.coalesce(new, old)).otherwise(F.coalesce(old, new))
     merged[UPDATED_AT] = F.greatest(f"new.{UPDATED_AT}", f"old.{UPDATED_AT}")
     changed = F.col(KNOWN).isNull()
     for name, value in merged.items():

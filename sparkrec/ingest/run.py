@@ -115,6 +115,7 @@ def take_in(
     The first write says which of the noted files are read again, the last that they have been: between the two their
     rows are not whole, and an attempt that breaks off there reads them once more.
     """
+    # Into the staging folder, and judged there: whatever raises down to note_again has changed no table.
     staged = {name: stage_beside(context, name, s.to_read) for name, s in beside.items()}
     others = [rows for name, (rows, _) in staged.items() if name.startswith(JOINED_FILE)]
     batch, verdict = stage_logs(context, logs.to_read, _partners(context, others) if logs.to_read else ())
@@ -132,6 +133,8 @@ def take_in(
     kept = stage_new_events(context, batch, verdict, stale) if batch else None
     result = account(batch, verdict, kept, len(logs.to_read))
     result = replace(result, files_empty=len(logs.to_read) - len(verdict.files))
+    # From here on tables change. The old rows of a file go after it is noted that they are to come again, and before
+    # the new ones come; ``files`` is last, so that a file counts when all its rows are there.
     note_again(context, again)
     outputs = undo(context, stale)
     outputs |= write_tables(context, batch, extra, verdict, kept)

@@ -68,15 +68,9 @@ def recall(context: Context, noted: dict[str, log_files.KnownFile]) -> Recalled:
     Raises:
         UserError: Some of these files are gone as well, so that their events would be lost.
     """
-    tables = (EVENTS, QUARANTINE, ITEMS_TABLE, USERS_TABLE, FILES)
-    lost = [table.name for table in tables if not store.exists(context.spark, context.warehouse, table)]
-    if not noted and EVENTS.name not in lost:  # no row tells of the files: the events do
-        lost = sorted({*lost, FILES.name})
-        again = _sources(context, EVENTS, SOURCE)
-    else:
-        again = {name for name, file in noted.items() if lost or not file.sha256}
-    needed = {name for name in again if not name.startswith("@")}
+    lost, again = _to_read_again(context, noted)
     known = {name: file for name, file in noted.items() if name not in again}
+    needed = {name for name in again if not name.startswith("@")}
     if not needed:
         return Recalled(known, context.run_date, frozenset(again))
     gone = sorted(needed - {file.name for file, reader in list_logs(context) if reader})
@@ -88,6 +82,25 @@ def recall(context: Context, noted: dict[str, log_files.KnownFile]) -> Recalled:
     warn_event("tables_lost" if lost else "attempt_broke_off", tables=lost, files_read_again=len(needed))
     days = [day for name in needed if (day := log_files.file_date(name))]
     return Recalled(known, max([context.run_date, *days]), frozenset(again))
+
+
+def _to_read_again(context: Context, noted: dict[str, log_files.KnownFile]) -> tuple[list[str], set[str]]:
+    """The tables that are gone, and the files that do not count as taken in.
+
+    | what is there                    | which files do not count                        |
+    |----------------------------------|-------------------------------------------------|
+    | ``files`` and all other tables   | those whose hash an attempt took away           |
+    | ``files``, another table is gone | all that it notes                               |
+    | ``events`` without ``files``     | those that the events name: ``files`` is gone   |
+    | neither                          | none: nothing was ever taken in                 |
+    """
+    tables = (EVENTS, QUARANTINE, ITEMS_TABLE, USERS_TABLE, FILES)
+    lost = [table.name for table in tables if not store.exists(context.spark, context.warehouse, table)]
+    if noted:
+        return lost, {name for name, file in noted.items() if lost or not file.sha256}
+    if EVENTS.name in lost:
+        return lost, set()
+    return sorted({*lost, FILES.name}), _sources(context, EVENTS, SOURCE)
 
 
 def _sources(context: Context, table: Table, column: str) -> set[str]:

@@ -48,10 +48,13 @@ from sparkrec.warehouse.tables import (
     USER_IDX,
     USER_INDEX,
     USER_ITEM,
+    Table,
 )
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+_NAMED = {SESSIONS.name: (SESSION_ID, START_TS), COPURCHASE.name: (BASKET_ID, TS)}  # its own id, and when it began
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,14 @@ def _users(night: Night, inputs: Inputs) -> ModelLists:
 
 def _sessions(night: Night, inputs: Inputs) -> ModelLists:
     """No rows yet for the current sessions."""
-    current, key = _current_sessions(night, inputs), (USER_ID, KEY_TYPE)
+    current, key = _current(night, inputs, SESSIONS), (USER_ID, KEY_TYPE)
     weights = dict.fromkeys(night.fmt.session_events, 1.0)
     return _empty(current.select(*key), key, _seen(night, current, key), weights)
 
 
 def _baskets(night: Night, inputs: Inputs) -> ModelLists:
     """No rows yet for the current baskets."""
-    current, key = _current_baskets(night, inputs), (USER_ID, KEY_TYPE)
+    current, key = _current(night, inputs, COPURCHASE), (USER_ID, KEY_TYPE)
     weights = dict.fromkeys(night.fmt.purchase_events, 1.0)
     return _empty(current.select(*key), key, _seen(night, current, key), weights)
 
@@ -210,7 +213,7 @@ def _sample(rows: ItemMatrix) -> IntArray:
 
 def session_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray) -> ModelLists:
     """``(user_id, key_type, item_idx, rank, score)`` for users' last sessions and the day's anonymous ones."""
-    current, settings = _current_sessions(night, inputs), night.config.topk
+    current, settings = _current(night, inputs, SESSIONS), night.config.topk
     queries = current.drop(SEEN) if night.fmt.recommend_seen else current
     earlier = inputs.read(SESSIONS).join(current, SESSION_ID, "left_anti")
     wanted = Wanted((USER_ID, KEY_TYPE), settings.k, settings, excluded=excluded)
@@ -229,7 +232,7 @@ def basket_lists(night: Night, inputs: Inputs, card: ModelCard, excluded: IntArr
     A basket that no rule applies to has no list: none is expected of it.
     """
     key, empty, settings = (USER_ID, KEY_TYPE), _baskets(night, inputs), night.config.topk
-    current = _current_baskets(night, inputs)
+    current = _current(night, inputs, COPURCHASE)
     wanted = Wanted(key, settings.k, settings, empty.seen, excluded)
     found = completed(night, card, card.served_part, current.select(*key, ITEMS), wanted)
     rows = inputs.found.kept("completed", lambda: found)
@@ -250,20 +253,14 @@ def embeddings(night: Night, card: ModelCard, part: str) -> tuple[ItemMatrix, It
     return made(part_path(night.warehouse, card.model, night.run_date, part))
 
 
-def _current_sessions(night: Night, inputs: Inputs) -> DataFrame:
+def _current(night: Night, inputs: Inputs, table: Table) -> DataFrame:
+    """The current sessions (of ``SESSIONS``) or baskets (of ``COPURCHASE``), named."""
+
     def found() -> DataFrame:
-        latest = current_sessions(inputs.read(SESSIONS), night.run_date, night.config.logs.timezone)
-        return _named(night, inputs, latest, SESSION_ID)
+        latest = current(inputs.read(table), night.run_date, night.config.logs.timezone)
+        return _named(night, inputs, latest, _NAMED[table.name][0])
 
-    return inputs.found.kept("current sessions", found)
-
-
-def _current_baskets(night: Night, inputs: Inputs) -> DataFrame:
-    def found() -> DataFrame:
-        latest = current_baskets(inputs.read(COPURCHASE), night.run_date, night.config.logs.timezone)
-        return _named(night, inputs, latest, BASKET_ID)
-
-    return inputs.found.kept("current baskets", found)
+    return inputs.found.kept(f"current {table.name}", found)
 
 
 def _named(night: Night, inputs: Inputs, current: DataFrame, own: str) -> DataFrame:
@@ -285,25 +282,20 @@ def _seen(night: Night, lists: DataFrame, key: Sequence[str]) -> DataFrame | Non
     return None if night.fmt.recommend_seen else lists.select(*key, F.explode(SEEN).alias(ITEM_IDX))
 
 
-def current_sessions(sessions: DataFrame, run_date: date, zone: str | None = None) -> DataFrame:
-    """Every known user's last session, and the anonymous sessions that went on until the night's day.
+def current(groups: DataFrame, run_date: date, zone: str | None = None) -> DataFrame:
+    """Every known user's last session or basket, and the anonymous ones that went on until the night's day.
 
     One that crosses midnight is current on both nights, with what each knows of it. The day is one of ``zone``.
+
+    Args:
+        groups: Rows of ``tables.SESSIONS`` or ``tables.COPURCHASE``.
+        run_date: The night.
+        zone: None: UTC.
     """
-    newest = Window.partitionBy(USER_IDX).orderBy(F.col(START_TS).desc(), F.col(SESSION_ID).desc())
-    known = sessions.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
-    anonymous = sessions.where(F.col(USER_IDX).isNull() & (day_of(END_TS, zone) == F.lit(run_date)))
-    return known.where("n = 1").drop("n").unionByName(anonymous)
-
-
-def current_baskets(baskets: DataFrame, run_date: date, zone: str | None = None) -> DataFrame:
-    """Every known user's last basket, and the anonymous baskets that something was bought for on the night's day.
-
-    The day is one of ``zone``.
-    """
-    newest = Window.partitionBy(USER_IDX).orderBy(F.col(TS).desc(), F.col(BASKET_ID).desc())
-    known = baskets.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
-    anonymous = baskets.where(F.col(USER_IDX).isNull() & (day_of(END_TS, zone) == F.lit(run_date)))
+    own, begin = next(names for names in _NAMED.values() if names[0] in groups.columns)
+    newest = Window.partitionBy(USER_IDX).orderBy(F.col(begin).desc(), F.col(own).desc())
+    known = groups.where(F.col(USER_IDX).isNotNull()).withColumn("n", F.row_number().over(newest))
+    anonymous = groups.where(F.col(USER_IDX).isNull() & (day_of(END_TS, zone) == F.lit(run_date)))
     return known.where("n = 1").drop("n").unionByName(anonymous)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from functools import partial, reduce
 from operator import or_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pyspark import StorageLevel
@@ -108,10 +107,11 @@ def _publish(night: Night, inputs: Inputs) -> StageResult:
             warn_event("model not judged", model=model, reason=why)
             of_the_model = card.can_list and (not night.config.gate.enabled or night.config.gate.unjudged == "model")
             card = card if of_the_model else replace(card, model_version=stand_in_version(night))
-        with _judged(night, inputs, card, excluded, why, of_the_model) as (lists, counts, against, about):
-            if against:
+        with ExitStack() as kept:
+            lists, counts, said, about = _judged(night, inputs, card, excluded, why, of_the_model, kept)
+            if said:
                 held_back.append(model)
-                against = [*_out_of_patience(night, inputs, model), *against]
+                against = [*_out_of_patience(night, inputs, model), *said]
                 notes.append(f"{model} held back: {', '.join([*against, *about])}")
                 warn_event("model held back", model=model, reasons=against)
                 continue
@@ -141,35 +141,47 @@ _MAKERS = {
 }
 
 
-@contextmanager
+class Judged(NamedTuple):
+    """A model's lists before a reader can see them."""
+
+    rows: DataFrame  # the columns of its table
+    counts: ListCounts
+    against: list[str]  # why they are held back; empty: they are published
+    notes: list[str]
+
+
 def _judged(
-    night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray, why: str, of_the_model: bool
-) -> Iterator[tuple[DataFrame, ListCounts, list[str], list[str]]]:
-    """A model's lists in the columns of its table, counted and judged before a reader can see them, and notes.
+    night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray, why: str, of_the_model: bool, kept: ExitStack
+) -> Judged:
+    """A model's lists, made, counted and judged; ``kept`` holds their rows until it is left.
 
     Where the model was not judged (``why``) they are the model's all the same, or of what is popular.
     """
+    kept.enter_context(named_jobs(night.spark, card.model))
+    try:
+        return _made(night, inputs, card, excluded, why, of_the_model, kept)
+    except Exception as error:  # the engine's, here or in a worker: of those Spark passes on the text
+        if "is not finite" not in str(error):
+            raise
+    nothing = night.spark.createDataFrame([], lists_table(card.model).ddl)
+    return Judged(nothing, ListCounts(0, 0, 0, 0, 0, 0, 0), ["a score is not a number"], [])
+
+
+def _made(
+    night: Night, inputs: Inputs, card: ModelCard, excluded: IntArray, why: str, of_the_model: bool, kept: ExitStack
+) -> Judged:
     table, settings, kind = lists_table(card.model), night.config.topk, MODELS[card.model].lists
-    named = night.spark.createDataFrame([], table.ddl)
-    counts, said, notes = ListCounts(0, 0, 0, 0, 0, 0, 0), Verdict(["a score is not a number"]), []
-    with ExitStack() as kept:
-        kept.enter_context(named_jobs(night.spark, card.model))
-        try:
-            lists = _MAKERS[kind](night, inputs, card, excluded) if of_the_model else standing_in(night, inputs, kind)
-            rows = _persisted(lists.rows.withColumn(SOURCE, F.lit(FROM_MODEL)), kept)
-            counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
-            said = _verdict_on(night, inputs, card, counts, why, of_the_model)
-            notes = [lists.note] if lists.note else []
-            filled = counts.rows and counts.short and settings.fallback if of_the_model else True
-            if filled and kind is not Lists.ITEMS and not said.against:
-                rows = _persisted(_filled(night, inputs, card, replace(lists, rows=rows), excluded), kept)
-                counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
-            index, who = inputs.read(ITEM_INDEX), (night.run_date, card.model_version, table)
-            named = published_similar(rows, index, *who) if kind is Lists.ITEMS else published(rows, None, index, *who)
-        except Exception as error:  # raised by the engine here, or in a worker and wrapped by Spark
-            if "is not finite" not in str(error):
-                raise
-        yield named, counts, said.against, [*notes, *said.notes]
+    lists = _MAKERS[kind](night, inputs, card, excluded) if of_the_model else standing_in(night, inputs, kind)
+    rows = _persisted(lists.rows.withColumn(SOURCE, F.lit(FROM_MODEL)), kept)
+    counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
+    said = _verdict_on(night, inputs, card, counts, why, of_the_model)
+    to_fill = counts.rows and counts.short and settings.fallback if of_the_model else True
+    if to_fill and kind is not Lists.ITEMS and not said.against:
+        rows = _persisted(_filled(night, inputs, card, replace(lists, rows=rows), excluded), kept)
+        counts = count_lists(rows, lists.keys, key=lists.key, k=settings.k)
+    index, who = inputs.read(ITEM_INDEX), (night.run_date, card.model_version, table)
+    named = published_similar(rows, index, *who) if kind is Lists.ITEMS else published(rows, None, index, *who)
+    return Judged(named, counts, said.against, [*([lists.note] if lists.note else []), *said.notes])
 
 
 def _persisted(rows: DataFrame, kept: ExitStack) -> DataFrame:

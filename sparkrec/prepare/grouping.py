@@ -45,8 +45,15 @@ def with_owner(events: DataFrame, log_id: str | None) -> DataFrame:
         log_id: The column with the log's own id, or None to cut by time alone.
 
     Returns:
-        ``events`` with ``owner`` int; with a log id also ``log_id`` string (null: cut by time), ``home`` int (the user
-        of an event without a log id, which spreads those) and ``first_owner`` boolean.
+        ``events`` with ``owner`` int; with a log id also three columns, of which groups are made by
+
+        | event              | log_id | home     | owner                                | first_owner           |
+        |--------------------|--------|----------|--------------------------------------|-----------------------|
+        | of a group's id    | the id | null     | its user; see above where it has     | whether that is the   |
+        |                    |        |          | none; null: the group has no user    | first of the group    |
+        | without one, known | null   | its user | its user                             | true                  |
+
+        ``home`` is there so that the events without an id are spread by user, not all of them one window.
     """
     if log_id is None:
         return events.where(F.col(USER_IDX).isNotNull()).withColumn(OWNER, F.col(USER_IDX))

@@ -86,7 +86,16 @@ def sessions(
 def _cut(events: DataFrame, config: SessionsConfig, log_id: str | None) -> DataFrame:
     """Adds to each event when its session began, its piece, and whether it repeats the one before.
 
-    All windows share one order, so each user's events are shuffled and sorted once.
+    All windows share one order, so each user's events are shuffled and sorted once. Of items a a b c | d, with a pause
+    at the bar and ``max_length`` 2:
+
+    | item   | a | a | b | c | d |
+    |--------|---|---|---|---|---|
+    | NEW    | 1 | 0 | 0 | 0 | 1 | a session begins
+    | REPEAT | 0 | 1 | 0 | 0 | 0 | collapsed into the event before; the first of a session never is
+    | KEPT   | 1 | 1 | 2 | 3 | 4 | events of the user up to here that are no repeats
+    | first  | 1 | 1 | 1 | 1 | 4 | KEPT where the session began
+    | PIECE  | 0 | 0 | 0 | 1 | 0 | (KEPT - first) // max_length
     """
     ordered = Window.partitionBy(*keys(log_id)).orderBy(*in_order())
     previous = F.lag(TS).over(ordered)

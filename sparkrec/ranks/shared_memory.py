@@ -5,6 +5,13 @@ most. Here each rank writes its part into a slot of its own, waits until all hav
 sets of slots, used in turns: a rank that writes the next but one message has seen all ranks at the next one, so none
 still reads what it overwrites. Sums are taken in the order of the ranks, so all have the same bits.
 
+Why nothing is read too early or overwritten too soon: a rank counts its turns, and writes the number of its turn
+(``finish``, ``arrive``) after what belongs to it; other processors see these writes in that order (``usable``). It goes
+on when no rank's number is below its own (``_wait``), so all that belongs to the turn is there. In turn t + 1 it writes
+to the other set, which was read in turn t - 1: all ranks had left that turn before they wrote the number t, which it
+has seen. ``arrive`` is a turn without a message, for what ranks change together (``share``): its wait is put off to the
+next call of anything (``settle``), by which it has mostly come to pass.
+
 The file behind the memory has no name any more once all ranks have opened it: nothing is left when they are killed.
 """
 

@@ -211,6 +211,10 @@ def search_block(
         positions: Positions of the pairs to leave out.
         scratch: ``index.scratch()``.
 
+    BLAS finds ``k + MARGIN`` candidates, whose scores are then summed up in an order that depends on nothing else. A
+    query is settled by a look at all items that BLAS scores near its last one where the two ways to sum up could differ
+    (``ItemIndex.slack``) by as much as what the last candidate is behind.
+
     Returns:
         Scores float32 and positions int64 ``[b, <= k]``, ordered by ``(-score, position)``; ``-inf`` where a query
         has no further item.
@@ -286,6 +290,12 @@ def _tile_scores(
 
 
 def _search_tile(scores: FloatArray, tile: Tile, k: int) -> tuple[FloatArray, IntArray]:
+    """The best ``k`` positions of a tile, counted from its start, and their scores.
+
+    First the best ``k`` chunks by their largest score: what is in another chunk has k scores ahead of it. A chunk is
+    ``width`` items in a row, which lie ``chunks`` columns apart (``Tile.column``), so that the maxima are taken over
+    whole rows of memory. In the order of the chunks the candidates are in that of the items, as ties are settled by it.
+    """
     if tile.width == 1:
         return select(scores, k)
     maxima = scores.reshape(len(scores), tile.width, tile.chunks).max(axis=1)

@@ -134,6 +134,13 @@ def locked(warehouse: str, run_id: str, expiry_s: float) -> Iterator[Lock]:
 
 
 def _take(path: str, me: Owner, expiry_s: float) -> None:
+    """Makes the lock this attempt's; raises ``UserError`` where another one holds it.
+
+    Only ``files.create`` makes a lock, and no two can do that at once. Between looking at one and taking it away
+    another attempt may have taken it over, so what is moved aside is looked at again: a lock that is not the dead one
+    is put back. If a third has made a lock meanwhile, that stays and the one moved aside is lost: its owner sees it
+    before its next write (``Lock.check``) and stops.
+    """
     for _ in range(_LOOKS):  # another night may take over the same dead lock first
         if files.create(path, _json(me)):
             return

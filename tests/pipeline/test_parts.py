@@ -8,7 +8,6 @@ import pytest
 from sparkrec.models.night import Found
 from sparkrec.models.parts import supported
 from sparkrec.pipeline.judge import Held
-from sparkrec.pipeline.lists import current_baskets, current_sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.settings.config import Config
 from sparkrec.settings.sections import SupportConfig
@@ -38,10 +37,10 @@ def test_what_went_on_until_the_nights_day_is_current_and_so_is_the_last_of_each
     days = {(2, None): ["across", "after", "last"], (1, "America/New_York"): ["across", "after", "before", "last"]}
     for (day, zone), current in days.items():
         asked = date(2024, 1, day), zone
-        for found in (current_sessions(sessions, *asked), current_baskets(baskets, *asked)):
+        for found in (current(sessions, *asked), current(baskets, *asked)):
             assert sorted(row[0] for row in found.collect()) == current
     known = sessions.where("end_ts < '2024-01-02'")
-    assert sorted(row[0] for row in current_sessions(known, date(2024, 1, 1)).collect()) == ["before", "last week's"]
+    assert sorted(row[0] for row in current(known, date(2024, 1, 1)).collect()) == ["before", "last week's"]
 
 
 @pytest.mark.parametrize(

@@ -287,41 +287,86 @@ class GruNetwork:
     ) -> Gradients:
         """See ``Network``."""
         layers = self._layers(weights.flat)
-        n, last = len(layers), self.bptt - 1
         one_hot = self.embedding == "none"
         x_masks, layer_masks = ([None] * self.bptt, masks) if one_hot else (masks[: self.bptt], masks[self.bptt :])
         past = touched[0].past
-        inputs = [*([] if past is None else past), touched[0].input]
+        inputs = [
+            *([] if past is None else past),
+            touched[0].input,
+        ]  # of each step gradients go back over, oldest first
         begins = [(start != NO_START)[:, None] for start in (*batch.past_start, batch.start)]
-        states, tapes = list(hidden[:n]), list[list[Tape]]()
-        for step, (rows, mask) in enumerate(zip(inputs, x_masks, strict=True)):
-            x = dropped(weights.tables[0].index_select(0, rows), mask)
-            tapes.append([])
-            for i, layer in enumerate(layers):
-                x, tape = layer_forward(layer, x, states[i].masked_fill(begins[step], 0.0))
-                states[i] = x = dropped(x, layer_masks[i])
-                tapes[-1].append(tape)
-        items, bias = weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
+        embedded = [
+            dropped(weights.tables[0].index_select(0, rows), mask) for rows, mask in zip(inputs, x_masks, strict=True)
+        ]
+        states, tapes = self._forward(layers, embedded, hidden[: len(layers)], begins, layer_masks)
+        x, items, bias = states[-1], weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
         loss, d_scores = score_loss((x @ items.t()).add_(bias.t()))  # addmm takes longer
-        d, d_flat = d_scores @ items, torch.empty_like(weights.flat)
-        d_inputs = []
-        through: list[torch.Tensor | None] = [None] * n  # what reaches a state from the step after
-        for step in reversed(range(self.bptt)):
-            part = d_flat if step == last else torch.empty_like(d_flat)
+        d_flat, d_embedded = self._backward(layers, d_scores @ items, tapes, begins, layer_masks, weights.flat)
+        d_inputs = torch.cat([dropped(d, mask) for d, mask in zip(d_embedded, x_masks, strict=True)])
+        tables = self._table_gradients(weights, d_scores, x, torch.cat(inputs), d_inputs)
+        return Gradients(loss, tables, d_flat, [*hidden[len(layers) :], *states])
+
+    def _forward(
+        self,
+        layers: Sequence[Layer],
+        inputs: Sequence[torch.Tensor],
+        states: Sequence[torch.Tensor],
+        begins: Sequence[torch.Tensor],
+        masks: Sequence[torch.Tensor | None],
+    ) -> tuple[list[torch.Tensor], list[list[Tape]]]:
+        """The layers over some steps, which share their masks.
+
+        Args:
+            layers: The first one first.
+            inputs: Of each step [B, in].
+            states: Of each layer [B, its width], before the first step.
+            begins: Of each step bool [B, 1], where a session begins: there the states are 0.
+            masks: Of each layer's output.
+
+        Returns:
+            The states after the last step, the last layer's being the output; and for each step each layer's tape.
+        """
+        states, tapes = list(states), []
+        for x, begin in zip(inputs, begins, strict=True):
+            of_step = []
+            for i, layer in enumerate(layers):
+                x, tape = layer_forward(layer, x, states[i].masked_fill(begin, 0.0))
+                states[i] = x = dropped(x, masks[i])
+                of_step.append(tape)
+            tapes.append(of_step)
+        return states, tapes
+
+    def _backward(
+        self,
+        layers: Sequence[Layer],
+        d: torch.Tensor,
+        tapes: Sequence[Sequence[Tape]],
+        begins: Sequence[torch.Tensor],
+        masks: Sequence[torch.Tensor | None],
+        flat: torch.Tensor,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Backpropagation through time: of the last step's output alone there is a loss, whose gradient is d [B, H].
+
+        What reaches a layer's output at a step: from the layer above at that step (for the last layer at the last
+        step: d), and from the layer's own state at the step after, unless a session began there.
+
+        Returns:
+            The gradient of the flat vector, and of each step's input [B, in].
+        """
+        d_flat, d_inputs = torch.zeros_like(flat), list[torch.Tensor]()
+        of_states: list[torch.Tensor | None] = [None] * len(layers)  # by the step after
+        from_above: torch.Tensor | None = d
+        for step in reversed(range(len(tapes))):
+            part = torch.empty_like(flat)
             grads = self._layers(part)
-            for i in reversed(range(n)):
-                arrived = through[i]
-                both = d if arrived is None else arrived if i == n - 1 else arrived + d
-                d, of_state = layer_backward(
-                    layers[i], tapes[step][i], dropped(both, layer_masks[i]), grads[i], step > 0
-                )
-                through[i] = None if of_state is None else of_state.masked_fill_(begins[step], 0.0)
-            d_inputs.append(dropped(d, x_masks[step]))
-            if part is not d_flat:
-                d_flat += part
-        inputs_back, d_back = torch.cat(inputs[::-1]), torch.cat(d_inputs)
-        tables = self._table_gradients(weights, d_scores, x, inputs_back, d_back)
-        return Gradients(loss, tables, d_flat, [*hidden[n:], *states])
+            for i in reversed(range(len(layers))):
+                d_out = dropped(_both(of_states[i], from_above), masks[i])
+                from_above, of_state = layer_backward(layers[i], tapes[step][i], d_out, grads[i], step > 0)
+                of_states[i] = None if of_state is None else of_state.masked_fill_(begins[step], 0.0)
+            d_flat += part
+            d_inputs.append(_both(from_above, None))
+            from_above = None
+        return d_flat, d_inputs[::-1]
 
     def _table_gradients(
         self,
@@ -375,6 +420,12 @@ class GruNetwork:
             return list[Layer](cells_of(self._sizes, flat))
         first, rest = flat.split([self._lookup_size, len(flat) - self._lookup_size])
         return [lookup_of(self.layers[0], first), *cells_of(self._sizes, rest)]
+
+
+def _both(one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor:
+    """The sum of what there is."""
+    there = [part for part in (one, other) if part is not None]
+    return there[0] if len(there) == 1 else there[0] + there[1]
 
 
 def gru_network(config: GruConfig, n_items: int) -> GruNetwork:

@@ -258,7 +258,11 @@ class Walks:
 
     @property
     def start(self) -> np.ndarray:
-        """Int8 [E]: NO_START, SESSION_START, or USER_START where no session of two events or more came before."""
+        """Int8 [E]: NO_START, SESSION_START, or USER_START where no session of two events or more came before.
+
+        As in training, which a session of one event is no part of: a walk of sessions of 1, 1, 3 and 2 events begins
+        its user thrice and its last session once.
+        """
         long = (self.lengths > 1).astype(np.int64)
         earlier = np.cumsum(long) - long
         first = np.cumsum(self.sizes) - self.sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
@@ -70,14 +71,18 @@ def item_side(item_features: DataFrame, names: list[str], n_items: int) -> Side:
     Raises:
         UserError: There is no such feature, or none at all.
     """
-    known = [name for name in item_features.columns if name != ITEM_IDX]
+    chosen = _chosen(names, [name for name in item_features.columns if name != ITEM_IDX], "the items have")
+    layout, codes = item_codes(item_features.select(ITEM_IDX, *chosen), n_items)
+    return Side(layout, codes)
+
+
+def _chosen(names: Sequence[str], known: Sequence[str], whose: str) -> Sequence[str]:
+    """Those of the known features that are named; of none named all."""
     lacking = [name for name in names if name not in known]
     if lacking or not known:
-        fix = f"features of the format: {', '.join(known) or 'none'}"
-        raise UserError("no such feature of items", where=f"meta_prod2vec.side={names}", fix=fix)
-    chosen = item_features.select(ITEM_IDX, *(names or known))
-    layout, codes = item_codes(chosen, n_items)
-    return Side(layout, codes)
+        fix = f"{whose}: {', '.join(known) or 'none'}"
+        raise UserError("no such feature of items", where=f"meta_prod2vec.side={lacking}", fix=fix)
+    return names or known
 
 
 def sequence_snapshot(night: Night, inputs: Inputs, model: str, part: Part, sequences: DataFrame) -> str:
@@ -93,11 +98,8 @@ def sequence_events(night: Night) -> tuple[Any, ...]:
 
 def check_side(config: Config, fmt: LogFormat) -> None:
     """Refuses side information that the items do not have."""
-    known = [feature.name for feature in fmt.item_features]
-    lacking = [name for name in config.meta_prod2vec.side if name not in known]
-    if lacking or not known:
-        fix = f"{fmt.name} declares: {', '.join(known) or 'none'}"
-        raise UserError("no such feature of items", where=f"meta_prod2vec.side={lacking}", fix=fix)
+    declared = [feature.name for feature in fmt.item_features]
+    _chosen(config.meta_prod2vec.side, declared, f"{fmt.name} declares")
 
 
 PROGRAM = Program(

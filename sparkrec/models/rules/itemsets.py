@@ -228,7 +228,9 @@ def _level_wise(baskets: Baskets, longest: int) -> DataFrame:
 def _conditional(baskets: Baskets) -> tuple[DataFrame, int]:
     """``(group, items)``: each basket up to the last of its items of the group, for each group; and their number.
 
-    An item is of the group ``item_idx % number``. Sets whose least frequent item is of the group lie in these rows.
+    Items stand in a basket from the most frequent one on. An item is of the group ``item_idx % number``. Sets whose
+    least frequent item is of the group lie in these rows: of a basket 4 7 2 9 and two groups that of even items gets
+    4 7 2, that of odd ones the whole.
     """
     import pyspark.sql.functions as F
 

@@ -191,6 +191,10 @@ class Index:
     ) -> csr_matrix:
         """The votes' weights of the nearest sessions, float64 ``[b, sessions]``: sim(N) · d(s of the last shared).
 
+        The last item that a session shares with N is read off the sum Σ 4^(n - s) over what they share: the steps s are
+        distinct, so the largest summand 4^e is more than all others together, 4^e ≤ sum < (4/3) 4^e, and e is half of
+        the sum's binary exponent. So one more product of matrices finds it for all pairs at once.
+
         Args:
             similar: float64 ``[b, n_items]``: d(s) / |d|.
             latest: float64 ``[b, n_items]``: 4^(n - s), of the same entries.
@@ -210,7 +214,7 @@ class Index:
             cosine[(asks >= 0) & (asks == self.users[product.indices])] *= self.config.same_user
         ranked = csr_matrix((cosine, product.indices, product.indptr), product.shape)
         rows, entries = best_entries(ranked, self.config.neighbours)
-        exponent = (np.frexp(shared.data[entries])[1] - 1) // 2  # 4^e <= sum < 2 · 4^e
+        exponent = (np.frexp(shared.data[entries])[1] - 1) // 2  # e = n - s of the last shared
         decay = decayed(lengths[rows] - exponent, lengths[rows], self.config.decay)
         return row_entries(rows, product.indices[entries], cosine[entries] * decay, product.shape)
 

@@ -217,7 +217,13 @@ class StepSums:
 def train_step(
     comm: Comm, towers: Towers, data: Material, batch: Batch, config: TwoTowerConfig, epoch: int, step: int
 ) -> StepSums:
-    """One step of all ranks; the sums are over all ranks."""
+    """One step of all ranks; the sums are over all ranks.
+
+    All ranks make the same messages in the same order, three of their own and one that PyTorch makes for them:
+    the examples (``allgather``), the candidates' vectors (``gather_rows``), in the backward pass the gradients of these
+    vectors (``gather_rows`` again, so ``backward`` is called on every rank, also on one without an example), and the
+    sums of all other gradients (``_update``).
+    """
     device = towers.table.device
     width = data.plan.width(comm.size, step)
     users = user_batch(towers.shape, batch.users, batch.keep, device)

@@ -183,6 +183,10 @@ def gates_backward(
 
 
 # ---- a whole step ----------------------------------------------------------------------------------------------------
+# Numbers lie in vectors that are made once (``Room``, the messages), of which matrices are cut, so that a step makes no
+# arrays, and ranks read each other's where they were computed. What is cut where is said in one place for each:
+# ``message_parts``, ``_layer``, ``_tape``. A message is float32, as most of its parts are; the loss, the number of
+# lanes and the places are views of other types into it.
 
 _LINE = 16  # float32 of a cache line
 _ROWS_AT_ONCE = 256  # of a table, so that their gradients stay in the cache
