@@ -8,6 +8,7 @@ import pytest
 from sparkrec.models.night import Found
 from sparkrec.models.parts import supported
 from sparkrec.pipeline.judge import Held
+from sparkrec.pipeline.lists import current
 from sparkrec.prepare.support import filter_support
 from sparkrec.settings.config import Config
 from sparkrec.settings.sections import SupportConfig
@@ -35,10 +36,10 @@ def test_what_went_on_until_the_nights_day_is_current_and_so_is_the_last_of_each
     sessions = spark.createDataFrame(rows, "session_id string, user_idx int, start_ts timestamp, end_ts timestamp")
     baskets = sessions.withColumnsRenamed({"session_id": "basket_id", "start_ts": "ts"})
     days = {(2, None): ["across", "after", "last"], (1, "America/New_York"): ["across", "after", "before", "last"]}
-    for (day, zone), current in days.items():
+    for (day, zone), expected in days.items():
         asked = date(2024, 1, day), zone
         for found in (current(sessions, *asked), current(baskets, *asked)):
-            assert sorted(row[0] for row in found.collect()) == current
+            assert sorted(row[0] for row in found.collect()) == expected
     known = sessions.where("end_ts < '2024-01-02'")
     assert sorted(row[0] for row in current(known, date(2024, 1, 1)).collect()) == ["before", "last week's"]
 
