@@ -14,14 +14,13 @@ from sparkrec.models.night import Inputs
 from sparkrec.models.program import program
 from sparkrec.models.rules.mining import load_rules
 from sparkrec.models.scorer import Wanted
-from sparkrec.models.scorers import seen_pairs, user_scorer
 from sparkrec.pipeline.lists import completed, embeddings, session_lists, session_model
 from sparkrec.pipeline.nightly import night_of
 from sparkrec.retrieval.similar import nearest
-from sparkrec.retrieval.topk import SEEN
 from sparkrec.settings.config import conf_dir, load_config
 from sparkrec.warehouse.cards import HOLDOUT, part_path, read_card
 from sparkrec.warehouse.tables import SESSIONS
+from tests.judged import both_ways
 from tests.pipeline import test_judged_and_published as of_users
 
 pytestmark = pytest.mark.slow
@@ -245,25 +244,13 @@ def test_lists_of_baskets_are_those_that_would_be_judged(spark, judging, product
     assert both["idx_item"].to_list() == both["item_idx"].to_list()
 
 
-def test_the_hybrids_lists_are_those_that_would_be_judged(judging, products):
-    night, inputs = judging
-    card = read_card(night.warehouse, "hybrid", night.run_date)
-    scorer = user_scorer(night, inputs, card, card.served_part, night.as_of)
-    taken = seen_pairs(night, inputs, night.as_of).groupBy("user_idx").agg(F.collect_list("item_idx").alias(SEEN))
-    judged = pl.from_pandas(
-        scorer.best(taken, Wanted(("user_idx",), night.config.topk.k, night.config.topk)).toPandas()
-    )
-    users, items = (
-        ids(products, name).with_columns(pl.col("idx").cast(pl.Int32)) for name in ("user_index", "item_index")
-    )
-    published = products.table("topk_hybrid").filter(pl.col("source") == "model")
-    published = published.join(users, left_on="user_id", right_on="id").join(
-        items, left_on="item_id", right_on="id", suffix="_item"
-    )
-    both = published.join(judged, left_on=["idx", "rank"], right_on=["user_idx", "rank"])
-    assert both.height == published.height == judged.height > 300
-    assert both["idx_item"].to_list() == both["item_idx"].to_list()
+def test_the_hybrids_lists_are_those_that_would_be_judged(spark, products):
+    published, judged = both_ways(spark, products, "hybrid")
+    assert len(published) > 300
+    assert published == judged
 
 
 def test_no_model_is_left_out_of_these_comparisons():
-    assert {*of_users.MODELS, *SESSION_MODELS, *ITEM_MODELS, "rules", "hybrid"} == {model.name for model in OURS}
+    elsewhere = {"ratings"}  # test_ratings_night
+    here = {*SESSION_MODELS, *ITEM_MODELS, "rules", "hybrid"}
+    assert {*of_users.MODELS, *here, *elsewhere} == {model.name for model in OURS}

@@ -8,6 +8,7 @@ from sparkrec.cli import main
 from sparkrec.errors import UserError
 from sparkrec.models.predict import predict
 from sparkrec.warehouse.store import Warehouse
+from tests.judged import both_ways
 from tests.nights import make_place
 
 pytestmark = pytest.mark.slow
@@ -57,6 +58,12 @@ def test_lists_hold_items_with_enough_ratings_that_the_user_has_not_rated(rated)
     assert set(lists["item_id"]) <= set(often["item_id"])
     ranked = lists.sort("user_id", "rank").group_by("user_id").agg("score")
     assert all(scores == sorted(scores, reverse=True) for scores in ranked["score"].to_list())
+
+
+def test_lists_are_those_that_would_be_judged(spark, rated):
+    published, judged = both_ways(spark, rated, "ratings")
+    assert len(published) > 0
+    assert published == judged
 
 
 def test_pairs_are_predicted_without_spark(rated, tmp_path, capsys):
