@@ -75,9 +75,9 @@ class GainsBook:
         one_in = max(1, -(-n_owners // MOST))
         sampled = rows.select(MODEL, owner.alias(OWNER), GAIN, COUNT).where(F.pmod(OWNER, F.lit(one_in)) == 0)
         summed = sampled.groupBy(MODEL, OWNER).agg(F.sum(GAIN).alias(GAIN), F.sum(COUNT).cast("double").alias(COUNT))
-        table = summed.orderBy(MODEL, OWNER).toArrow()
-        models = table.column(MODEL).to_numpy(zero_copy_only=False)
-        columns = [table.column(name).to_numpy() for name in (OWNER, GAIN, COUNT)]
-        for model in dict.fromkeys(models):
-            mine = models == model
-            self.found[model, split] = Gains(*(column[mine] for column in columns))
+        table = summed.toArrow()
+        models, owners, gains, counts = (table.column(i).to_numpy(zero_copy_only=False) for i in range(4))
+        for model in sorted(set(models)):
+            mine = np.flatnonzero(models == model)
+            ordered = mine[np.argsort(owners[mine])]  # of all models the same users in the same order
+            self.found[model, split] = Gains(owners[ordered], gains[ordered], counts[ordered])

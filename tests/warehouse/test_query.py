@@ -54,7 +54,7 @@ def write_metrics(path):
     ]
     schema = dict(
         zip(
-            METRICS.column_names[:-1],  # as an earlier version wrote them, without the protocol
+            METRICS.column_names[:8],  # as an earlier version wrote them, without the protocol and the intervals
             [pl.Date, pl.String, pl.String, pl.String, pl.Int32, pl.Float64, pl.Int64, pl.String],
             strict=True,
         )
