@@ -62,7 +62,9 @@ def test_topk(capsys, warehouse, form):
 
 def test_metrics_are_one_table_or_a_row_for_each_number(capsys, tmp_path):
     values = [("als", "recall", 20, 0.25), ("als", "ndcg", 20, 0.125), ("popularity", "recall", 20, 0.2)]
-    rows = [(NIGHT, model, "v", metric, k, value, 9, "holdout_users", None, 0.1, 0.3) for model, metric, k, value in values]
+    rows = [
+        (NIGHT, model, "v", metric, k, value, 9, "holdout_users", None, 0.1, 0.3) for model, metric, k, value in values
+    ]
     types = [pl.Date, pl.String, pl.String, pl.String, pl.Int32, pl.Float64, pl.Int64, pl.String, pl.String]
     types += [pl.Float64, pl.Float64]
     schema = dict(zip(METRICS.column_names, types, strict=True))
