@@ -18,6 +18,8 @@ from sparkrec.warehouse import files
 if TYPE_CHECKING:
     import torch
 
+    from sparkrec.ranks.comm import Comm
+
 WEIGHTS, MODEL, CHECKPOINT = "weights.safetensors", "model.json", "checkpoint-"
 MODEL_HASH = "weights_sha256"
 _KEPT = 2
@@ -99,6 +101,32 @@ def load_checkpoint(path: str, key: str) -> tuple[int, Tensors, dict[str, Any]] 
         log_event("checkpoint_resumed", where=where, epoch=epoch)
         return epoch, tensors, described["state"]
     return None
+
+
+def resume(comm: Comm, path: str, key: str, tensors: Tensors) -> list[dict[str, Any]]:
+    """Takes the newest checkpoint of this key over; rank 0 reads, and hands on what all ranks go on from.
+
+    Args:
+        comm: The ranks.
+        path: The model's folder.
+        key: As :func:`load_checkpoint` has it.
+        tensors: The state; its values become the checkpoint's, where there is one.
+
+    Returns:
+        What is known of each epoch done, from the checkpoint's state ``history``; on other ranks its number alone.
+    """
+    import torch
+
+    found = load_checkpoint(path, key) if comm.rank == 0 else None
+    if found is not None:
+        for name, tensor in tensors.items():
+            tensor.copy_(found[1][name])
+    done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
+    if done and comm.size > 1:
+        for tensor in tensors.values():
+            if tensor.numel():
+                tensor.copy_(comm.broadcast(tensor))
+    return list(found[2]["history"]) if found else [{"epoch": epoch} for epoch in range(1, done + 1)]
 
 
 def remove_checkpoints(path: str) -> None:

@@ -129,7 +129,8 @@ def train(
     key = config_hash(config, manifest.inputs, n_items, parts, describe(content), begun)
     items = Items(tuple(part.to(device) for part in content.values()), behaviour.to(device))
     trainer = Trainer(config, items, Group.of(0, counts, NS_EXPONENT))
-    state, history = _start(shape_of(config, items), config, comm, model_path, key)
+    state = State.new(shape_of(config, items), config.seed)
+    history = checkpoint.resume(comm, model_path, key, state.tensors())
     state = state.to(device)
     for epoch in range(len(history) + 1, config.epochs + 1):
         history.append(_run_epoch(trainer, state, manifest, comm, epoch))
@@ -174,22 +175,6 @@ def _prod2vec(path: str, n_items: int) -> tuple[Tensor, str]:
     if "vectors" not in weights or len(weights["vectors"]) != n_items:
         raise InvariantError(f"{path} is no prod2vec model of {n_items} items")
     return F.normalize(weights["vectors"]), str(model[checkpoint.MODEL_HASH])
-
-
-def _start(
-    shape: Content2VecShape, config: Content2VecConfig, comm: Comm, path: str, key: str
-) -> tuple[State, list[dict[str, Any]]]:
-    """The state and history of the newest checkpoint, or those of a beginning; rank 0 reads, all get the same."""
-    state = State.new(shape, config.seed)
-    found = checkpoint.load_checkpoint(path, key) if comm.rank == 0 else None
-    if found is not None:
-        for name, tensor in state.tensors().items():
-            tensor.copy_(found[1][name])
-    done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
-    if done and comm.size > 1:
-        for tensor in state.tensors().values():
-            tensor.copy_(comm.broadcast(tensor))
-    return state, found[2]["history"] if found else [{"epoch": e} for e in range(1, done + 1)]
 
 
 def _run_epoch(trainer: Trainer, state: State, manifest: Manifest, comm: Comm, epoch: int) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def train(comm: Comm, task: RatingTask) -> list[dict[str, Any]]:
     data = prepare(comm, task, files, [one.rows for one in manifest.files], vectors.shape[1], reviews)
     state = State.new(data, vectors)
     key = task.key(begun) if comm.rank == 0 else ""
-    history = _start(comm, task, state, key)
+    history = checkpoint.resume(comm, task.model_path, key, state.tensors())
     state = state.to(device)
     for epoch in range(len(history) + 1, config.epochs + 1):
         history.append(run_epoch(comm, state, data, epoch))
@@ -467,20 +467,6 @@ def _texts(network: RatingNetwork, reviews: Reviews, batch: Examples, device: to
     values = network.reviews(torch.from_numpy(reviews.words[read].astype(np.int64)).to(device))
     place = torch.from_numpy(np.where(drawn >= 0, np.searchsorted(read, drawn), -1)).to(device)
     return torch.cat([of_reviews(values, place[:, :r]), of_reviews(values, place[:, r:])], dim=1)
-
-
-def _start(comm: Comm, task: RatingTask, state: State, key: str) -> list[dict[str, Any]]:
-    """The history of a checkpoint, whose state is taken over, or of a beginning; rank 0 reads and hands on."""
-    found = checkpoint.load_checkpoint(task.model_path, key) if comm.rank == 0 else None
-    if found is not None:
-        for name, tensor in state.tensors().items():
-            tensor.copy_(found[1][name])
-    done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
-    if done and comm.size > 1:
-        for tensor in state.tensors().values():
-            if tensor.numel():
-                tensor.copy_(comm.broadcast(tensor))
-    return list(found[2]["history"]) if found else [{"epoch": e, "seconds": 0.0} for e in range(1, done + 1)]
 
 
 def save(task: RatingTask, state: State, data: Material, history: list[dict[str, Any]]) -> None:
