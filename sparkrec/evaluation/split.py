@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.evaluation.ranking import SEGMENTS
-from sparkrec.evaluation.values import COLD_ITEMS, COLD_USERS, FREQUENT_ITEMS, FREQUENT_USERS
 from sparkrec.log import log_event
 from sparkrec.prepare.cut import EPOCH, utc
 from sparkrec.prepare.weights import counted
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.settings.sections import EvaluationConfig
-from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, SESSION_ID, TS, USER_IDX
+from sparkrec.warehouse.tables import (
+    COLD_ITEMS,
+    COLD_USERS,
+    FREQUENT_ITEMS,
+    FREQUENT_USERS,
+    ITEM_IDX,
+    ITEMS,
+    SESSION_ID,
+    TS,
+    USER_IDX,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

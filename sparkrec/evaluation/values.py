@@ -18,10 +18,6 @@ NOT_JUDGED = "not_judged"  # in place of all metrics where too little is held ou
 RATING_MEAN, RATING_BIASES = "rating_mean", "rating_biases"  # baselines of predicted ratings
 RECENT = "popularity_recent"  # the baseline that the gate holds models against
 
-COLD_USERS, FREQUENT_USERS = "holdout_cold_users", "holdout_frequent_users"  # parts of USERS_SPLIT
-COLD_ITEMS, FREQUENT_ITEMS = "holdout_cold_items", "holdout_frequent_items"
-PARTS = (COLD_USERS, FREQUENT_USERS, COLD_ITEMS, FREQUENT_ITEMS)
-
 
 def split_of(model: str, recommend_seen: bool) -> str:
     """The hold-out that a model's lists are judged on as they are published.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from fnmatch import fnmatchcase
 
 from sparkrec.errors import UserError
 from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.settings.formats import Reader
 
-COMPRESSIONS = (".gz", ".bz2", ".zst", ".xz", ".zip")  # of text files, by the end of their names
 ISO_DATE = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2})(?!\d)")
 
 
@@ -69,22 +67,7 @@ def file_date(name: str) -> date | None:
 
 def reader_for(name: str, readers: Iterable[Reader]) -> Reader | None:
     """The first reader with a glob that fits the file's name; the name of a compressed text without its ending too."""
-    base = name.rsplit("/", 1)[-1]
-    inner = base[: -len(compression(base))] if compression(base) else base
-    return next((r for r in readers if _fits((base, inner) if r.is_text else (base,), r.files)), None)
-
-
-def _fits(names: Sequence[str], globs: Sequence[str]) -> bool:
-    """Whether a glob fits one of the names, and none of those with a ``!`` before them does."""
-    takes = [glob for glob in globs if not glob.startswith("!")] or ["*"]
-    leaves = [glob[1:] for glob in globs if glob.startswith("!")]
-    fits = [any(fnmatchcase(name, glob) for name in names for glob in some) for some in (takes, leaves)]
-    return fits[0] and not fits[1]
-
-
-def compression(name: str) -> str:
-    """The ending of a compressed file's name, in small letters; empty where it has none."""
-    return next((ending for ending in COMPRESSIONS if name.lower().endswith(ending)), "")
+    return next((reader for reader in readers if reader.takes(name)), None)
 
 
 def select_files(

@@ -16,7 +16,6 @@ from sparkrec.ingest.times import (
     TS_TEXT,
     missing,
     required_time_columns,
-    time_columns,
     time_values,
     with_micros,
 )
@@ -58,19 +57,6 @@ class Bounds:
     min_ts: date
     max_ts: datetime
     max_quantity: float
-
-
-def log_columns(fmt: LogFormat) -> list[str]:
-    """All columns of the log that a format names."""
-    fields = [fmt.user, fmt.item, fmt.ts, fmt.value, fmt.quantity, fmt.price, fmt.text, fmt.session, fmt.basket]
-    names = [name for f in fields if f for name in f.columns]
-    names += [name for a in fmt.item_attributes + fmt.user_attributes for name in a.columns]
-    names += time_columns(fmt.ts)
-    names += [] if fmt.by_row else fmt.order
-    names += fmt.event_id.columns if fmt.event_id else ()
-    names += [name for join in fmt.join for name in join.key]
-    names += [*fmt.event_type.columns, *(rule.column for rule in fmt.event_type.rules)]
-    return list(dict.fromkeys(names))
 
 
 def id_columns(fmt: LogFormat) -> list[str]:

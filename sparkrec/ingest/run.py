@@ -174,7 +174,7 @@ def stage_logs(
     def parse_group(raw: DataFrame) -> DataFrame:
         return parse.parse_rows(with_partners(raw, others, fmt.nulls), fmt, bounds)
 
-    names, ids = parse.log_columns(fmt), parse.id_columns(fmt)
+    names, ids = fmt.columns, parse.id_columns(fmt)
     shape = (fmt.ts.cumulative is not None, fmt.explode, fmt.by_row)
     staged = _stage(context, "rows", selected, fmt.readers, names, ids, required, parse_group, *shape)
     if staged is None:
@@ -215,7 +215,7 @@ def stage_joined(
     context: Context, kind: str, join: Join, selected: Sequence[FileReader]
 ) -> tuple[Staged | None, Verdict]:
     """The same of files that rows of the log are joined with."""
-    names, nulls = parse.log_columns(context.fmt), context.fmt.nulls
+    names, nulls = context.fmt.columns, context.fmt.nulls
     keys = their_key(join)
 
     def parse_group(raw: DataFrame) -> DataFrame:
@@ -232,7 +232,7 @@ def stage_joined(
 
 def _partners(context: Context, staged: Sequence[Staged | None]) -> list[Partners]:
     """What the log's rows are joined with, of the staged rows of each join."""
-    found, names = [], parse.log_columns(context.fmt)
+    found, names = [], context.fmt.columns
     for rows, join in zip(staged, context.fmt.join, strict=True):
         if rows is None:
             where, fix = context.config.logs.path or "logs.path", "its files are empty"

@@ -23,12 +23,6 @@ _SPAN, _BY, _ORDER, _PLUS = "_span", "_by", "_order", "_plus{}"
 FAR = 1e17  # microseconds, thousands of years: what is beyond it is in no time zone
 
 
-def time_columns(ts: Field) -> list[str]:
-    """The columns of the log that a time is made of."""
-    since = [*ts.cumulative.by, *ts.cumulative.order] if ts.cumulative else []
-    return [*ts.columns, *(name for span in ts.plus for name in span.columns), *since]
-
-
 def required_time_columns(ts: Field) -> list[tuple[str, ...]]:
     """Those that a log must have besides ``ts.columns``: for each the names that it may go by."""
     since = [*((name,) for name in ts.cumulative.by), ts.cumulative.order] if ts.cumulative else []

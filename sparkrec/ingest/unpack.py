@@ -15,8 +15,8 @@ from typing import Any
 
 from sparkrec.errors import UserError
 from sparkrec.ingest.hadoop import MISFIT, UTF_8, Encoding, FileStatus, FileSystem, java_message
-from sparkrec.ingest.log_files import compression, reader_for
-from sparkrec.settings.formats import Reader
+from sparkrec.ingest.log_files import reader_for
+from sparkrec.settings.formats import Reader, compression
 
 MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16le", b"\xfe\xff": "utf-16be"}  # byte order marks
 COPIED = (".zst", ".xz")

@@ -6,13 +6,12 @@ import lzma
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from sparkrec.errors import UserError
+from sparkrec.settings.formats import COMPRESSIONS, compression, unpacked_name
 
 T = TypeVar("T")
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "xz", ".zip": "zip"}
 HEAD = 1 << 16  # bytes that a file's kind is told by
 N_BLOCKS = 8  # of a file that is too large to be read whole
 MOST_FILES = 400  # whose beginnings are read
@@ -39,9 +38,7 @@ class LogFile:
     @property
     def base(self) -> str:
         """Its name without folders and without the compression's ending."""
-        base = self.name.rsplit("/", 1)[-1]
-        ending = PurePosixPath(base).suffix.lower()
-        return base[: -len(ending)] if ending in COMPRESSIONS else base
+        return unpacked_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def open_log(path: str) -> tuple[Store, list[LogFile]]:
         name = entry.path[len(base) :].lstrip("/")
         hidden = any(part.startswith((".", "_")) for part in name.split("/"))
         if entry.is_file and entry.size and not hidden:
-            files.append(LogFile(entry.path, name, entry.size, _compression(name)))
+            files.append(LogFile(entry.path, name, entry.size, COMPRESSIONS.get(compression(name), "")))
     store = Store(fs, root)
     whole = [member for file in sorted(files, key=lambda f: f.name) for member in _members(store, file)]
     if not whole:
@@ -154,10 +151,6 @@ def _members(store: Store, file: LogFile) -> list[LogFile]:
         raise UserError("log file cannot be read", where=file.path, fix=f"is it damaged? {error}") from error
     shown = [(name, size) for name, size in inside if not any(p.startswith((".", "_")) for p in name.split("/"))]
     return [LogFile(file.path, name, size, "zip", name) for name, size in shown]
-
-
-def _compression(name: str) -> str:
-    return COMPRESSIONS.get(PurePosixPath(name).suffix.lower(), "")
 
 
 def _until_line_end(data: bytes) -> bytes:

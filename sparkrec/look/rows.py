@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from sparkrec.look.roles import Explode, opened
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 def reader_of(kind: Kind, readers: Sequence[Reader]) -> Reader | None:
     """The reader that takes all of the files and cuts them as they are written."""
     for reader in readers:
-        if reader.kind != kind.reader or not all(is_for(reader, file.base) for file in kind.files):
+        if reader.kind != kind.reader or not all(reader.takes(file.name) for file in kind.files):
             continue
         if kind.dialect is None:
             return reader if not reader.is_text or reader.encoding.lower() == kind.encoding else None
@@ -26,15 +25,6 @@ def reader_of(kind: Kind, readers: Sequence[Reader]) -> Reader | None:
         wide = reader.header or len(reader.columns) == len(kind.dialect.names)
         return reader if same and wide and reader.header == kind.dialect.header else None
     return None
-
-
-def is_for(reader: Reader, base: str) -> bool:
-    """Whether a file of this name, without a compression's ending, goes to the reader."""
-    without = [glob[1:] for glob in reader.files if glob.startswith("!")]
-    if any(fnmatchcase(base, glob) for glob in without):
-        return False
-    within = [glob for glob in reader.files if not glob.startswith("!")]
-    return any(fnmatchcase(name, glob) for glob in within for name in (base, f"{base}.gz"))
 
 
 def renamed(kind: Kind, reader: Reader) -> pl.DataFrame:
@@ -60,12 +50,5 @@ def as_read(rows: pl.DataFrame, fmt: LogFormat, kinds: Sequence[Kind]) -> pl.Dat
     step = fmt.explode
     if step is None or step.column not in rows.columns:
         return rows
-    fields = [n.rpartition(".")[2] for n in _names(fmt) if n.startswith(f"{step.column}.")]
+    fields = [n.rpartition(".")[2] for n in fmt.columns if n.startswith(f"{step.column}.")]
     return opened(rows, Explode(step.column, step.kind, step.separator, step.suffix, tuple(fields)))
-
-
-def _names(fmt: LogFormat) -> list[str]:
-    fields = [fmt.user, fmt.item, fmt.ts, fmt.value, fmt.quantity, fmt.price, fmt.text, fmt.session, fmt.basket]
-    names = [name for field in fields if field for name in field.columns]
-    names += [name for a in fmt.item_attributes + fmt.user_attributes for name in a.columns]
-    return list(dict.fromkeys([*names, *fmt.event_type.columns, *(rule.column for rule in fmt.event_type.rules)]))

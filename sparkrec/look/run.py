@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 from sparkrec.errors import UserError
 from sparkrec.look import proposal
 from sparkrec.look.events import as_events
-from sparkrec.look.facts import facts_of
+from sparkrec.look.facts import Facts, facts_of
 from sparkrec.look.page import page
 from sparkrec.look.roles import Roles, column_facts, opened, plain_name, roles_of
-from sparkrec.look.rows import as_read, reader_of, renamed
+from sparkrec.look.rows import reader_of, renamed
 from sparkrec.look.sample import FILE, Kind, kinds_of
 from sparkrec.look.seen import Seen, names_of
 from sparkrec.look.shipped import fitting
 from sparkrec.settings.config import conf_dir
-from sparkrec.settings.formats import AttributeFile, LogFormat, load_format
+from sparkrec.settings.formats import AttributeFile, LogFormat, format_of, load_format
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,11 +77,14 @@ def _see(kinds: list[Kind], aside: list[str], folder: Path) -> Seen:
         items, users = (_declared(beside, fmt, kinds) for beside in (fmt.items_file, fmt.users_file))
     else:
         users = None
-        fmt, rows, items = _made(kind, found, [one for one in kinds if one is not kind], kinds, target)
-        parts = [(kind, rows)]
+        declared, rows, items = _made(kind, found, [one for one in kinds if one is not kind])
+        fmt, parts = format_of(declared, target.name), [(kind, rows)]
     judged = pl.concat([as_events(rows, fmt) for _, rows in parts])
     raw = pl.concat([_bare(rows) for _, rows in parts], how="diagonal")
     facts = facts_of(judged, raw, fmt.purchase_events)
+    if not fits[at]:
+        _write_format(declared | _by_facts(facts), target)
+        fmt = load_format(str(target))
     mine = [one for one, _ in parts]
     joined = [one for one in kinds if any(reader_of(one, join.readers) for join in fmt.join)]
     used = [*mine, *joined, *(beside.kind for beside in (items, users) if beside)]
@@ -94,25 +97,20 @@ def _see(kinds: list[Kind], aside: list[str], folder: Path) -> Seen:
     return Seen(tuple(mine), found, fmt, shipped, columns, judged, facts, items, users, tuple(aside))
 
 
-def _made(
-    kind: Kind, roles: Roles, others: list[Kind], kinds: list[Kind], target: Path
-) -> tuple[LogFormat, pl.DataFrame, proposal.Beside | None]:
-    """A format made for a log, the rows as it reads them, and the items' attribute files."""
+def _made(kind: Kind, roles: Roles, others: list[Kind]) -> tuple[dict[str, Any], pl.DataFrame, proposal.Beside | None]:
+    """The declaration of a format made for a log, the rows as it reads them, and the items' attribute files."""
     items = _items(kind, roles, others)
     rows = opened(kind.rows, roles.explode) if roles.explode else kind.rows
     declared = proposal.format_of(kind, roles, others, items, rows)
     if items is not None:
         declared |= proposal.items_shown(items)
-    _write_format(declared, target)
-    fmt = load_format(str(target))
-    facts = facts_of(as_events(rows, fmt), _bare(rows), fmt.purchase_events)
-    declared["recommend_seen"] = facts.repeats >= 0.2
-    if facts.midnight > 0.95 and facts.duplicates:
-        declared["duplicates"] = "keep"
-    _write_format(declared, target)
-    fmt = load_format(str(target))
-    read = as_read(kind.rows, fmt, kinds)
-    return fmt, rows if read is None else read, items
+    return declared, rows, items
+
+
+def _by_facts(facts: Facts) -> dict[str, Any]:
+    """What a format says that its events tell."""
+    equal = {"duplicates": "keep"} if facts.midnight > 0.95 and facts.duplicates else {}
+    return {"recommend_seen": facts.repeats >= 0.2, **equal}
 
 
 def _declared(file: AttributeFile | None, fmt: LogFormat, kinds: list[Kind]) -> proposal.Beside | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
+from sparkrec.ingest.literals import json_dict, python_dict
 from sparkrec.look.dialect import Dialect, decoded, dialect_of, encoding_of
 from sparkrec.look.files import MOST_FILES, LogFile, Store, open_log, spread
 
@@ -125,7 +125,7 @@ def _shape(store: Store, file: LogFile) -> tuple[Any, ...]:
     if lines[0].lstrip().startswith(("[{", "[")) and lines[0].strip() in ("[", "[{"):
         return ("", "one JSON array: write it as JSON lines, an object each (jq -c '.[]')")
     if lines[0].lstrip().startswith("{"):
-        for reader, parse in (("jsonl", _json), ("python", _python)):
+        for reader, parse in (("jsonl", json_dict), ("python", python_dict)):
             found = [value for line in lines if (value := parse(line)) is not None]
             if found:
                 return (reader, encoding, frozenset(name for value in found for name in value))
@@ -164,7 +164,7 @@ def _sampled(store: Store, shape: tuple[Any, ...], files: Sequence[LogFile]) -> 
         stored += file.size
         number = files.index(file)
         if dialect is None:
-            frames.append(_from_lines(blocks, shape[1], number, _json if shape[0] == "jsonl" else _python))
+            frames.append(_from_lines(blocks, shape[1], number, json_dict if shape[0] == "jsonl" else python_dict))
         else:
             found = dialect_of(decoded(blocks[0], shape[1]))
             lines = max(lines, found.record_lines if found else 1)
@@ -224,22 +224,6 @@ def _from_lines(
         {name: [value.get(name) for value in objects] for name in names}, schema=dict.fromkeys(names, pl.String)
     )
     return rows.with_columns(pl.lit(number).alias(FILE))
-
-
-def _json(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _python(line: str) -> dict[str, Any] | None:
-    try:
-        value = ast.literal_eval(line)
-    except (ValueError, SyntaxError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _flat(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, str | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -50,10 +50,7 @@ def with_tuned(night: Night) -> Night:
     """The night with the settings that were taken over, the latest of each model; those that somebody set stay."""
     if tune_nights(night.config.tune) is None:
         return night
-    found: Settings = {}
-    for row in _tuned(night):
-        if row["taken"] and row["model"] in night.config.models:
-            found |= _kept(row["model"], json.loads(row["settings"]), night.config)
+    found = _taken_over(night)
     return replace(night, config=config_with(night.config, found)) if found else night
 
 
@@ -63,20 +60,21 @@ def run_tune(night: Night, inputs: Inputs) -> StageResult:
     if not due:
         return StageResult(skipped=True, message="no model is due")
     until = time.monotonic() + 60 * night.config.tune_minutes
-    notes, outputs = [], Versions()
+    notes, outputs, taken = [], Versions(), _taken_over(night)
     with scratch(night) as folder:
         for n, model in enumerate(due):
             night.warehouse.fence()
-            current = with_tuned(night)  # what the models before it have found is in use by now
+            current = replace(night, config=config_with(night.config, taken))
             seconds = max(0.0, until - time.monotonic()) / (len(due) - n)
             try:
-                note, version = _tune(current, inputs, model, folder, seconds, night.config)
+                note, version, found = _tune(current, inputs, model, folder, seconds, night.config)
             except UserError as error:
                 warn_event("model not tuned", model=model, reason=str(error))
                 notes.append(f"{model} not tuned: {error}")
                 continue
             notes.append(note)
             outputs[TUNED.name] = version
+            taken |= found  # in use for the models after it
     return StageResult(outputs=outputs, message="; ".join(notes))
 
 
@@ -91,8 +89,10 @@ def ranges(config: Config, model: str) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def _tune(night: Night, inputs: Inputs, model: str, folder: str, seconds: float, untuned: Config) -> tuple[str, int]:
-    """Tries settings of a model; what came of it in words, and the version of ``tuned``.
+def _tune(
+    night: Night, inputs: Inputs, model: str, folder: str, seconds: float, untuned: Config
+) -> tuple[str, int, Settings]:
+    """Tries settings of a model; what came of it in words, the version of ``tuned``, and what is taken over.
 
     Args:
         night: The night, with what the models before have found.
@@ -159,10 +159,9 @@ def _kept_in_table(
     start: Settings,
     seconds: float,
     at: datetime,
-) -> tuple[str, int]:
+) -> tuple[str, int, Settings]:
     gate = night.config.gate
-    by_settings: Callable[[Settings], Tried] = lambda wanted: next(t for t in in_full if t.settings == wanted)  # noqa: E731
-    mine, before = by_settings(found.settings).gains, by_settings(start).gains
+    mine, before = (next(t.gains for t in in_full if t.settings == settings) for settings in (found.settings, start))
     if mine is None or before is None:
         raise UserError(f"{model} was not judged by users", where=str(last_day))
     _, low, high = mine.beyond(before)
@@ -180,7 +179,17 @@ def _kept_in_table(
         settings=found.settings,
     )  # fmt: skip
     verdict = "taken over" if taken else "not taken over"
-    return f"{model} {metric} {found.before.value:.4f} -> {found.reached.value:.4f} {verdict}", version
+    note = f"{model} {metric} {found.before.value:.4f} -> {found.reached.value:.4f} {verdict}"
+    return note, version, found.settings if taken else {}
+
+
+def _taken_over(night: Night) -> Settings:
+    """What was taken over of the night's models, the latest of each."""
+    found: Settings = {}
+    for row in _tuned(night):
+        if row["taken"] and row["model"] in night.config.models:
+            found |= _kept(row["model"], json.loads(row["settings"]), night.config)
+    return found
 
 
 def _kept(model: str, settings: Settings, config: Config) -> Settings:

@@ -12,6 +12,7 @@ import types
 import typing
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from fnmatch import fnmatchcase
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ EXPLODE_KINDS = ("structs", "array", "text")
 EQUAL_ROWS = ("drop", "keep", "add")
 OTHER_EVENTS = ("quarantine", "leave_out")
 ROW = "row"  # order: the row's place in its file
+# Of text files, by the end of their names; as pyarrow names them, and two of Python's.
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "xz", ".zip": "zip"}
 POSITION, SUFFIX = "position", "suffix"  # of an element: <column>.position, <column>.suffix
 
 
@@ -75,6 +78,15 @@ class Reader:
     def is_text(self) -> bool:
         """Whether its files are lines of text, with an encoding and perhaps a compression of the whole file."""
         return self.kind in ("jsonl", "python", "csv")
+
+    def takes(self, name: str) -> bool:
+        """Whether a file of this name is for it, its folders and what other readers take apart."""
+        base, inner = name.rsplit("/", 1)[-1], unpacked_name(name)
+        names = (base, inner) if self.is_text else (base,)
+        takes = [glob for glob in self.files if not glob.startswith("!")] or ["*"]
+        leaves = [glob[1:] for glob in self.files if glob.startswith("!")]
+        within, without = (any(fnmatchcase(n, glob) for n in names for glob in some) for some in (takes, leaves))
+        return within and not without
 
 
 @dataclass(frozen=True)
@@ -270,6 +282,19 @@ class LogFormat:
     defaults: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def columns(self) -> list[str]:
+        """All columns of the log that it names, each once."""
+        fields = [self.user, self.item, self.ts, self.value, self.quantity, self.price, self.text]
+        names = [name for f in (*fields, self.session, self.basket, self.event_id) if f for name in f.columns]
+        names += [name for a in self.item_attributes + self.user_attributes for name in a.columns]
+        names += [name for span in self.ts.plus for name in span.columns]
+        names += [*self.ts.cumulative.by, *self.ts.cumulative.order] if self.ts.cumulative else []
+        names += [] if self.by_row else self.order
+        names += [name for join in self.join for name in join.key]
+        names += [*self.event_type.columns, *(rule.column for rule in self.event_type.rules)]
+        return list(dict.fromkeys(names))
+
+    @property
     def event_types(self) -> list[str]:
         """All event types that rows may have."""
         return [*self.event_weights, *(name for name in self.impression_events if name not in self.event_weights)]
@@ -297,6 +322,17 @@ class LogFormat:
     def user_columns(self) -> dict[str, str]:
         """Attribute columns of ``users``, name to Spark type, those of the log first."""
         return _attribute_columns(self.user_attributes, self.users_file)
+
+
+def compression(name: str) -> str:
+    """The ending of a compressed file's name, in small letters; empty where it has none."""
+    return next((ending for ending in COMPRESSIONS if name.lower().endswith(ending)), "")
+
+
+def unpacked_name(name: str) -> str:
+    """A file's name without folders and without a compression's ending."""
+    base = name.rsplit("/", 1)[-1]
+    return base[: len(base) - len(compression(base))]
 
 
 def has_offset(unit: str) -> bool:
@@ -334,8 +370,21 @@ def load_format(name: str) -> LogFormat:
         raise UserError("log format is not valid YAML", where=str(path), fix=str(error)) from error
     if not isinstance(data, dict):
         raise UserError("log format must be a mapping", where=str(path), fix="see conf/formats for examples")
-    fmt = _same_ids(_build(LogFormat, {"name": path.name.rpartition(".")[0], **data}, path.name))
-    _validate(fmt, path.name)
+    return format_of(data, path.name)
+
+
+def format_of(declared: dict[str, Any], where: str) -> LogFormat:
+    """The format that a mapping declares.
+
+    Args:
+        declared: As the YAML has it.
+        where: The file's name, which is the format's where it does not name itself.
+
+    Raises:
+        UserError: It does not declare one properly.
+    """
+    fmt = _same_ids(_build(LogFormat, {"name": where.rpartition(".")[0], **declared}, where))
+    _validate(fmt, where)
     return fmt
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
-from sparkrec.evaluation.values import PARTS
 from sparkrec.settings.formats import load_format
 from sparkrec.settings.ids import spelt
 from sparkrec.warehouse.reading import (
@@ -40,6 +39,7 @@ from sparkrec.warehouse.tables import (
     ITEMS_TABLE,
     KEY_TYPE,
     METRICS,
+    PARTS,
     PROTOCOL,
     RANK,
     RUN_DATE,

@@ -27,6 +27,10 @@ ANTECEDENT, CONSEQUENT, SUPPORT, LIFT, LEVERAGE = "antecedent", "consequent", "s
 GROUP_ID, DISTANCE, N_BASKETS = "group_id", "distance", "n_baskets"
 RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "model_version", "key_type"
 PROTOCOL, LOW, HIGH = "protocol", "low", "high"
+# In METRICS, parts of the hold-out of users.
+COLD_USERS, FREQUENT_USERS = "holdout_cold_users", "holdout_frequent_users"
+COLD_ITEMS, FREQUENT_ITEMS = "holdout_cold_items", "holdout_frequent_items"
+PARTS = (COLD_USERS, FREQUENT_USERS, COLD_ITEMS, FREQUENT_ITEMS)
 
 
 @dataclass(frozen=True)
