@@ -216,6 +216,34 @@ def require_parts(night: Night, models: Sequence[str], name: str) -> None:
         raise NothingToTrain(f"{', '.join(lacking)} of the night has no part {name}", fix="see its training's message")
 
 
+def require_model(config: Config, needed: str, where: str, instead: str) -> None:
+    """Refuses a setting (``key=value``) that reads another model of the night where the night trains none.
+
+    Raises:
+        UserError: So it is.
+    """
+    if needed not in config.models:
+        raise UserError(f"it reads the vectors of {needed}", where=where, fix=f"add {needed} to models, or {instead}")
+
+
+def pretrained_part(night: Night, needed: str, part: Part, cutoff: datetime) -> str:
+    """The folder of the same part of another model of the night, whose vectors a model begins with.
+
+    Raises:
+        NothingToTrain: It has no such part.
+        UserError: Its hold-out begins later than the model's own: it has seen what the model is judged on.
+    """
+    require_parts(night, [needed], part.name)
+    theirs = read_card(night.warehouse, needed, night.run_date).cutoff
+    if part.name != FULL and theirs > cutoff:
+        raise UserError(
+            f"{needed} has seen what the model is judged on: its hold-out begins {theirs:%Y-%m-%d %H:%M}",
+            where=f"the model's begins {cutoff:%Y-%m-%d %H:%M}",
+            fix="set evaluation.cutoff or evaluation.holdout_days, by which both begin at one time",
+        )
+    return part_path(night.warehouse, needed, night.run_date, part.name)
+
+
 def require_vectors(model: str, text: TextConfig, fmt: LogFormat) -> None:
     """Refuses a model of the items' content where they have no vectors: neither of texts nor declared ones.
 

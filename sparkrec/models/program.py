@@ -68,7 +68,7 @@ class Program:
         optional: Those that it reads where they exist.
         depends: What its result depends on, besides the model's own settings and those that all training depends on.
         models: The night's models that it is trained from, by the configuration; those of ``Model.needs`` go without
-            saying.
+            saying. They are trained before it.
         check: Raises UserError where the configuration or the format cannot serve it; before anything is read.
         numbered_by: Of a model that may begin with an earlier night's: the indexes whose numbers are those of its
             weights' rows.
@@ -122,6 +122,12 @@ def required(found: T | None, model: str, what: str) -> T:
     if found is None:
         raise InvariantError(f"{model} has no {what}")
     return found
+
+
+def builds_on(model: str, config: Config) -> list[str]:
+    """The night's models that one is trained from with these settings, each after those that it builds on itself."""
+    direct = [*MODELS[model].needs, *program(model).models(config)]
+    return [*dict.fromkeys(name for one in direct for name in (*builds_on(one, config), one))]
 
 
 def program(model: str) -> Program:

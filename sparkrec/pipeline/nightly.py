@@ -72,7 +72,7 @@ class Choice:
         if unknown:
             raise UserError("unknown stage", where=", ".join(unknown), fix=f"one of {', '.join(STAGES)}")
         if self.only:
-            return [name for name in STAGES if name in self.only]
+            return [name for name in dict.fromkeys((*names, *STAGES)) if name in self.only]
         if self.first and self.first not in names:
             fix = f"models={config.models} need {', '.join(names)}"
             raise UserError("the night has no such stage", where=self.first, fix=fix)

@@ -17,6 +17,7 @@ from sparkrec.errors import UserError
 from sparkrec.log import log_event
 from sparkrec.models import MODELS
 from sparkrec.models.night import Night
+from sparkrec.models.program import builds_on
 from sparkrec.pipeline.halving import Settings
 from sparkrec.pipeline.nightly import night_of, parse_run_date, pin, session_for
 from sparkrec.pipeline.preflight import preflight
@@ -95,7 +96,10 @@ def run_search(
     config, points = configure([]), parse_grid(grid, model)
     day = parse_run_date(run_date, config.logs.timezone)
     for point in points:  # a wrong setting is told at once
-        configure(overrides(point))
+        needed = builds_on(model, configure(overrides(point)))
+        if needed:
+            fix = f"search without {', '.join(overrides(point)) or 'what the configuration says'}"
+            raise UserError(f"{model} builds on {', '.join(needed)} with these settings", where=model, fix=fix)
     stage = STAGES[f"train_{model}"]
     with session_for(config, spark) as session:
         preflight(session, config, [stage.name], as_of(day, config.logs.timezone))

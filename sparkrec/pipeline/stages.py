@@ -6,6 +6,7 @@ from typing import Any
 
 from sparkrec.models import MODELS
 from sparkrec.models.night import Night
+from sparkrec.models.program import builds_on
 from sparkrec.pipeline.data_stages import plan_ingest, run_index, run_ingest, run_prepare
 from sparkrec.pipeline.evaluate_stage import run_evaluate
 from sparkrec.pipeline.groups_stage import run_user_groups
@@ -115,4 +116,15 @@ def stage_names(config: Config) -> list[str]:
     for stage, enabled in switches.items():
         if not enabled:
             left_out.add(stage)
-    return [name for name in STAGES if name not in left_out]
+    kept = [name for name in STAGES if name not in left_out]
+    training = [f"train_{model}" for model in _in_order(config)]
+    before = [name for name in kept if name not in training]
+    first = min((kept.index(name) for name in training), default=len(kept))
+    return [*before[:first], *training, *before[first:]]
+
+
+def _in_order(config: Config) -> list[str]:
+    """The night's models in the order of ``MODELS``, but for those that another is trained from, which come first."""
+    wanted = [name for name in MODELS if name in config.models]
+    in_order = dict.fromkeys(one for name in wanted for one in (*builds_on(name, config), name))
+    return [name for name in in_order if name in wanted]

@@ -11,6 +11,7 @@ from sparkrec.models.parts import blended_models
 from sparkrec.models.program import program
 from sparkrec.models.warm_start import warm_start_of
 from sparkrec.pipeline.stage import Stage
+from sparkrec.settings.config import Config
 
 
 def _training(night: Night, model: str) -> tuple[Any, ...]:
@@ -28,11 +29,15 @@ def _training(night: Night, model: str) -> tuple[Any, ...]:
 def training_stage(model: Model) -> Stage:
     """The stage that trains a model, as its program has it."""
     mine = program(model.name)
+
+    def direct(config: Config) -> list[str]:
+        return [*model.needs, *mine.models(config)]
+
     return Stage(
         f"train_{model.name}",
         mine.reads,
         lambda night: (*mine.depends(night), *_training(night, model.name)),
         mine.train,
         optional=mine.optional,
-        models=lambda config: [*model.needs, *mine.models(config)],
+        models=direct,
     )

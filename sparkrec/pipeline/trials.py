@@ -24,6 +24,7 @@ from sparkrec.log import log_event
 from sparkrec.models import MODELS
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.parts import model_cutoff
+from sparkrec.models.program import builds_on
 from sparkrec.pipeline.halving import Settings
 from sparkrec.pipeline.judge import Judged, judge
 from sparkrec.pipeline.training import training_stage
@@ -122,7 +123,7 @@ class Trials:
         """
         other, known = self._on_validation(config)
         started = time.monotonic()
-        for name in (*MODELS[self.model].needs, self.model):
+        for name in (*builds_on(self.model, config), self.model):
             if not files.exists(files.join(other.warehouse.model_path(name, self.last_day), CARD)):
                 training_stage(MODELS[name]).run(other, known)
         trained, gate = time.monotonic(), self.night.config.gate
@@ -137,15 +138,15 @@ class Trials:
     def trained_as(self, config: Config) -> str:
         """A hash of what decides the training; of a model that is built from others, and learns nothing, of theirs."""
         config = self._settings(config)
-        model = MODELS[self.model]
-        names = model.needs if model.needs and not model.on_ranks else (*model.needs, model.name)
+        model, needed = MODELS[self.model], builds_on(self.model, config)
+        names = needed if model.needs and not model.on_ranks else (*needed, model.name)
         stages = [training_stage(MODELS[name]) for name in names]
         return config_hash(*[part for stage in stages for part in stage.settings(replace(self.night, config=config))])
 
     def _settings(self, config: Config) -> Config:
         """The configuration on the validation night."""
         warm = {f"{name}.warm_start": False for name, kind in MODELS.items() if kind.warm}
-        alone = {"models": [*MODELS[self.model].needs, self.model]}
+        alone = {"models": [*builds_on(self.model, config), self.model]}
         unseen = {"evaluation.refit": False, "evaluation.cutoff": self.cutoff.isoformat()}
         return config_with(config, {**unseen, **warm, **alone})
 

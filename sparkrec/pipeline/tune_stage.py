@@ -13,6 +13,7 @@ from sparkrec.errors import UserError
 from sparkrec.log import log_event, warn_event
 from sparkrec.models import MODELS
 from sparkrec.models.night import Inputs, Night
+from sparkrec.models.program import builds_on
 from sparkrec.pipeline.halving import Found, Reached, Settings, Space, halving
 from sparkrec.pipeline.training import training_stage
 from sparkrec.pipeline.trials import Trials, Tried, scratch, write_tried
@@ -41,7 +42,7 @@ def due_models(night: Night) -> list[str]:
     able = [name for name in night.config.models if ranges(night.config, name)]
     return [
         name
-        for name in sorted(able, key=lambda name: bool(MODELS[name].needs))
+        for name in sorted(able, key=lambda name: len(builds_on(name, night.config)))
         if name not in last or (every and (night.run_date - last[name]).days >= every)
     ]
 
@@ -104,7 +105,7 @@ def _tune(
     """
     stage = training_stage(MODELS[model])
     read = {table.name for table in (*stage.inputs, *stage.optional)}
-    for needed in MODELS[model].needs:
+    for needed in builds_on(model, night.config):
         other = training_stage(MODELS[needed])
         read |= {table.name for table in (*other.inputs, *other.optional)}
     versions = {name: version for name, version in inputs.versions.items() if name in read}

@@ -13,6 +13,13 @@ NETWORKS = {
     "parallel": ["gru.network=parallel", "gru.features=[text_word2vec]", "gru.feature_layers=[8]"],
     "hierarchical": ["gru.network=hierarchical-all", "gru.user_units=8"],
     "bloom": ["gru.bloom_rows=20", "gru.bloom_hashes=3"],
+    "lstm from prod2vec": [
+        "models=[gru,prod2vec]",
+        "gru.cell=lstm",
+        "gru.pretrained=prod2vec",
+        "prod2vec.dim=16",
+        "prod2vec.epochs=1",
+    ],
 }
 
 
@@ -31,6 +38,14 @@ def test_a_night_publishes_lists_of_each_network(spark, night, tmp_path, name):
     model = place.warehouse / "models" / "gru" / place.last.isoformat() / "holdout" / "model.json"
     described = json.loads(model.read_text())
     assert set(described["vectors"]) == ({"text_word2vec"} if name == "parallel" else set())
+    begun = place.warehouse / "models" / "prod2vec" / place.last.isoformat() / "holdout" / "model.json"
+    assert described["pretrained"] == (json.loads(begun.read_text())["weights_sha256"] if begun.exists() else "")
+
+
+def test_vectors_to_begin_with_that_the_night_does_not_train_are_said(spark, night, tmp_path):
+    place = night.copied_to(tmp_path / "warehouse")
+    with pytest.raises(UserError, match="reads the vectors of prod2vec"):
+        place.run(spark, place.last, "models=[gru]", "gru.pretrained=prod2vec")
 
 
 def test_vectors_that_were_not_made_are_said(spark, night, tmp_path):

@@ -1,17 +1,20 @@
 """What the stages share: rows with support, and what is asked but once."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
+from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.models.night import Found
-from sparkrec.models.parts import supported
+from sparkrec.models.parts import Part, pretrained_part, supported
 from sparkrec.pipeline.judge import Held
 from sparkrec.pipeline.lists import current
 from sparkrec.prepare.support import filter_support
 from sparkrec.settings.config import Config
 from sparkrec.settings.sections import SupportConfig
+from sparkrec.warehouse.cards import ModelCard, write_card
+from sparkrec.warehouse.store import Warehouse
 
 ROWS = [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 2), (None, 0), (None, 3), (4, 4)]
 
@@ -24,6 +27,20 @@ def test_rows_with_support_are_those_that_the_filter_keeps(spark, items, users):
     kept, expected = supported(rows, config), filter_support(rows, config)[0]
     assert kept.columns == rows.columns
     assert sorted(map(str, kept.collect())) == sorted(map(str, expected.collect()))
+
+
+def test_vectors_that_have_seen_what_a_model_is_judged_on_are_refused(tmp_path):
+    at, day = datetime(2024, 1, 9, tzinfo=UTC), date(2024, 1, 11)
+    night = SimpleNamespace(warehouse=Warehouse(str(tmp_path)), run_date=day)
+    write_card(night.warehouse, day, ModelCard("prod2vec", "v", at, ("holdout", "full"), 1, 1, {}))
+    held_out, full = Part("holdout", at), Part("full", at)
+    assert pretrained_part(night, "prod2vec", held_out, at).endswith("models/prod2vec/2024-01-11/holdout")
+    earlier = at - timedelta(days=1)
+    with pytest.raises(UserError, match="has seen what the model is judged on"):
+        pretrained_part(night, "prod2vec", held_out, earlier)
+    assert pretrained_part(night, "prod2vec", full, earlier)
+    with pytest.raises(NothingToTrain, match="no part blend"):
+        pretrained_part(night, "prod2vec", Part("blend", at), at)
 
 
 def test_what_went_on_until_the_nights_day_is_current_and_so_is_the_last_of_each_user(spark):

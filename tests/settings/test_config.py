@@ -256,6 +256,12 @@ def test_empty_file_changes_nothing(tmp_path):
         (["gru.bloom_rows=100", "gru.network=hierarchical-init"], "only the plain network"),
         (["gru.bloom_rows=3", "gru.bloom_hashes=4"], "more positions than rows"),
         (["gru.network=deep"], "wrong configuration value"),
+        (["gru.cell=lstm", "gru.network=hierarchical-init"], "LSTM"),
+        (["gru.cell=lstm", "gru.embedding=none"], "LSTM"),
+        (["gru.pretrained=prod2vec", "gru.embedding=none"], "no embeddings of single items"),
+        (["gru.pretrained=prod2vec", "gru.bloom_rows=100"], "no embeddings of single items"),
+        (["gru.pretrained=prod2vec", "gru.warm_start=true"], "differ from night to night"),
+        (["gru.pretrained=prod2vec", "gru.pretrained_tuned=false"], "have to learn"),
     ],
 )
 def test_networks_that_do_not_go_together_are_refused(settings, what):

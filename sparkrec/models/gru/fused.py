@@ -146,8 +146,8 @@ def load(trainer: Trainer, device: torch.device, comm: Comm) -> None:
 def fusible(trainer: Trainer, state: GruState, n_lanes: int, comm: Comm) -> bool:
     """Whether ``FusedSteps`` can make the steps; the same on all ranks.
 
-    It can on the CPU, where inputs and outputs are one table, gradients go back over one step, and there are no other
-    ranks, or such that share memory and find room in it for a message of all lanes.
+    It can on the CPU, where cells are GRUs, inputs and outputs are one table, gradients go back over one step, and
+    there are no other ranks, or such that share memory and find room in it for a message of all lanes.
     """
     if state.flat.device.type != "cpu" or not _in_whole_steps(trainer):
         return False
@@ -158,4 +158,5 @@ def fusible(trainer: Trainer, state: GruState, n_lanes: int, comm: Comm) -> bool
 
 def _in_whole_steps(trainer: Trainer) -> bool:
     network = trainer.network
-    return isinstance(network, GruNetwork) and network.embedding == "constrained" and network.bptt == 1
+    plain = isinstance(network, GruNetwork) and network.cell == "gru" and network.embedding == "constrained"
+    return plain and network.bptt == 1  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
-"""Session-parallel GRU (GRU4Rec): layers, one step's forward and backward pass.
+"""Session-parallel GRU (GRU4Rec), or LSTM: layers, one step's forward and backward pass.
 
-Source: Hidasi et al., "Session-based recommendations with recurrent neural networks" (arXiv 1511.06939).
+Source: Hidasi et al., "Session-based recommendations with recurrent neural networks" (arXiv 1511.06939); the LSTM's
+cell is that of Gers et al., "Learning to forget" (2000).
 
 A step touches few rows of the items' tables, so gradients are written out by hand for just those rows: a full table
 never has one.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -63,16 +64,24 @@ def cell_sizes(layers: Sequence[int], n_in: int) -> list[tuple[int, int]]:
     return list(zip((n_in, *layers), layers, strict=False))
 
 
-def cells_size(sizes: Sequence[tuple[int, int]]) -> int:
+def cells_size(sizes: Sequence[tuple[int, int]], gates: int = 3) -> int:
     """Number of weights and biases of layers of these (input width, width)."""
-    return sum(3 * width * (n_in + width + 2) for n_in, width in sizes)
+    return sum(gates * width * (n_in + width + 2) for n_in, width in sizes)
 
 
 def cells_of(sizes: Sequence[tuple[int, int]], flat: torch.Tensor) -> list[Cell]:
     """The layers as views into a flat vector (of weights, or of their gradients)."""
-    parts = iter(flat.split_with_sizes([n for n_in, w in sizes for n in (3 * w * n_in, 3 * w * w, 3 * w, 3 * w)]))
+    return [Cell(*parts) for parts in _cell_parts(sizes, flat, 3)]
+
+
+def _cell_parts(sizes: Sequence[tuple[int, int]], flat: torch.Tensor, gates: int) -> list[tuple[torch.Tensor, ...]]:
+    """Of each layer the weights of inputs and states and the biases of both, with the gates stacked."""
+    heights = [gates * width for _, width in sizes]
+    lengths = [n for (n_in, w), h in zip(sizes, heights, strict=True) for n in (h * n_in, h * w, h, h)]
+    parts = iter(flat.split_with_sizes(lengths))
     return [
-        Cell(next(parts).view(3 * w, n_in), next(parts).view(3 * w, w), next(parts), next(parts)) for n_in, w in sizes
+        (next(parts).view(h, n_in), next(parts).view(h, w), next(parts), next(parts))
+        for (n_in, w), h in zip(sizes, heights, strict=True)
     ]
 
 
@@ -165,22 +174,111 @@ def lookup_of(width: int, flat: torch.Tensor) -> LookupCell:
     return LookupCell(flat[: -3 * width].view(3 * width, width), flat[-3 * width :])
 
 
+# ---- an LSTM layer ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LstmCell:
+    """One LSTM layer; the gates are stacked in the order input, forget, cell, output, as in ``torch.nn.LSTMCell``.
+
+    Its state [B, 2H] is the output h and, beside it, the cell's own state c.
+    """
+
+    weight_ih: torch.Tensor  # [4H, in]
+    weight_hh: torch.Tensor  # [4H, H]
+    bias_ih: torch.Tensor  # [4H]
+    bias_hh: torch.Tensor  # [4H]
+
+
+@dataclass(frozen=True)
+class LstmTape:
+    """What the layer's backward pass needs of its forward pass."""
+
+    x: torch.Tensor  # [B, in]
+    h: torch.Tensor  # [B, H]; so are the others
+    c: torch.Tensor
+    taken: torch.Tensor  # the input gate
+    kept: torch.Tensor  # the forget gate
+    new: torch.Tensor  # what the input gate lets in
+    shown: torch.Tensor  # the output gate
+    told: torch.Tensor  # tanh c'
+
+
+def lstm_cells_of(sizes: Sequence[tuple[int, int]], flat: torch.Tensor) -> list[LstmCell]:
+    """As ``cells_of``, of LSTM layers."""
+    return [LstmCell(*parts) for parts in _cell_parts(sizes, flat, 4)]
+
+
+def lstm_forward(cell: LstmCell, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, LstmTape]:
+    """One step, as ``torch.nn.LSTMCell``: c' = f c + i g, h' = o tanh c'. x: [B, in], state: [B, 2H] → [B, 2H]."""
+    h, c = state.chunk(2, dim=1)
+    gates = torch.addmm(cell.bias_ih, x, cell.weight_ih.t()) + torch.addmm(cell.bias_hh, h, cell.weight_hh.t())
+    i, f, g, o = gates.chunk(4, dim=1)
+    taken, kept, new, shown = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+    after = torch.addcmul(kept * c, taken, new)
+    told = torch.tanh(after)
+    return torch.cat([shown * told, after], dim=1), LstmTape(x, h, c, taken, kept, new, shown, told)
+
+
+def lstm_backward(
+    cell: LstmCell, tape: LstmTape, d_state: torch.Tensor, grads: LstmCell, recurrent: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """As ``cell_backward``; the gradients of the states are [B, 2H], like the states."""
+    d_h, d_c = d_state.chunk(2, dim=1)
+    d_after = torch.addcmul(d_c, d_h * tape.shown, 1 - tape.told * tape.told)
+    d_gates = torch.cat(
+        [
+            d_after * tape.new * tape.taken * (1 - tape.taken),
+            d_after * tape.c * tape.kept * (1 - tape.kept),
+            d_after * tape.taken * (1 - tape.new * tape.new),
+            d_h * tape.told * tape.shown * (1 - tape.shown),
+        ],
+        dim=1,
+    )
+    torch.sum(d_gates, 0, out=grads.bias_ih)
+    grads.bias_hh.copy_(grads.bias_ih)
+    torch.mm(d_gates.t(), tape.x, out=grads.weight_ih)
+    torch.mm(d_gates.t(), tape.h, out=grads.weight_hh)
+    through = torch.cat([d_gates @ cell.weight_hh, d_after * tape.kept], dim=1) if recurrent else None
+    return d_gates @ cell.weight_ih, through
+
+
 # ---- any layer -------------------------------------------------------------------------------------------------------
 
-Layer = Cell | LookupCell
-Tape = CellTape | LookupTape
+Layer = Cell | LookupCell | LstmCell
+Tape = CellTape | LookupTape | LstmTape
 
 
 def init_layers(layers: Sequence[Layer], generator: torch.Generator) -> None:
-    """Draws new weights in place; biases stay as they are.
+    """Draws new weights in place; biases stay as they are, but for the forget gate's of an LSTM.
 
-    The matrix of each gate by itself is uniform in ±sqrt(6 / (in + out)) (Glorot & Bengio 2010).
+    The matrix of each gate by itself is uniform in ±sqrt(6 / (in + out)) (Glorot & Bengio 2010). A forget gate's bias
+    is 1 (Jozefowicz et al. 2015, "An empirical exploration of recurrent network architectures", sec. 2.2): it lets the
+    state of a new layer pass.
     """
     for layer in layers:
         for matrix in (m for m in vars(layer).values() if m.dim() == 2):
-            for gate in matrix.chunk(3):
+            for gate in matrix.chunk(_gates(layer)):
                 bound = math.sqrt(6.0 / sum(gate.shape))
                 gate.uniform_(-bound, bound, generator=generator)
+        if isinstance(layer, LstmCell):
+            layer.bias_ih.chunk(4)[1].fill_(1.0)
+
+
+def _gates(layer: Layer) -> int:
+    return 4 if isinstance(layer, LstmCell) else 3
+
+
+def output_of(layer: Layer, state: torch.Tensor) -> torch.Tensor:
+    """What a layer's state [B, its width] gives to the next layer: [B, H]."""
+    return state[:, : state.shape[1] // 2] if isinstance(layer, LstmCell) else state
+
+
+def as_state(layer: Layer, of_output: torch.Tensor | None, rest: float) -> torch.Tensor | None:
+    """What belongs to a layer's output [B, H] as wide as its state: an LSTM's c has ``rest`` everywhere."""
+    if of_output is None or not isinstance(layer, LstmCell):
+        return of_output
+    return torch.cat([of_output, torch.full_like(of_output, rest)], dim=1)
 
 
 def layer_tensors(layers: Sequence[Layer], prefix: str = "gru") -> dict[str, torch.Tensor]:
@@ -189,16 +287,20 @@ def layer_tensors(layers: Sequence[Layer], prefix: str = "gru") -> dict[str, tor
 
 
 def layer_forward(layer: Layer, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, Tape]:
-    """One step of a layer of either kind."""
-    return lookup_forward(layer, x, h) if isinstance(layer, LookupCell) else cell_forward(layer, x, h)
+    """One step of a layer of any kind; h: its state."""
+    if isinstance(layer, LookupCell):
+        return lookup_forward(layer, x, h)
+    return lstm_forward(layer, x, h) if isinstance(layer, LstmCell) else cell_forward(layer, x, h)
 
 
 def layer_backward(
     layer: Layer, tape: Tape, d_out: torch.Tensor, grads: Layer, recurrent: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The backward pass of a layer of either kind; its tape and gradients are of the same kind."""
+    """The backward pass of a layer of any kind; its tape and gradients are of the same kind."""
     if isinstance(layer, LookupCell):
         return lookup_backward(layer, tape, d_out, grads, recurrent)  # type: ignore[arg-type]
+    if isinstance(layer, LstmCell):
+        return lstm_backward(layer, tape, d_out, grads, recurrent)  # type: ignore[arg-type]
     return cell_backward(layer, tape, d_out, grads, recurrent)  # type: ignore[arg-type]
 
 
@@ -212,6 +314,8 @@ class GruNetwork:
     ``embedding`` says how an input item enters: by its row of the output's matrix (constrained), by a row of a matrix
     of its own, ``embedding_dim`` wide (separate), or as a one-hot vector, whose product with the first layer's
     weights is a look-up (none; dropout of the embedding then acts on the first layer's output, as the authors have it).
+
+    An LSTM's states hold the output and, beside it, the cell's own state, which no dropout touches.
     """
 
     n_items: int
@@ -221,6 +325,8 @@ class GruNetwork:
     dropout_embedding: float = 0.0
     dropout_hidden: float = 0.0
     bptt: int = 1
+    cell: str = "gru"  # or lstm
+    frozen: bool = False  # the rows of a separate embedding stay as they are
 
     @property
     def dim(self) -> int:
@@ -242,12 +348,12 @@ class GruNetwork:
     @property
     def flat_size(self) -> int:
         """Number of weights and biases of the layers."""
-        return self._lookup_size + cells_size(self._sizes)
+        return self._lookup_size + cells_size(self._sizes, 4 if self.cell == "lstm" else 3)
 
     @property
     def state_widths(self) -> tuple[int, ...]:
-        """A state for each layer."""
-        return self.layers
+        """A state for each layer; an LSTM's is twice as wide."""
+        return tuple(2 * width for width in self.layers) if self.cell == "lstm" else self.layers
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -267,14 +373,14 @@ class GruNetwork:
 
     def flat_tensors(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         """See ``Network``."""
-        return layer_tensors(self._layers(flat))
+        return layer_tensors(self._layers(flat), self.cell)
 
     def touched(self, batch: Batch) -> tuple[Touched, ...]:
         """See ``Network``."""
         candidates = rows_of_candidates(batch)
         if self.embedding == "constrained":
             return rows_of_both(batch), candidates
-        return rows_of_inputs(batch), candidates, candidates
+        return replace(rows_of_inputs(batch), trained=not self.frozen), candidates, candidates
 
     def gradients(
         self,
@@ -299,7 +405,8 @@ class GruNetwork:
             dropped(weights.tables[0].index_select(0, rows), mask) for rows, mask in zip(inputs, x_masks, strict=True)
         ]
         states, tapes = self._forward(layers, embedded, hidden[: len(layers)], begins, layer_masks)
-        x, items, bias = states[-1], weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
+        x = output_of(layers[-1], states[-1])
+        items, bias = weights.tables[-2][: len(batch.candidates)], weights.tables[-1]
         loss, d_scores = score_loss((x @ items.t()).add_(bias.t()))  # addmm takes longer
         d_flat, d_embedded = self._backward(layers, d_scores @ items, tapes, begins, layer_masks, weights.flat)
         d_inputs = torch.cat([dropped(d, mask) for d, mask in zip(d_embedded, x_masks, strict=True)])
@@ -314,7 +421,7 @@ class GruNetwork:
         begins: Sequence[torch.Tensor],
         masks: Sequence[torch.Tensor | None],
     ) -> tuple[list[torch.Tensor], list[list[Tape]]]:
-        """The layers over some steps, which share their masks.
+        """The layers over some steps, which share their masks of the layers' outputs.
 
         Args:
             layers: The first one first.
@@ -324,14 +431,16 @@ class GruNetwork:
             masks: Of each layer's output.
 
         Returns:
-            The states after the last step, the last layer's being the output; and for each step each layer's tape.
+            The states after the last step, and for each step each layer's tape.
         """
         states, tapes = list(states), []
+        wide = [as_state(layer, mask, 1.0) for layer, mask in zip(layers, masks, strict=True)]
         for x, begin in zip(inputs, begins, strict=True):
             of_step = []
             for i, layer in enumerate(layers):
-                x, tape = layer_forward(layer, x, states[i].masked_fill(begin, 0.0))
-                states[i] = x = dropped(x, masks[i])
+                state, tape = layer_forward(layer, x, states[i].masked_fill(begin, 0.0))
+                states[i] = dropped(state, wide[i])
+                x = output_of(layer, states[i])
                 of_step.append(tape)
             tapes.append(of_step)
         return states, tapes
@@ -356,11 +465,12 @@ class GruNetwork:
         d_flat, d_inputs = torch.zeros_like(flat), list[torch.Tensor]()
         of_states: list[torch.Tensor | None] = [None] * len(layers)  # by the step after
         from_above: torch.Tensor | None = d
+        wide = [as_state(layer, mask, 1.0) for layer, mask in zip(layers, masks, strict=True)]
         for step in reversed(range(len(tapes))):
             part = torch.empty_like(flat)
             grads = self._layers(part)
             for i in reversed(range(len(layers))):
-                d_out = dropped(_both(of_states[i], from_above), masks[i])
+                d_out = dropped(_both(of_states[i], as_state(layers[i], from_above, 0.0)), wide[i])
                 from_above, of_state = layer_backward(layers[i], tapes[step][i], d_out, grads[i], step > 0)
                 of_states[i] = None if of_state is None else of_state.masked_fill_(begins[step], 0.0)
             d_flat += part
@@ -378,6 +488,8 @@ class GruNetwork:
     ) -> tuple[torch.Tensor, ...]:
         """The gradients of the tables' touched rows, of which the inputs' are ``inputs``."""
         d_bias = d_scores.sum(0, keepdim=True).t()
+        if self.frozen:
+            return weights.tables[0][:0], d_scores.t() @ vectors, d_bias
         d_input = torch.zeros_like(weights.tables[0])
         if self.embedding == "constrained":  # one table: the candidates are its first rows
             torch.mm(d_scores.t(), vectors, out=d_input[: d_scores.shape[1]])
@@ -388,11 +500,12 @@ class GruNetwork:
         self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See ``Network``."""
-        begins, new = (start != NO_START)[:, None], []
+        begins, new = (start != NO_START)[:, None], list[torch.Tensor]()
         x = parameters.tables[0].index_select(0, items)
         for layer, h in zip(self._layers(parameters.flat), states, strict=True):
-            x, _ = layer_forward(layer, x, h.masked_fill(begins, 0.0))
-            new.append(x)
+            state, _ = layer_forward(layer, x, h.masked_fill(begins, 0.0))
+            x = output_of(layer, state)
+            new.append(state)
         return x, new
 
     def output(self, parameters: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
@@ -416,6 +529,8 @@ class GruNetwork:
 
     def _layers(self, flat: torch.Tensor) -> list[Layer]:
         """The layers as views into a flat vector."""
+        if self.cell == "lstm":
+            return list[Layer](lstm_cells_of(self._sizes, flat))
         if not self._lookup_size:
             return list[Layer](cells_of(self._sizes, flat))
         first, rest = flat.split([self._lookup_size, len(flat) - self._lookup_size])
@@ -438,4 +553,6 @@ def gru_network(config: GruConfig, n_items: int) -> GruNetwork:
         config.dropout_embedding,
         config.dropout_hidden,
         config.bptt,
+        config.cell,
+        config.pretrained != "none" and not config.pretrained_tuned,
     )

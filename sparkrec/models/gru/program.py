@@ -12,19 +12,35 @@ from sparkrec.errors import NothingToTrain
 from sparkrec.models.gru import states
 from sparkrec.models.gru import train as gru
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, PartStarts, epochs, index_size, model_cutoff, sessions_of, snapshot, train_parts
+from sparkrec.models.parts import (
+    Part,
+    PartStarts,
+    epochs,
+    index_size,
+    model_cutoff,
+    pretrained_part,
+    require_model,
+    sessions_of,
+    snapshot,
+    train_parts,
+)
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import Wanted
 from sparkrec.ranks.item_vectors import write_item_vectors
 from sparkrec.retrieval.best import best
 from sparkrec.retrieval.block_search import ItemMatrix
 from sparkrec.retrieval.topk import VECTOR
+from sparkrec.settings.config import Config
+from sparkrec.settings.formats import LogFormat
 from sparkrec.warehouse.cards import ModelCard, part_path
 from sparkrec.warehouse.ledger import StageResult
 from sparkrec.warehouse.tables import INTERACTIONS, ITEM_INDEX, ITEM_VECTORS, SESSION_ID, SESSIONS, USER_INDEX
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+
+PRETRAINED = "prod2vec"  # whose vectors of the items the embeddings begin with, where asked for
 
 
 def train(night: Night, inputs: Inputs) -> StageResult:
@@ -44,7 +60,8 @@ def train(night: Night, inputs: Inputs) -> StageResult:
             vectors = inputs.read(ITEM_VECTORS) if inputs.has(ITEM_VECTORS) else None
             write_item_vectors(vectors, manifest.path, config.gru.features, "gru.features")
         first = starts.path(part)
-        note = epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first))
+        begun = None if config.gru.pretrained == "none" else pretrained_part(night, PRETRAINED, part, cutoff)
+        note = epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first, begun))
         return note + starts.note(part)
 
     return train_parts(night, starts.inputs, "gru", train_part, cutoff, starts.warm_start)
@@ -86,11 +103,19 @@ def session_model(night: Night, card: ModelCard, part: str) -> GruSessions:
     return GruSessions(part_path(night.warehouse, card.model, night.run_date, part))
 
 
+def check(config: Config, _: LogFormat) -> None:
+    """Refuses vectors to begin with that the night does not train."""
+    if config.gru.pretrained != "none":
+        require_model(config, PRETRAINED, f"gru.pretrained={config.gru.pretrained}", "set gru.pretrained=none")
+
+
 PROGRAM = Program(
     train=train,
     reads=(INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
     optional=(ITEM_VECTORS,),
     depends=lambda night: (night.fmt.session_events,),
+    models=lambda config: [] if config.gru.pretrained == "none" else [PRETRAINED],
+    check=check,
     numbered_by=(ITEM_INDEX,),
     session_model=session_model,
 )

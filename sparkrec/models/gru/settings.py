@@ -23,6 +23,7 @@ from sparkrec.settings.setting import (
 class GruConfig:
     """Session-parallel GRU (GRU4Rec)."""
 
+    cell: str = setting("gru", "plain: gru | lstm, by operations: no compiled step", choices=["gru", "lstm"])
     layers: List[int] = setting([100], "hidden units of each layer", COUNTS)
     embedding: str = setting(
         "constrained",
@@ -30,6 +31,14 @@ class GruConfig:
         choices=["constrained", "separate", "none"],
     )
     embedding_dim: int = setting(100, "separate: dimensions of the input embedding", COUNT)
+    pretrained: str = setting(
+        "none",
+        "what the items' embeddings begin with: none (drawn) | prod2vec (the night's, of the same width)",
+        choices=["none", "prod2vec"],
+    )
+    pretrained_tuned: bool = setting(
+        True, "pretrained: the embeddings learn on; false: separate ones stay as prod2vec's are"
+    )
     network: str = setting(
         "plain",
         "plain | parallel (features) | hierarchical-init | hierarchical-all (a user's earlier sessions)",
@@ -91,6 +100,7 @@ class GruConfig:
         turns = len(self.features) + 1
         in_turn = self.schedule in ("alternating", "residual")
         alone = self.network != "plain" or self.bloom_rows > 0
+        pretrained = self.pretrained != "none"
         for wrong, what, where, fix in [
             (self.network == "parallel" and not self.features, "the parallel network needs features", "gru.features",
              "name vectors of the table item_vectors, e.g. [text_tfidf]"),
@@ -107,6 +117,18 @@ class GruConfig:
              f"gru.network={self.network}, gru.bloom_rows={self.bloom_rows}", "set gru.bloom_rows=0"),
             (alone and self.bptt > 1, "only the plain network's gradients go back over several events",
              f"gru.bptt={self.bptt}, gru.network={self.network}, gru.bloom_rows={self.bloom_rows}", "set gru.bptt=1"),
+            (self.cell == "lstm" and (self.network != "plain" or self.embedding == "none"),
+             "only the plain network with an embedding has LSTM cells",
+             f"gru.cell=lstm, gru.network={self.network}, gru.embedding={self.embedding}", "set gru.cell=gru"),
+            (pretrained and (self.embedding == "none" or self.bloom_rows > 0),
+             "there are no embeddings of single items that could begin with prod2vec's",
+             f"gru.pretrained={self.pretrained}, gru.embedding={self.embedding}, gru.bloom_rows={self.bloom_rows}",
+             "set gru.pretrained=none"),
+            (pretrained and self.warm_start, "vectors of prod2vec differ from night to night",
+             f"gru.pretrained={self.pretrained}, gru.warm_start=true", "set gru.warm_start=false"),
+            (pretrained and not self.pretrained_tuned and self.embedding != "separate",
+             "embeddings that the output shares have to learn",
+             f"gru.pretrained_tuned=false, gru.embedding={self.embedding}", "set gru.embedding=separate"),
             (0 < self.bloom_rows < self.bloom_hashes, "more positions than rows",
              f"gru.bloom_rows={self.bloom_rows}, gru.bloom_hashes={self.bloom_hashes}", "raise gru.bloom_rows"),
         ]:  # fmt: skip

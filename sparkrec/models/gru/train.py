@@ -20,7 +20,7 @@ from sparkrec.models.gru.protocol import Network, init_parameters, to_tensors
 from sparkrec.models.gru.recorded import GraphedSteps, graphable
 from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.gru.step import GruState, Trainer, make_batch
-from sparkrec.models.gru.warm_start import continued
+from sparkrec.models.gru.warm_start import begin_with, continued
 from sparkrec.ranks import checkpoint
 from sparkrec.ranks.comm import Comm
 from sparkrec.ranks.feed import check_total, item_counts, read_files
@@ -71,6 +71,7 @@ def train(
     n_items: int,
     meta: dict[str, Any],
     warm_start_path: str | None = None,
+    pretrained_path: str | None = None,
 ) -> list[dict[str, Any]]:
     """Trains on a snapshot and writes the model; goes on from the last checkpoint of the same run.
 
@@ -84,6 +85,7 @@ def train(
         meta: JSON-able; kept in ``model.json``.
         warm_start_path: Folder of an earlier model, of whose catalogue items this one's are a continuation: its
             weights are the initial ones, and items that it does not have get new rows.
+        pretrained_path: Folder of a prod2vec model of the same items, whose vectors the embeddings begin with.
 
     Returns:
         For each epoch: epoch, loss (mean of the events), events, steps, seconds, events_per_second, rows_seen.
@@ -91,7 +93,8 @@ def train(
     Raises:
         InvariantError: The rows read are not the snapshot's, an item is outside of the catalogue, or the earlier
             model's catalogue is larger than this one.
-        UserError: The loss is no longer finite; no usable snapshot or device; the earlier model has another shape.
+        UserError: The loss is no longer finite; no usable snapshot or device; the earlier model, or the vectors to
+            begin with, have another shape.
     """
     manifest = read_manifest(snapshot_path)
     device = pick_device(comm, train_config)
@@ -103,8 +106,11 @@ def train(
     if warm_start_path and comm.rank == 0:
         earlier = checkpoint.read_model(warm_start_path)[checkpoint.MODEL_HASH]
     parts = [asdict(f) for f in manifest.files]
-    key = config_hash(config, manifest.inputs, n_items, parts, describe(vectors), earlier)
-    state, history = _start(network, config, comm, model_path, key, warm_start_path)
+    begun: list[str] = []  # hash of the vectors to begin with, likewise
+    if pretrained_path and comm.rank == 0:
+        begun = [checkpoint.read_model(pretrained_path)[checkpoint.MODEL_HASH]]
+    key = config_hash(config, manifest.inputs, n_items, parts, describe(vectors), earlier, *begun)
+    state, history = _start(network, config, comm, model_path, key, warm_start_path, pretrained_path)
     state = state.to(device).shared(comm)
     trainer = Trainer.create(network, config, counts.to(device))
     load(trainer, device, comm)
@@ -120,7 +126,7 @@ def train(
         weights = {**to_tensors(network, state.parameters()), "counts": counts}
         weights |= {VECTORS + name: matrix for name, matrix in vectors.items()}
         described = {"model": "gru", "config": asdict(config), "n_items": n_items, "inputs": manifest.inputs}
-        described |= {"warm_start": earlier, "vectors": describe(vectors)}
+        described |= {"warm_start": earlier, "pretrained": "".join(begun), "vectors": describe(vectors)}
         described |= {"history": history, "rows": manifest.rows, "sessions": n_sessions, "meta": meta}
         checkpoint.save_model(model_path, weights, described)
         checkpoint.remove_checkpoints(model_path)
@@ -132,7 +138,13 @@ def train(
 
 
 def _start(
-    network: Network, config: GruConfig, comm: Comm, path: str, key: str, warm_start_path: str | None
+    network: Network,
+    config: GruConfig,
+    comm: Comm,
+    path: str,
+    key: str,
+    warm_start_path: str | None,
+    pretrained_path: str | None = None,
 ) -> tuple[GruState, list[dict[str, Any]]]:
     """The state and history of the newest checkpoint, or those of a beginning; rank 0 reads, all get the same."""
     found = checkpoint.load_checkpoint(path, key) if comm.rank == 0 else None
@@ -141,7 +153,10 @@ def _start(
     elif warm_start_path and comm.rank == 0:
         state = GruState.new(continued(network, warm_start_path, config.seed))
     else:
-        state = GruState.new(init_parameters(network, config.seed))
+        parameters = init_parameters(network, config.seed)
+        if pretrained_path:
+            begin_with(network, parameters, pretrained_path)
+        state = GruState.new(parameters)
     done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
     if (done or warm_start_path) and comm.size > 1:
         state = state.broadcast(comm)

@@ -1,4 +1,4 @@
-"""Beginning with the weights of an earlier model of the same shape, over a catalogue that has grown since."""
+"""Beginning with the weights of an earlier model over a catalogue that has grown since, or with prod2vec's vectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 from sparkrec.models.gru.choice import stored_network
 from sparkrec.models.gru.protocol import Network, Parameters, Table, from_tensors, init_rows
+from sparkrec.models.prod2vec.embeddings import unit_vectors
 from sparkrec.ranks.checkpoint import load_model
+
+EMBEDDING = "embedding"  # the table of the items' inputs
 
 
 def continued(network: Network, path: str, seed: int) -> Parameters:
@@ -34,12 +37,34 @@ def continued(network: Network, path: str, seed: int) -> Parameters:
         raise UserError(
             "the earlier model has another shape",
             where=path,
-            fix="set gru.warm_start=false, or the layers and embedding of that model",
+            fix="set gru.warm_start=false, or the cell, layers and embedding of that model",
         )
     parameters = from_tensors(earlier, weights)
     log_event("warm_start", path=path, items=earlier.n_items, new_items=network.n_items - earlier.n_items)
     grown = [_grown(*pair, seed) for pair in zip(network.tables, parameters.tables, strict=True)]
     return Parameters(tuple(grown), parameters.flat)
+
+
+def begin_with(network: Network, parameters: Parameters, path: str) -> None:
+    """Writes the unit vectors of a prod2vec model into new embeddings; an item without one keeps what was drawn.
+
+    Args:
+        network: The network, which has a table ``embedding``.
+        parameters: Its weights, changed in place.
+        path: Folder of the prod2vec model.
+
+    Raises:
+        UserError: The vectors are not as wide as the embeddings; there is no such model.
+        InvariantError: It is of other items.
+    """
+    vectors, _ = unit_vectors(path, network.n_items)
+    (table,) = (rows for t, rows in zip(network.tables, parameters.tables, strict=True) if t.name == EMBEDDING)
+    if vectors.shape[1] != table.shape[1]:
+        fix = f"set prod2vec.dim={table.shape[1]}, or the width of the GRU's embedding to {vectors.shape[1]}"
+        raise UserError("prod2vec's vectors are not as wide as the embeddings", where=path, fix=fix)
+    there = (vectors != 0).any(1)
+    table[there] = vectors[there]
+    log_event("gru_pretrained", path=path, items=int(there.sum()), drawn=int((~there).sum()))
 
 
 def _shape(network: Network) -> list[object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparkrec.errors import InvariantError
-from sparkrec.ranks.checkpoint import load_model
+from sparkrec.ranks.checkpoint import MODEL_HASH, load_model
 from sparkrec.retrieval.block_search import ItemMatrix
 
 if TYPE_CHECKING:
@@ -45,6 +45,25 @@ def stored_embeddings(path: str) -> ItemEmbeddings:
     together = model.get("config", {}).get("lists") == "bought_together"
     contexts = _matrix(path, weights, model, CONTEXTS) if together else None
     return ItemEmbeddings(_matrix(path, weights, model, VECTORS), contexts)
+
+
+def unit_vectors(path: str, n_items: int) -> tuple[torch.Tensor, str]:
+    """The vectors of a stored model at length 1, float32 [n_items, dim], 0 for an item without one; its weights' hash.
+
+    Args:
+        path: The model's folder.
+        n_items: Size of the catalogue.
+
+    Raises:
+        UserError: There is no such model, or its files are damaged.
+        InvariantError: It has no vectors, or those of other items.
+    """
+    import torch
+
+    weights, model = load_model(path)
+    if VECTORS not in weights or len(weights[VECTORS]) != n_items:
+        raise InvariantError(f"{path} holds no vectors of {n_items} items")
+    return torch.nn.functional.normalize(weights[VECTORS]), str(model[MODEL_HASH])
 
 
 def _matrix(path: str, weights: dict[str, torch.Tensor], model: dict[str, Any], name: str) -> ItemMatrix:

@@ -9,7 +9,17 @@ from pyspark import StorageLevel
 
 from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, epochs, index_size, require_parts, snapshot, train_parts, user_item_of
+from sparkrec.models.parts import (
+    Part,
+    epochs,
+    index_size,
+    model_cutoff,
+    pretrained_part,
+    require_model,
+    snapshot,
+    train_parts,
+    user_item_of,
+)
 from sparkrec.models.program import PairRatings, Program
 from sparkrec.models.ratings import examples
 from sparkrec.models.ratings import train as ranks
@@ -40,7 +50,7 @@ PRETRAINED = "prod2vec"  # whose vectors of the items word2vec_mlp reads
 
 def train(night: Night, inputs: Inputs) -> StageResult:
     """The network that predicts ratings, on Horovod workers."""
-    config = night.config.ratings
+    config, cutoff = night.config.ratings, model_cutoff(night, inputs, "ratings")
     n_users, n_items = index_size(inputs, USER_INDEX), index_size(inputs, ITEM_INDEX)
     user_layout, user_codes = item_codes(inputs.read(USER_FEATURES).withColumnRenamed(USER_IDX, ITEM_IDX), n_users)
     item_layout, codes = item_codes(inputs.read(ITEM_FEATURES), n_items)
@@ -56,8 +66,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
             pairs.unpersist()
         vectors = None
         if config.network == "word2vec_mlp":
-            require_parts(night, [PRETRAINED], part.name)
-            vectors = part_path(night.warehouse, PRETRAINED, night.run_date, part.name)
+            vectors = pretrained_part(night, PRETRAINED, part, cutoff)
         task = ranks.RatingTask(
             snapshot_path=manifest.path,
             model_path=path,
@@ -76,7 +85,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         )
         return epochs(night, ranks.train, (task,))
 
-    return train_parts(night, inputs, "ratings", train_part)
+    return train_parts(night, inputs, "ratings", train_part, cutoff)
 
 
 def _words(night: Night, inputs: Inputs, part: Part, pairs: DataFrame) -> tuple[str, int]:
@@ -115,9 +124,8 @@ def check(config: Config, fmt: LogFormat) -> None:
     if network == "text" and fmt.text is None:
         fix = f"declare text in {fmt.name}, or set ratings.network=mlp"
         raise UserError("the log has no reviews to read", where="ratings.network=text", fix=fix)
-    if network == "word2vec_mlp" and PRETRAINED not in config.models:
-        fix = f"add {PRETRAINED} to models, or set ratings.network=mlp"
-        raise UserError(f"it reads the vectors of {PRETRAINED}", where="ratings.network=word2vec_mlp", fix=fix)
+    if network == "word2vec_mlp":
+        require_model(config, PRETRAINED, "ratings.network=word2vec_mlp", "set ratings.network=mlp")
 
 
 def pair_ratings(path: str) -> PairRatings:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event, progress
+from sparkrec.models.prod2vec.embeddings import unit_vectors
 from sparkrec.models.ratings.biases import Biases, Known, Ratings, fit_biases
 from sparkrec.models.ratings.network import (
     Inputs,
@@ -209,10 +210,7 @@ def item_vectors(task: RatingTask) -> tuple[Tensor, str]:
     """Unit vectors float32 [n_items, width] of the night's prod2vec, 0 for an item without one; the weights' hash."""
     if task.item_vectors_path is None:
         return torch.zeros(task.n_items, 0), ""
-    weights, model = checkpoint.load_model(task.item_vectors_path)
-    if "vectors" not in weights or len(weights["vectors"]) != task.n_items:
-        raise InvariantError(f"{task.item_vectors_path} holds no vectors of {task.n_items} items")
-    return F.normalize(weights["vectors"]), str(model[checkpoint.MODEL_HASH])
+    return unit_vectors(task.item_vectors_path, task.n_items)
 
 
 def read_ratings(comm: Comm, manifest: Manifest) -> dict[int, Ratings]:

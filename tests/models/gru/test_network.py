@@ -126,9 +126,17 @@ def plain_forward(network, batch, touched, masks):
         for rows, start, mask in steps:
             x = weights.tables[0][rows] * mask
             for i, h in enumerate(states):
-                layer = {name.split(".")[2]: w for name, w in named.items() if name.startswith(f"gru.{i}.")}
+                layer = {name.split(".")[2]: w for name, w in named.items() if name.startswith(f"{network.cell}.{i}.")}
                 cell = plain_lookup if lookup and i == 0 else torchs
-                x = cell(layer, x, torch.where(start[:, None] > 0, 0.0, h)) * h_masks[i]
+                h = torch.where(start[:, None] > 0, 0.0, h)
+                if network.cell == "lstm":
+                    h, c = torch.func.functional_call(
+                        torch.nn.LSTMCell(x.shape[1], h.shape[1] // 2), layer, (x, h.chunk(2, 1))
+                    )
+                    x = h * h_masks[i]
+                    states[i] = torch.cat([x, c], 1)  # no dropout of the cell's own state
+                    continue
+                x = cell(layer, x, h) * h_masks[i]
                 states[i] = x
         scores = x @ weights.tables[-2][: len(batch.candidates)].T + weights.tables[-1][:, 0]
         return scores, [*hidden[n:], *states]
@@ -151,10 +159,17 @@ NETWORKS = [
     for mode in ("constrained", "separate", "none")
     for layers in ((4, 3), (5,))
 ]
+NETWORKS += [
+    GruNetwork(20, layers, mode, 6, 0.4, 0.3, cell="lstm")
+    for mode in ("constrained", "separate")
+    for layers in ((4, 3), (5,))
+]
 BACK = [replace(network, bptt=bptt) for network in NETWORKS for bptt in (2, 4)]
 
 
-@pytest.mark.parametrize("network", [*NETWORKS, *BACK], ids=lambda n: f"{n.embedding}-{len(n.layers)}-{n.bptt}")
+@pytest.mark.parametrize(
+    "network", [*NETWORKS, *BACK], ids=lambda n: f"{n.cell}-{n.embedding}-{len(n.layers)}-{n.bptt}"
+)
 def test_gradients_of_a_step_are_autograds(network):
     batch = a_batch(20, bptt=network.bptt)
     touched = network.touched(batch)
@@ -181,7 +196,7 @@ def test_gradients_of_a_step_are_autograds(network):
         assert other.abs().max() > 0
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.embedding}-{len(n.layers)}")
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.cell}-{n.embedding}-{len(n.layers)}")
 def test_serving_scores_are_those_of_training_without_dropout(network):
     batch = replace(a_batch(20), start=torch.zeros(5, dtype=torch.int8))
     touched = network.touched(batch)
@@ -203,3 +218,12 @@ def test_serving_scores_are_those_of_training_without_dropout(network):
     assert matrix.shape == (20, network.layers[-1])
     assert torch.allclose((vector @ matrix.T + bias)[:, batch.candidates], seen[0], atol=1e-6)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(new, found.hidden, strict=True))
+
+
+def test_a_new_forget_gate_lets_the_state_pass():
+    network = GruNetwork(3000, (50, 40), cell="lstm")
+    named = to_tensors(network, init_parameters(network, 1))
+    for layer, width in enumerate((50, 40)):
+        assert named[f"lstm.{layer}.bias_ih"].view(4, width).tolist() == [[i == 1] * width for i in range(4)]
+        for gate in named[f"lstm.{layer}.weight_hh"].chunk(4):
+            assert uniform_within(gate, math.sqrt(6 / sum(gate.shape)))

@@ -68,6 +68,25 @@ def test_states_are_those_of_each_session_alone(sessions, model):
         assert rows[name]["user_idx"] == (None if name == "one" else i)
 
 
+def test_an_lstm_carries_its_cells_through_a_session(sessions, tmp_path):
+    network = GruNetwork(N_ITEMS, (5, 4), cell="lstm")
+    parameters = init_parameters(network, 2)
+    described = {"n_items": N_ITEMS, "config": {"layers": [5, 4], "cell": "lstm"}}
+    save_model(str(tmp_path), {**to_tensors(network, parameters), "counts": torch.ones(N_ITEMS)}, described)
+    rows = {row["session_id"]: row["vector"] for row in session_states(sessions, str(tmp_path)).collect()}
+    layers = [torch.nn.LSTMCell(n_in, width) for n_in, width in ((4, 5), (5, 4))]
+    for cell, layer in zip(layers, network._layers(parameters.flat), strict=True):
+        cell.load_state_dict(vars(layer))
+    for name, items in SESSIONS.items():
+        before = [None, None]
+        for item in (i for i in items if i < N_ITEMS):
+            x = parameters.tables[0][[item]]
+            for i, cell in enumerate(layers):
+                before[i] = cell(x, before[i])
+                x = before[i][0]
+        assert rows[name] == pytest.approx(x[0].tolist(), abs=1e-6), name
+
+
 def test_ranks_over_all_trained_items_with_conservative_ties(sessions, model):
     path, *served = model
     weight, bias = output_items(path)

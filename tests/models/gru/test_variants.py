@@ -22,6 +22,7 @@ from tests.models.gru.cases import on_threads, random_sessions, write_rows
 from tests.models.gru.variant_cases import (
     Bloom,
     Hierarchical,
+    Lstm,
     Parallel,
     random_users,
     reference_walk,
@@ -45,6 +46,8 @@ CASES = {
     "interleaving": dataclasses.replace(PARALLEL, schedule="interleaving", loss="cross-entropy"),
     "init": dataclasses.replace(SMALL, network="hierarchical-init"),
     "all": dataclasses.replace(SMALL, network="hierarchical-all", loss="cross-entropy"),
+    "lstm": dataclasses.replace(SMALL, cell="lstm"),
+    "lstm, separate": dataclasses.replace(SMALL, cell="lstm", embedding="separate", embedding_dim=4),
     "bloom": BLOOM,
     "bloom, one layer": dataclasses.replace(BLOOM, layers=[5], loss="cross-entropy", bloom_hashes=3),
 }
@@ -79,6 +82,8 @@ def network_of(config):
 def reference_of(config):
     if config.features:
         return Parallel(config, vectors_of(N_ITEMS))
+    if config.cell == "lstm":
+        return Lstm(config)
     return Bloom(config) if config.bloom_rows else Hierarchical(config)
 
 
@@ -145,7 +150,7 @@ class Epochs(SingleProcess):
         return super().allgather(tensor)
 
 
-@pytest.mark.parametrize("name", ["residual", "all", "bloom"])
+@pytest.mark.parametrize("name", ["residual", "all", "bloom", "lstm"])
 def test_resume_gives_the_weights_of_an_unbroken_run(tmp_path, name):
     config = dataclasses.replace(CASES[name], lanes=3, epochs=4, dropout_embedding=0.2)
     manifest = write(tmp_path / "s", config, data(config, 15), 2)

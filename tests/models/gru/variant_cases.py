@@ -146,6 +146,29 @@ class Bloom:
         return scores, new, {"embedding": outputs | set(of[-1].tolist()), "bias": outputs}
 
 
+class Lstm:
+    """The state of each layer is the output and, beside it, the cell's own."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def trained(self, epoch, step):
+        return ("",)
+
+    def step(self, w, states, item, columns, start, epoch, step):
+        x, new = w["embedding"][[item]], []
+        for i, width in enumerate(self.config.layers):
+            layer = {k.removeprefix(f"lstm.{i}."): v for k, v in w.items() if k.startswith(f"lstm.{i}.")}
+            before = torch.zeros(1, 2 * width) if start else states[i]
+            made = torch.nn.LSTMCell(x.shape[1], width)
+            x, c = torch.func.functional_call(made, layer, (x, before.chunk(2, 1)))
+            new.append(torch.cat([x, c], 1))
+        matrix = "output" if "output" in w else "embedding"
+        touched = {"embedding": {item}, "bias": set(columns.tolist())}
+        touched[matrix] = touched.get(matrix, set()) | set(columns.tolist())
+        return x @ w[matrix][columns].T + w["bias"][columns], new, touched
+
+
 def reference_walk(network, initial, users, samples, config, counts):
     """Training as one would first write it: one lane, users and their sessions in order, dense autograd.
 
