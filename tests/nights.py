@@ -40,7 +40,7 @@ SMALL = [
 ]
 
 PRODUCTS = (  # a night of all models but those of most tests
-    "models=[prod2vec,meta_prod2vec,content2vec,copurchase_counts,rules,item_neighbours,user_neighbours,session_neighbours,content,hybrid,gru,session_hybrid]",
+    "models=[prod2vec,meta_prod2vec,content2vec,copurchase_counts,rules,item_neighbours,user_neighbours,session_neighbours,content,implicit_mf,hybrid,gru,session_hybrid]",
     "prod2vec.dim=8",
     "prod2vec.epochs=2",
     "prod2vec.lists=bought_together",
@@ -52,6 +52,8 @@ PRODUCTS = (  # a night of all models but those of most tests
     "content2vec.hidden=[8]",
     "content2vec.epochs=1",
     "content2vec.batch_size=256",
+    "implicit_mf.dim=8",
+    "implicit_mf.epochs=2",
     "rules.min_support=0.01",
     "hybrid.context=true",
     "hybrid.candidates=20",

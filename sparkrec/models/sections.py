@@ -10,6 +10,7 @@ from sparkrec.models.content2vec.settings import Content2VecConfig
 from sparkrec.models.copurchase_counts.settings import CopurchaseCountsConfig
 from sparkrec.models.gru.settings import GruConfig
 from sparkrec.models.hybrid.settings import HybridConfig
+from sparkrec.models.implicit_mf.settings import ImplicitMfConfig
 from sparkrec.models.neighbours.settings import ItemNeighboursConfig, UserNeighboursConfig
 from sparkrec.models.prod2vec.settings import MetaProd2VecConfig, Prod2VecConfig
 from sparkrec.models.ratings.settings import RatingsConfig
@@ -41,6 +42,9 @@ class PriorConfig:
     item_neighbours: float = setting(
         1.0, "strength: score * (p + 1) ** item_neighbours", STRENGTH, tried=(0.0, 0.5, 1.0)
     )
+    implicit_mf: float = setting(
+        1.5, "strength: score + implicit_mf * ln(p + 1)", NOT_NEGATIVE, tried=(0.0, 0.5, 1.5, 3.0)
+    )
     ratings: float = setting(
         2.5,
         "strength: predicted rating + ratings * s * ln(p + 1), s: deviation of what biases leave of a rating",
@@ -66,6 +70,7 @@ class ModelSections:
     session_neighbours: SessionNeighboursConfig = section(SessionNeighboursConfig)
     session_hybrid: SessionHybridConfig = section(SessionHybridConfig, "needs the models gru and session_neighbours")
     content: ContentConfig = section(ContentConfig)
+    implicit_mf: ImplicitMfConfig = section(ImplicitMfConfig)
     ratings: RatingsConfig = section(RatingsConfig)
     hybrid: HybridConfig = section(HybridConfig)
     prior: PriorConfig = section(

@@ -185,3 +185,19 @@ def gather_rows(tensor: torch.Tensor, comm: Comm) -> torch.Tensor:
             return comm.allreduce_sum(grads[0].contiguous())[mine]
 
     return GatherRows.apply(tensor)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def touched_rows(comm: Comm, rows: torch.Tensor, width: int) -> torch.Tensor:
+    """Rows of a table that a step touches on any rank, ascending: int64, the same on all ranks.
+
+    Args:
+        comm: The ranks.
+        rows: int64 ``[n, m]`` of this rank's n examples; -1 for none.
+        width: The largest n of the ranks.
+    """
+    import torch
+
+    if comm.size > 1:
+        rows = comm.allgather(torch.nn.functional.pad(rows, (0, 0, 0, width - len(rows)), value=-1))
+    touched = rows.unique()
+    return touched[touched >= 0]

@@ -267,9 +267,12 @@ class TopKConfig:
     fallback: bool = setting(
         True, "lists that a model leaves short are filled up with what was popular of late, and say so"
     )
-    similar_items: bool = setting(True, "als, two_tower: the items beside each item too, into topk_<model>_items")
+    similar_items: bool = setting(
+        True, "als, two_tower and others: the items beside each item too, into topk_<model>_items"
+    )
     similar_users: bool = setting(
-        False, "als, two_tower: the users beside each user, into topk_<model>_users; grows with users squared"
+        False,
+        "als, two_tower and others: the users beside each user, into topk_<model>_users; grows with users squared",
     )
     exclude: List[str] = setting(
         [], "[attribute=value, …] of the table items: items with one of them are on no list, e.g. [available=false]"
@@ -347,7 +350,7 @@ class UserGroupsConfig:
     )
     vectors: str = setting(
         "rfm",
-        "what tells users apart: rfm (recency, frequency, value) | als | two_tower (of the night)",
+        "what tells users apart: rfm (recency, frequency, value) | als | two_tower | implicit_mf (of the night)",
         choices=["rfm", *_WITH_USERS],
     )
     method: str = setting("kmeans", "kmeans | bisecting (hierarchical)", choices=["kmeans", "bisecting"])

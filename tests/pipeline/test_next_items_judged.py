@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 
 SESSION_MODELS = ("gru", "session_neighbours", "session_hybrid")
 ITEM_MODELS = ("prod2vec", "meta_prod2vec", "content2vec", "copurchase_counts")
+OTHER_USER_MODELS = ("implicit_mf", "hybrid")
 K = 10
 NOTHING = np.zeros(0, dtype=np.int64)
 
@@ -244,13 +245,14 @@ def test_lists_of_baskets_are_those_that_would_be_judged(spark, judging, product
     assert both["idx_item"].to_list() == both["item_idx"].to_list()
 
 
-def test_the_hybrids_lists_are_those_that_would_be_judged(spark, products):
-    published, judged = both_ways(spark, products, "hybrid")
+@pytest.mark.parametrize("model", OTHER_USER_MODELS)
+def test_the_other_lists_for_users_are_those_that_would_be_judged(spark, products, model):
+    published, judged = both_ways(spark, products, model)
     assert len(published) > 300
     assert published == judged
 
 
 def test_no_model_is_left_out_of_these_comparisons():
     elsewhere = {"ratings"}  # test_ratings_night
-    here = {*SESSION_MODELS, *ITEM_MODELS, "rules", "hybrid"}
+    here = {*SESSION_MODELS, *ITEM_MODELS, "rules", *OTHER_USER_MODELS}
     assert {*of_users.MODELS, *here, *elsewhere} == {model.name for model in OURS}

@@ -17,7 +17,7 @@ from sparkrec.warehouse.tables import TABLES
 pytestmark = pytest.mark.slow
 
 SESSION_MODELS = ("gru", "session_neighbours", "session_hybrid")
-USER_MODELS = ("item_neighbours", "user_neighbours", "content", "hybrid")
+USER_MODELS = ("item_neighbours", "user_neighbours", "content", "implicit_mf", "hybrid")
 ITEM_MODELS = ("prod2vec", "meta_prod2vec", "content2vec", "copurchase_counts")
 
 
@@ -50,7 +50,7 @@ def test_the_hybrid_lists_what_the_models_propose(products):
 
 
 def test_items_lie_beside_items(products):
-    for model in (*ITEM_MODELS, "item_neighbours", "content"):
+    for model in (*ITEM_MODELS, "item_neighbours", "content", "implicit_mf"):
         lists = products.table(f"topk_{model}_items")
         assert lists.filter(pl.col("item_id") == pl.col("similar_item_id")).height == 0
         assert lists.select("item_id", "rank").n_unique() == lists.height
@@ -121,7 +121,7 @@ def test_the_same_night_again_does_nothing(spark, products):
 def test_the_stages_read_the_models_that_they_build_on(products):
     rows = {r["stage"]: r for r in products.table("runs").iter_rows(named=True)}
     hybrid = json.loads(rows["train_hybrid"]["inputs"])
-    models = ("copurchase_counts", "item_neighbours", "user_neighbours", "content")
+    models = ("copurchase_counts", "item_neighbours", "user_neighbours", "content", "implicit_mf")
     assert {name for name in hybrid if name.startswith("models/")} == {f"models/{m}" for m in models}
     both = json.loads(rows["train_session_hybrid"]["inputs"])
     assert {name for name in both if name.startswith("models/")} == {"models/gru", "models/session_neighbours"}
