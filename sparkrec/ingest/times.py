@@ -8,10 +8,17 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from sparkrec.ingest.values import Notation, number, pick
-from sparkrec.settings.formats import Field, LogFormat, has_offset
+from sparkrec.settings.formats import (
+    WEEKDAY,
+    Field,
+    LogFormat,
+    begins_with_weekday,
+    has_offset,
+    without_weekday,
+)
 
 TS_VALUE, TS_TEXT, MICROS = "_ts", "_ts_text", "_micros"
-MICROS_PER_UNIT = {"s": 1e6, "ms": 1e3, "us": 1.0, "min": 60e6, "h": 3600e6, "day": 86400e6}
+MICROS_PER_UNIT = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3, "min": 60e6, "h": 3600e6, "day": 86400e6}
 CLOCKS = {
     "HHMM": r"^(\d{0,2}?)(\d{1,2})()$",
     "HH:mm": r"^(\d{1,2}):(\d\d)()$",
@@ -97,6 +104,8 @@ def _readings(ts: Column, type_: str, unit: str, fmt: LogFormat) -> list[tuple[C
     if unit == "iso":
         return _iso(ts)
     pattern = "yyyy-MM-dd HH:mm:ss" if unit == "timestamp" else unit
+    if begins_with_weekday(pattern):  # which says nothing, and which Spark does not read
+        ts, pattern = F.regexp_replace(ts, WEEKDAY, ""), without_weekday(pattern)
     time = F.unix_micros(F.try_to_timestamp(ts, F.lit(pattern))).cast("double")
     return [(time, None if has_offset(unit) else local)]
 

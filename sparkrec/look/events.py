@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sparkrec.look.times import EARLIEST, times
+from sparkrec.look.times import EARLIEST, PER_SECOND, times
 from sparkrec.settings.formats import Attribute, Field, LogFormat
 from sparkrec.zones import zone_of
 
@@ -129,7 +129,7 @@ def _duration(text: pl.Series, unit: str) -> pl.Series:
 
 def _in_utc(local: pl.Series, fmt: LogFormat) -> pl.Series:
     """Times of the format's zone in UTC; of numbers, and of texts with an offset, nothing changes."""
-    if fmt.timezone == "UTC" or fmt.ts.unit[0] in ("s", "ms", "us"):
+    if fmt.timezone == "UTC" or fmt.ts.unit[0] in PER_SECOND:
         return local
     zone_of(fmt.timezone)
     there = local.dt.replace_time_zone(fmt.timezone, ambiguous="earliest", non_existent="null")

@@ -10,6 +10,7 @@ from sparkrec.look.columns import share
 from sparkrec.look.events import REASON
 from sparkrec.look.sample import Kind
 from sparkrec.look.seen import Seen, names_of
+from sparkrec.look.times import PER_SECOND
 from sparkrec.settings.formats import has_offset
 
 ROLES = ("user", "item", "ts", "event_type", "value", "quantity", "price", "session", "basket", "text")
@@ -29,7 +30,11 @@ def page(seen: Seen) -> Iterator[str]:
     yield ""
     yield from _remarks(seen)
     models = ", ".join(proposal.models_for(seen.facts)) or "none: nobody took two items"
-    yield f"models: {models}; {proposal.holdout_days(seen.facts)} days held out"
+    yield f"models: {models}; {_days(proposal.holdout_days(seen.facts))} held out"
+
+
+def _days(n: int) -> str:
+    return f"{n} day" if n == 1 else f"{n} days"
 
 
 def _files(kind: Kind) -> str:
@@ -54,6 +59,8 @@ def _columns(seen: Seen) -> Iterator[str]:
     for name in ("item_attributes", "user_attributes"):
         if found := getattr(seen.fmt, name):
             yield f"  {name.replace('_', ' ')}: {', '.join(a.name for a in found)}"
+    for join in seen.joins:
+        yield f"  join: {names_of(join.kind)}, by {join.key}: it has {', '.join(join.gives)}"
     for name, beside in (("items", seen.items), ("users", seen.users)):
         if beside is not None:
             yield f"  {name}: {names_of(beside.kind)}, by {beside.id}"
@@ -119,7 +126,7 @@ def _remarks(seen: Seen) -> Iterator[str]:
 def _is_local(seen: Seen) -> bool:
     """Whether times are texts that name no zone."""
     unit = seen.fmt.ts.unit[0]
-    if unit in ("s", "ms", "us") or has_offset(unit):
+    if unit in PER_SECOND or has_offset(unit):
         return False
     rows = seen.kinds[0].rows
     name = next((name for name in seen.fmt.ts.columns if name in rows.columns), None)

@@ -18,6 +18,7 @@ from sparkrec.models.model import Lists
 if TYPE_CHECKING:
     import polars as pl
 
+    from sparkrec.look.joins import Log
     from sparkrec.look.sample import Kind
 
 NULLS = ("NULL", "null", "\\N", "NA", "nan", "NaN", "None")
@@ -33,21 +34,23 @@ class Beside:
     id: str
 
 
-def format_of(
-    kind: Kind, roles: Roles, others: Sequence[Kind], items: Beside | None, rows: pl.DataFrame
-) -> dict[str, Any]:
+def format_of(log: Log, others: Sequence[Kind], items: Beside | None, rows: pl.DataFrame) -> dict[str, Any]:
     """The declaration of a format.
 
     Args:
-        kind: The files of the log.
-        roles: Their columns' roles.
+        log: The files of the log, their columns' roles, and what they are joined with.
         others: The other kinds of files beside them, which the globs must not name.
         items: Attribute files of the items.
         rows: The sample's rows, exploded.
     """
+    kind, roles = log.kind, log.roles
     chosen = roles.columns
     facts = {name: column_facts(rows, name, kind.type_of(name)) for name in rows.columns if not name.startswith("_")}
     fmt: dict[str, Any] = {"readers": [reader_of(kind, others)]}
+    for join in log.joins:
+        reader = reader_of(join.kind, [kind, *(other for other in others if other is not join.kind)])
+        keys = {"key": join.key} | ({"their_key": join.their_key} if join.their_key != join.key else {})
+        fmt.setdefault("join", []).append({"readers": [reader], **keys})
     for role in ("user", "item"):
         if role in chosen:
             fmt[role] = _id(facts[chosen[role]], rows, required=role == "item")
@@ -159,7 +162,7 @@ def _literal(base: str) -> str:
 
 def _id(column: Column, rows: pl.DataFrame, required: bool) -> dict[str, Any]:
     steps = ["trim"]
-    if any(re.fullmatch(r"-?\d+\.0+", value) for value in column.values):
+    if any(re.fullmatch(r"-?\d+\.0+|-?\d(\.\d+)?[eE]\+?\d+", value) for value in column.values):
         steps.append("integer")
     if column.number < 0.5 and column.distinct > 1:
         folded = rows[column.name].str.strip_chars().str.to_uppercase().n_unique()

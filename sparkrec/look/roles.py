@@ -29,7 +29,7 @@ NAMES = {
         "isbn aid videoid newsid appid businessid gmapid artikelnummer artikelnr artikel artikelid artid "
         "produktid bookid goodsid contentid itemcode productcode materialno matnr ean gtin gameid animeid "
         "beerid recipeid eventid showid adid track song movie book game musicbrainztrackid variantid offerid "
-        "listingid itemsitemid propertiesproductid"
+        "listingid itemsitemid propertiesproductid venueid placeid poiid locationid"
     ),
     "ts": (
         "timestamp ts eventtime eventtimestamp time datetime unixreviewtime createdat created invoicedate "
@@ -46,7 +46,7 @@ NAMES = {
         "playtime playcount watchratio listencount plays hoursplayed dwelltime"
     ),
     "quantity": "quantity qty menge anzahl units stueck stuck unitssold numitems count",
-    "price": "price unitprice preis einzelpreis salesvalue saleprice itemprice betrag amount umsatz pricepaid",
+    "price": "price unitprice preis einzelpreis salesvalue saleprice salesprice itemprice betrag amount umsatz paid",
     "session": "sessionid session sid visitid gasessionid usersession sessionnumber",
     "basket": (
         "basketid basket orderid order invoiceno invoice invoiceid invoicenumber transactionid receiptid "
@@ -59,7 +59,8 @@ TITLES = ("title", "name", "productname", "itemname", "description", "bezeichnun
 FEATURES = ("brand", "category", "genre", "genres", "department", "maincategory", "categorycode", "artist", "marke",
             "kategorie", "warengruppe", "producttype", "categoryid", "colour", "color", "author")  # fmt: skip
 WEIGHTS = {  # of an interaction by words that its type is named with, the first that fits
-    r"impression|shown|exposure": 0.0, r"remove|cancel|return|refund|dislike|delete|retour|storno": 0.0,
+    r"impression|shown|exposure|search|filter|\bsort|change of": 0.0,
+    r"remove|cancel|return|refund|dislike|delete|retour|storno": 0.0,
     r"purchase|buy|bought|transaction|order|checkout|sale|kauf|bestell": 5.0, r"cart|basket|bag|warenkorb": 3.0,
     r"fav|like|wish|save|follow|share|merk": 2.0,
 }  # fmt: skip
@@ -124,6 +125,7 @@ class Roles:
     decimal: str = "."
     types: dict[str, float] = field(default_factory=dict)  # weight by event type
     doubts: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()  # roles by place and values alone
 
 
 def plain_name(name: str) -> str:
@@ -167,10 +169,12 @@ def roles_of(kind: Kind) -> Roles:
     named = kind.dialect is None or kind.dialect.header
     chosen: dict[str, str] = {}
     doubts: list[str] = []
-    by_name = {name: _by_name(name) for name in facts} if named else {}
+    meant = {name: by_name(name) for name in facts} if named else {}
     for role in ("ts", "session", "basket", "user", "item", "event_type", "value", "quantity", "price", "text"):
-        fit = [(by_name[n][role], n) for n in by_name if role in by_name[n] and n not in chosen.values()]
-        fit = [(rank, n) for rank, n in sorted(fit) if _can_be(role, facts[n])]
+        fit = [(meant[n][role], n) for n in meant if role in meant[n] and n not in chosen.values()]
+        fit = [(rank, n) for rank, n in sorted(fit) if _can_be(role, facts[n]) and _is_meant(role, rank, facts[n])]
+        if role == "item" and rows.height > 50:  # an id of the row's own is that of an event
+            fit = [(rank, n) for rank, n in fit if facts[n].distinct < 0.99 * rows.height]
         if fit:
             chosen[role] = fit[0][1]
             if len(fit) > 1 and role in ("user", "item") and fit[0][0] // 100 == fit[1][0] // 100 == 1:
@@ -179,15 +183,23 @@ def roles_of(kind: Kind) -> Roles:
         chosen["item"] = explode.column
     _time(facts, chosen, doubts)
     each = {n for n in kind.columns if kind.rows.height > 20 and kind.rows[n].n_unique() > 0.99 * kind.rows.height}
-    _people_and_things(facts, chosen, doubts, each | {name for name, found in by_name.items() if found})
+    named_so = set(chosen)
+    _people_and_things(facts, chosen, doubts, each | {name for name, found in meant.items() if found})
+    guessed = tuple(chosen.keys() - named_so)
     _by_values(facts, chosen, explode)
     plus = _rest_of_time(facts, chosen)
+    amount = next((n for n in facts if plain_name(n) == "amount" and n not in chosen.values()), None)
+    if amount and "price" in chosen and "quantity" not in chosen and facts[amount].whole > 0.99:
+        chosen["quantity"] = amount  # beside a price it counts pieces
     numbers = [facts[chosen[r]] for r in ("value", "quantity", "price") if r in chosen]
     types = _types(rows, chosen.get("event_type"))
+    if types and "event_type" in chosen and facts[chosen["event_type"]].number > 0.95 and not explode:
+        doubts.append(f"event types are numbers, and all weigh the same: see {chosen['event_type']} in event_weights")
     if "ts" in chosen and (other := facts[chosen["ts"]].other_unit):
         doubts.append(f"ts: {facts[chosen['ts']].unit}, or {other}: no value tells day and month apart")
     unit = facts[chosen["ts"]].unit or "" if "ts" in chosen else ""
-    return Roles(chosen, unit, plus, explode, "," if any(c.comma for c in numbers) else ".", types, tuple(doubts))
+    decimal = "," if any(c.comma for c in numbers) else "."
+    return Roles(chosen, unit, plus, explode, decimal, types, tuple(doubts), guessed)
 
 
 def opened(rows: pl.DataFrame, explode: Explode) -> pl.DataFrame:
@@ -206,6 +218,7 @@ def opened(rows: pl.DataFrame, explode: Explode) -> pl.DataFrame:
     rows = rows.with_columns(values.alias(column)).explode(column, empty_as_null=True, keep_nulls=True)
     if explode.kind == "structs":
         inner = [json.loads(v) if v else {} for v in rows[column]]
+        inner = [value if isinstance(value, dict) else {} for value in inner]
         fields = [pl.Series(f"{column}.{f}", [_said(v.get(f)) for v in inner], dtype=pl.String) for f in explode.fields]
         rows = rows.drop(column).with_columns(fields)
     return rows
@@ -237,9 +250,9 @@ def _exploded(kind: Kind) -> Explode | None:
             objects = [json.loads(e) for e in elements if e.startswith("{")]
             if objects and len(objects) > len(elements) / 2:
                 fields = tuple(dict.fromkeys(f for o in objects for f in o))
-                if any("item" in _by_name(f) for f in fields) or any("item" in _by_name(f"{name}{f}") for f in fields):
+                if any("item" in by_name(f) for f in fields) or any("item" in by_name(f"{name}{f}") for f in fields):
                     return Explode(name, "structs", fields=fields)
-            elif elements and "item" in _by_name(name.rstrip("s")) | _by_name(name):
+            elif elements and "item" in by_name(name.rstrip("s")) | by_name(name):
                 return Explode(name, "array")
         several = _delimited(name, texts) if kind.reader == "csv" else None
         if several and (found is None or several.suffix):
@@ -260,12 +273,12 @@ def _delimited(name: str, texts: pl.Series) -> Explode | None:
         if common < 0.95 or share(flat.str.contains(r"\d")) < 0.95 or unit_of(texts):
             continue
         suffix = r"-([01])$" if share(flat.str.contains(r".-[01]$")) > 0.99 else ""
-        if suffix or "item" in _by_name(name.rstrip("s")) or re.fullmatch(r"c\d+", name):
+        if suffix or "item" in by_name(name.rstrip("s")) or re.fullmatch(r"c\d+", name):
             return Explode(name, "text", separator, suffix)
     return None
 
 
-def _by_name(name: str) -> dict[str, int]:
+def by_name(name: str) -> dict[str, int]:
     """The roles that a name speaks for, with a rank: below 100 by the whole name, from 100 on by a part of it."""
     last = plain_name(name.rsplit(".", 1)[-1])
     plain = plain_name(name)
@@ -294,10 +307,17 @@ def _can_be(role: str, column: Column) -> bool:
         "value": is_number or column.comma,
         "quantity": (is_number or column.comma) and column.filled > 0.3,
         "price": is_number or column.comma,
-        "session": column.length < 80 and column.distinct > 1,
+        "session": column.length < 80 and column.distinct > 2,
         "basket": column.length < 80 and column.distinct > 1,
-        "text": column.length > 20,
+        "text": column.length > 20 and sum(" " in value for value in column.values) > len(column.values) / 2,
     }[role]
+
+
+def _is_meant(role: str, rank: int, column: Column) -> bool:
+    """Whether values bear out what only a part of a name says."""
+    if role != "event_type" or rank < 100:
+        return True
+    return sum(bool(EVENT_WORDS.search(value)) for value in column.values) > len(column.values) / 2
 
 
 def _time(facts: dict[str, Column], chosen: dict[str, str], doubts: list[str]) -> None:

@@ -10,8 +10,9 @@ from sparkrec.errors import UserError
 from sparkrec.look import proposal
 from sparkrec.look.events import as_events
 from sparkrec.look.facts import Facts, facts_of
+from sparkrec.look.joins import Log, with_joins
 from sparkrec.look.page import page
-from sparkrec.look.roles import Roles, column_facts, opened, plain_name, roles_of
+from sparkrec.look.roles import Roles, by_name, column_facts, opened, plain_name, roles_of
 from sparkrec.look.rows import reader_of, renamed
 from sparkrec.look.sample import FILE, Kind, kinds_of
 from sparkrec.look.seen import Seen, names_of
@@ -60,14 +61,16 @@ def look(log: str, out_dir: str, out: TextIO) -> tuple[LogFormat, Path, str]:
 def _see(kinds: list[Kind], aside: list[str], folder: Path) -> Seen:
     import polars as pl
 
-    roles = [roles_of(kind) for kind in kinds]
-    fits = [fitting(kind, found, kinds) for kind, found in zip(kinds, roles, strict=True)]
+    looked = [with_joins(kind, kinds) for kind in kinds]
+    roles = [log.roles for log in looked]
+    fits = [fitting(kind, roles_of(kind), kinds) for kind in kinds]
     told = [{"item", "ts"} <= found.columns.keys() and _who(found) for found in roles]
-    at = next((i for i in range(len(kinds)) if fits[i] or told[i]), None)
+    sure = [fit or (tells and "item" not in found.guessed) for fit, tells, found in zip(fits, told, roles, strict=True)]
+    at = next((i for i, some in enumerate((*sure, *told)) if some), None)
     if at is None:
-        where = "no column that looks like a time, an item and who took it"
-        raise UserError(where, where=_said(kinds), fix=_why(roles))
-    kind, found, target = kinds[at], roles[at], folder / "format.yaml"
+        raise UserError(f"no column that looks like {_missing(roles)}", where=_said(kinds), fix=_why(kinds, roles))
+    at %= len(kinds)
+    log, target = looked[at], folder / "format.yaml"
     if fits[at]:
         name = fits[at][0].fmt.name
         text = (conf_dir() / "formats" / f"{name}.yaml").read_text(encoding="utf-8")
@@ -77,13 +80,14 @@ def _see(kinds: list[Kind], aside: list[str], folder: Path) -> Seen:
         items, users = (_declared(beside, fmt, kinds) for beside in (fmt.items_file, fmt.users_file))
     else:
         users = None
-        declared, rows, items = _made(kind, found, [one for one in kinds if one is not kind])
-        fmt, parts = format_of(declared, target.name), [(kind, rows)]
+        declared, rows, items = _made(log, [one for one in kinds if one is not log.own])
+        fmt, parts = format_of(declared, target.name), [(log.own, rows)]
     judged = pl.concat([as_events(rows, fmt) for _, rows in parts])
     raw = pl.concat([_bare(rows) for _, rows in parts], how="diagonal")
     facts = facts_of(judged, raw, fmt.purchase_events)
     if not fits[at]:
-        _write_format(declared | _by_facts(facts), target)
+        equal = judged.height - judged.unique().height
+        _write_format(declared | _by_facts(facts, bool(log.joins) and equal > facts.duplicates), target)
         fmt = load_format(str(target))
     mine = [one for one, _ in parts]
     joined = [one for one in kinds if any(reader_of(one, join.readers) for join in fmt.join)]
@@ -92,25 +96,31 @@ def _see(kinds: list[Kind], aside: list[str], folder: Path) -> Seen:
         if not any(one is other for other in used):
             why = "events of another kind; look at it by itself" if tells else "no events in it"
             aside.append(f"{names_of(one)}: {why}")
-    shipped = fits[at][0].fmt.name if fits[at] else ""
+    shipped, joins = (fits[at][0].fmt.name, ()) if fits[at] else ("", log.joins)
     columns = list(dict.fromkeys(name for _, rows in parts for name in rows.columns))
-    return Seen(tuple(mine), found, fmt, shipped, columns, judged, facts, items, users, tuple(aside))
+    return Seen(tuple(mine), log.roles, fmt, shipped, columns, judged, facts, items, users, joins, tuple(aside))
 
 
-def _made(kind: Kind, roles: Roles, others: list[Kind]) -> tuple[dict[str, Any], pl.DataFrame, proposal.Beside | None]:
+def _made(log: Log, others: list[Kind]) -> tuple[dict[str, Any], pl.DataFrame, proposal.Beside | None]:
     """The declaration of a format made for a log, the rows as it reads them, and the items' attribute files."""
-    items = _items(kind, roles, others)
+    kind, roles = log.kind, log.roles
+    items = _items(kind, roles, [one for one in others if not any(one is join.kind for join in log.joins)])
     rows = opened(kind.rows, roles.explode) if roles.explode else kind.rows
-    declared = proposal.format_of(kind, roles, others, items, rows)
+    declared = proposal.format_of(log, others, items, rows)
     if items is not None:
         declared |= proposal.items_shown(items)
     return declared, rows, items
 
 
-def _by_facts(facts: Facts) -> dict[str, Any]:
-    """What a format says that its events tell."""
-    equal = {"duplicates": "keep"} if facts.midnight > 0.95 and facts.duplicates else {}
-    return {"recommend_seen": facts.repeats >= 0.2, **equal}
+def _by_facts(facts: Facts, lines: bool) -> dict[str, Any]:
+    """What a format says that its events tell.
+
+    Args:
+        facts: Counts of them.
+        lines: Whether lines of an order that are not alike make equal events.
+    """
+    pieces = lines or (facts.midnight > 0.95 and facts.duplicates > 0)
+    return {"recommend_seen": facts.repeats >= 0.2} | ({"duplicates": "keep"} if pieces else {})
 
 
 def _declared(file: AttributeFile | None, fmt: LogFormat, kinds: list[Kind]) -> proposal.Beside | None:
@@ -193,7 +203,25 @@ def _said(kinds: list[Kind]) -> str:
     return "; ".join(f"{names_of(kind)}: {', '.join(kind.columns[:12])}" for kind in kinds[:3])
 
 
-def _why(roles: list[Roles]) -> str:
-    found = max((r.columns for r in roles), key=len, default={})
-    said = ", ".join(f"{role}={column}" for role, column in found.items()) or "nothing"
-    return f"found {said}; write a format by hand: docs/formats.md"
+def _missing(roles: list[Roles]) -> str:
+    """What the kind of files lacks in which most was found."""
+    found = max(roles, key=lambda one: ("item" in one.columns, _who(one), len(one.columns)))
+    lacks = {"a time": "ts" in found.columns, "an item": "item" in found.columns, "who took it": _who(found)}
+    wanted = [what for what, there in lacks.items() if not there]
+    return " and ".join(part for part in (", ".join(wanted[:-1]), wanted[-1]) if part)
+
+
+def _why(kinds: list[Kind], roles: list[Roles]) -> str:
+    kind, best = max(zip(kinds, roles, strict=True), key=lambda pair: len(pair[1].columns))
+    numbers = [name for name in kind.columns if column_facts(kind.rows.head(100), name).number > 0.95]
+    if len(numbers) > 30 and len(numbers) > len(kind.columns) / 2:
+        return "a row of many numbers is a matrix: write a line for each of its cells, with who, what and when"
+    said = ", ".join(f"{role}={column}" for role, column in best.columns.items()) or "nothing"
+    more = [name for name in kind.columns if "ts" in by_name(name) and "ts" not in best.columns]
+    odd = "".join(
+        f"; {name} has {', '.join(v[:20] for v in column_facts(kind.rows.head(100), name).values[:3])}: no time"
+        for name in more[:2]
+    )
+    whole = {"user", "item"} <= best.columns.keys() and "ts" not in best.columns and not odd
+    rest = "nothing can be learnt of events without a time" if whole else "write a format by hand: docs/formats.md"
+    return f"found {said}{odd}; {rest}"

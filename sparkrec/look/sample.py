@@ -13,6 +13,7 @@ from sparkrec.errors import UserError
 from sparkrec.ingest.literals import json_dict, python_dict
 from sparkrec.look.dialect import Dialect, decoded, dialect_of, encoding_of
 from sparkrec.look.files import MOST_FILES, LogFile, Store, open_log, spread
+from sparkrec.look.otherwise import packed_otherwise, written_otherwise
 
 if TYPE_CHECKING:
     import polars as pl
@@ -115,18 +116,20 @@ def _shape(store: Store, file: LogFile) -> tuple[Any, ...]:
     head = store.head(file)
     if head.startswith(b"PAR1"):
         return ("parquet", tuple(_schema(store, file)))
+    if why := packed_otherwise(head):
+        return ("", why)
     if not head.strip():
         return ("", "empty")
     if b"\0" in head[:4096] and not head.startswith((b"\xff\xfe", b"\xfe\xff")) and head[:64].count(b"\0") < 16:
         return ("", "neither text nor Parquet")
     encoding = encoding_of(head)
     text = decoded(head, encoding)
-    lines = [line for line in text.splitlines() if line.strip()][:20]
-    if lines[0].lstrip().startswith(("[{", "[")) and lines[0].strip() in ("[", "[{"):
-        return ("", "one JSON array: write it as JSON lines, an object each (jq -c '.[]')")
+    lines = [line for line in text.splitlines() if line.strip()][:200]
+    if why := written_otherwise(lines):
+        return ("", why)
     if lines[0].lstrip().startswith("{"):
         for reader, parse in (("jsonl", json_dict), ("python", python_dict)):
-            found = [value for line in lines if (value := parse(line)) is not None]
+            found = [value for line in lines[:20] if (value := parse(line)) is not None]
             if found:
                 return (reader, encoding, frozenset(name for value in found for name in value))
         return ("", "JSON over several lines, or damaged: an object each line is read")
@@ -191,18 +194,19 @@ def _from_csv(blocks: Sequence[bytes], encoding: str, dialect: Dialect, number: 
             text = text.replace(dialect.separator, "\x1f")
         if not text.strip():
             continue
+        separator = dialect.separator if len(dialect.separator) == 1 else "\x1f"
+        named = separator.join(f"c{n}" for n in range(len(dialect.names)))  # a first row may be shorter than others
         rows = pl.read_csv(
-            io.BytesIO(text.encode()),
-            separator=dialect.separator if len(dialect.separator) == 1 else "\x1f",
+            io.BytesIO(f"{named}\n{text}".encode()),
+            separator=separator,
             quote_char=dialect.quote or None,
-            has_header=False,
-            skip_rows=1 if dialect.header and i == 0 else 0,
-            schema=dict.fromkeys(dialect.names, pl.String),
+            skip_rows_after_header=1 if dialect.header and i == 0 else 0,
+            infer_schema=False,
             ignore_errors=True,
             truncate_ragged_lines=True,
             raise_if_empty=False,
         )
-        frames.append(rows.head(SAMPLE_ROWS))
+        frames.append(rows.head(SAMPLE_ROWS).rename(dict(zip(rows.columns, dialect.names, strict=True))))
     rows = pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys(dialect.names, pl.String))
     return rows.with_columns(pl.lit(number).alias(FILE))
 

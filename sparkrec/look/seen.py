@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparkrec.look import proposal
 from sparkrec.look.facts import Facts
+from sparkrec.look.joins import Joined
 from sparkrec.look.roles import Roles
 from sparkrec.look.sample import Kind
 from sparkrec.settings.formats import LogFormat
@@ -28,6 +29,7 @@ class Seen:
         judged: The sample's events.
         facts: Counts of them.
         items, users: Attribute files of the items and the users.
+        joins: Files that the log's rows are joined with, where the format was made for it.
         aside: Files that are no part of the log, with the reasons.
     """
 
@@ -40,6 +42,7 @@ class Seen:
     facts: Facts
     items: proposal.Beside | None
     users: proposal.Beside | None
+    joins: tuple[Joined, ...]
     aside: tuple[str, ...]
 
 

@@ -7,13 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sparkrec.look.columns import share
-from sparkrec.settings.formats import TIME_UNITS
+from sparkrec.settings.formats import TIME_UNITS, WEEKDAY, begins_with_weekday, without_weekday
 
 if TYPE_CHECKING:
     import polars as pl
 
 EARLIEST = datetime(1990, 1, 1)  # as ingest.min_ts
-PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(?:[.,](\d{1,9}))?)? ?(Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})?$"
 # Patterns of Spark that are tried, those first that leave no doubt. d, M, h stand for one digit or two.
 PATTERNS = (
@@ -23,6 +23,7 @@ PATTERNS = (
     "d/M/yyyy h:mm:ss a", "d/M/yyyy H:mm:ss", "d/M/yyyy H:mm", "d/M/yyyy", "d/M/yy H:mm", "d/M/yy",
     "d-M-yyyy HH:mm:ss", "d-M-yyyy HH:mm", "d-M-yyyy",
     "MM d, yyyy", "MMM d, yyyy", "MMMM d, yyyy", "d MMM yyyy", "d MMM yyyy HH:mm:ss", "dd/MMM/yyyy:HH:mm:ss Z",
+    "EEE MMM d HH:mm:ss Z yyyy", "EEE, d MMM yyyy HH:mm:ss Z", "EEE MMM d HH:mm:ss yyyy",
 )  # fmt: skip
 TOKENS = {
     "yyyy": "%Y", "yy": "%y", "MMMM": "%B", "MMM": "%b", "MM": "%m", "M": "%m", "dd": "%d", "d": "%d", "HH": "%H",
@@ -90,6 +91,8 @@ def _times(texts: pl.Series, unit: str, day_zero: date | None) -> pl.Series:
         return micros.set(micros.abs() > 2.5e17, None).cast(pl.Int64, strict=False).cast(pl.Datetime("us"))
     if unit in ("iso", "timestamp"):
         return _iso(texts)
+    if begins_with_weekday(unit):
+        texts, unit = texts.str.replace(WEEKDAY, ""), without_weekday(unit)
     pattern = chrono(unit)
     if "%H" not in pattern and "%I" not in pattern:
         return texts.str.to_date(pattern, strict=False).cast(pl.Datetime("us"))

@@ -24,10 +24,11 @@ from sparkrec.zones import zone_of
 READER_KINDS = ("jsonl", "python", "csv", "parquet", "delta")
 FEATURE_KINDS = ("categorical", "multi", "bucket")
 ATTRIBUTE_TYPES = ("string", "double", "int", "array<float>")
-NUMBER_UNITS = ("s", "ms", "us", "day")  # of times
+NUMBER_UNITS = ("s", "ms", "us", "ns", "day")  # of times
 TIME_UNITS = (*NUMBER_UNITS, "iso", "timestamp")
 SPAN_UNITS = ("us", "ms", "s", "min", "h", "day", "HHMM", "HH:mm", "HH:mm:ss")
 PATTERN = re.compile(r"(?:'[^']*'|[GyMLdEQqhHkKmsSaVzOXxZDF]|[^A-Za-z'])+")  # letters that Spark's patterns know
+WEEKDAY = r"^\s*\p{L}+\.?,?\s+"  # as the texts of a pattern that begins with it do
 NORMALIZATIONS = ("none", "trim", "nfc", "integer", "upper", "lower")
 ID_NULLS = ("NULL", "null", r"\N", "nan", "NaN", "NaT", "None")  # of MySQL, pandas, Python
 CHECKED_FIELDS = ("value", "quantity", "price")
@@ -118,8 +119,8 @@ class Field:
     # Ids, any of: trim (blanks at both ends) | nfc (é is one character) | integer (17850.0 and 1.785E4 are written for
     # 17850) | upper | lower. An attribute file's id that says nothing is taken as the log's.
     normalize: tuple[str, ...] = ()
-    # ts: s, ms, us, iso, day, timestamp, or a date-time pattern of Spark; several are tried in turn. See
-    # LogFormat.timezone.
+    # ts: s, ms, us, ns, iso, day, timestamp, or a date-time pattern of Spark, which may begin with a weekday (EEE);
+    # several are tried in turn. See LogFormat.timezone.
     unit: tuple[str, ...] = ()
     day_zero: date | None = None  # ts: the day 0 of unit day, and of cumulative
     plus: tuple[Span, ...] = ()  # ts: added to it, on the clocks of the log's zone
@@ -338,6 +339,16 @@ def unpacked_name(name: str) -> str:
 def has_offset(unit: str) -> bool:
     """Whether a date-time pattern holds the time zone or the offset."""
     return unit not in (*TIME_UNITS, *SPAN_UNITS) and bool(re.search("[VzOXxZ]", re.sub("'[^']*'", "", unit)))
+
+
+def begins_with_weekday(unit: str) -> bool:
+    """Whether a date-time pattern begins with the day of the week: ``EEE MMM d HH:mm:ss Z yyyy``."""
+    return unit.startswith("E")
+
+
+def without_weekday(unit: str) -> str:
+    """The rest of a date-time pattern that begins with the day of the week."""
+    return re.sub(r"^E+\.?,?\s+", "", unit)
 
 
 def is_date(ts: Field) -> bool:

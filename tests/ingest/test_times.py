@@ -74,6 +74,20 @@ def test_units_tried_in_turn(spark, tmp_path):
     assert [(r["reason"], r["_ts_text"]) for r in found if r["reason"]] == [("bad ts", text) for text in refused]
 
 
+def test_weekdays_before_a_time_and_nanoseconds(spark, tmp_path):
+    texts = {
+        "Tue Apr 03 18:00:09 +0000 2012": datetime(2012, 4, 3, 18, 0, 9),
+        "Tue Apr 3 11:00:09 -0700 2012": datetime(2012, 4, 3, 18, 0, 9),
+        "Apr 3 11:00:09 -0700 2012": None,  # its first word is taken for the weekday
+        "1503411243123456789": datetime(2017, 8, 22, 14, 14, 3, 123457),
+        "Tue": None,
+    }
+    (tmp_path / "x.csv").write_text("\n".join(["item_id;ts", *(f"i;{text}" for text in texts)]))
+    fmt = of(load_format("sessions"), unit=("EEE MMM d HH:mm:ss Z yyyy", "ns"))
+    found = parsed(spark, tmp_path, replace(fmt, readers=(replace(fmt.readers[1], separator=";"),)))
+    assert [r["ts"] for r in found] == [*texts.values()]
+
+
 def test_sums_of_columns_are_on_the_clocks_of_the_logs_zone(spark, tmp_path):
     """The 27th of March 2016 has no 02:30 in Berlin; in April a clock there is two hours before UTC."""
     text = "item_id;day;date;clock;ms\n"

@@ -155,3 +155,102 @@ def plays(folder):
         for user, item, at in sorted(clicks(), key=lambda r: r[0])
     ]  # fmt: skip
     return write(folder / "plays.tsv", lines(rows, separator="\t"))
+
+
+def orders_and_lines(folder):
+    """Orders in one file, their lines in another, and the catalogue in a third."""
+    orders, bought = [], []
+    for i, (user, item, at) in enumerate(clicks()):
+        if i % 3 == 0:
+            orders.append((500 + i // 3, f"C{user}", ago(at, "%Y-%m-%d %H:%M:%S"), ["paid", "open", "sent"][i % 4 % 3]))
+        bought.append((500 + i // 3, i % 3 + 1, f"P{item:03d}", 1 + item % 3, f"{item}.95"))
+    things = [(f"P{item:03d}", f"Thing {item}", ["toys", "books"][item % 2]) for item in range(60)]
+    write(folder / "orders.csv", lines(orders, "order_id,customer_id,order_date,status"))
+    write(folder / "products.csv", lines(things, "product_id,name,category"))
+    write(folder / "order_lines.csv", lines(bought, "order_id,line_no,product_id,quantity,unit_price"))
+    return folder
+
+
+def orders_of_accounts(folder):
+    """Lines, orders with a customer's id of their own each, and who is behind it; two pieces are two lines."""
+    orders, people, bought = [], [], []
+    for i, (user, item, at) in enumerate(clicks()):
+        order = f"{i // 3:032x}"
+        if i % 3 == 0:
+            moment = ago(at, "%Y-%m-%d %H:%M:%S")
+            orders.append((order, f"{7777 + i:032x}", "delivered", moment, moment))
+            people.append((f"{7777 + i:032x}", f"{user:032x}", 14409 + user % 9, "franca", "SP"))
+        for _ in range(1 + (i % 10 == 0)):
+            n = sum(line[0] == order for line in bought[-6:]) + 1
+            later = ago(at + timedelta(days=4), "%Y-%m-%d %H:%M:%S")
+            bought.append((order, n, f"{item:032x}", f"{item % 9:032x}", later, f"{item}.90", "13.29"))
+    write(folder / "orders_dataset.csv", lines(orders, "order_id,customer_id,status,purchase_timestamp,approved_at"))
+    head = "customer_id,customer_unique_id,customer_zip_code_prefix,customer_city,customer_state"
+    write(folder / "customers_dataset.csv", lines(people, head))
+    head = "order_id,order_item_id,product_id,seller_id,shipping_limit_date,price,freight_value"
+    write(folder / "order_items_dataset.csv", lines(bought, head))
+    return folder
+
+
+def check_ins(folder):
+    """Who, where, what kind of place, and a time with its weekday, without a header."""
+    rows = [
+        (user + 1, f"49bbd6c0f964a5{item:02d}", f"4bf58dd8{item % 7}", ["Café", "Bridge"][item % 2], 40.71981, -74.0,
+         -240, ago(at, "%a %b %d %H:%M:%S +0000 %Y")) for user, item, at in clicks()
+    ]  # fmt: skip
+    return write(folder / "checkins.txt", lines(rows, separator="\t"), "windows-1252")
+
+
+def shelves(folder):
+    """JSON lines of books: a weekday and an offset in the time, an id for each review, empty texts."""
+    rows = [
+        {"user_id": f"{user:032x}", "book_id": str(1384 + item), "review_id": f"{n:032x}", "is_read": n % 2 == 0,
+         "rating": (user + item) % 6, "review_text": "", "date_added": ago(at, "%a %b %d %H:%M:%S -0700 %Y")}
+        for n, (user, item, at) in enumerate(clicks())
+    ]  # fmt: skip
+    return write(folder / "interactions.json", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def page_views(folder):
+    """JSON lines of a news site: an id for each event, flags for a session's ends, the page by its address."""
+    rows = [
+        {"eventId": 1000 + n, "activeTime": n % 60, "url": f"http://news.ex/{item}.html", "userId": f"cx:{user:018x}",
+         "sessionStart": n % 4 == 0, "sessionStop": n % 4 == 3, "time": int(at.timestamp()), "deviceType": "Mobile"}
+        for n, (user, item, at) in enumerate(clicks())
+    ]  # fmt: skip
+    return write(folder / "20240301", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def hotels(folder):
+    """Sessions with searches and filters among the clicks; a number of the referrer; times in nanoseconds."""
+    types = ("interaction item image", "clickout item", "search for destination", "filter selection")
+    rows = [
+        (f"U{user:08X}", f"s{user}-{at:%d}", int(at.timestamp()) * 10**9 + 7, n % 9 + 1, types[n % 4],
+         ["666" + str(item), "666" + str(item), '"Sydney, Australia"', "Hotel"][n % 4], n % 3)
+        for n, (user, item, at) in enumerate(clicks())
+    ]  # fmt: skip
+    return write(
+        folder / "train.csv", lines(rows, "user_id,session_id,timestamp,step,action_type,reference,referrer_type")
+    )
+
+
+def no_log(name):
+    """The text of a file that no format can say."""
+    rows = clicks(60)
+    matrix = ["99" if (i * j) % 3 == 0 else f"{(i * j) % 19 - 9}.{j % 10}0" for i in range(30) for j in range(40)]
+    return {
+        "ratings.csv": lines([(u, f"0{i:08d}X", u * i % 11) for u, i, _ in rows], '"User-ID";"ISBN";"Rating"', ";"),
+        "jester.csv": "".join(",".join(matrix[40 * i : 40 * i + 40]) + "\n" for i in range(30)),
+        "combined.txt": "".join(f"{i}:\n1488{u},3,2005-09-06\n1{u},4,2005-09-07\n" for u, i, _ in rows),
+        "offsets.tsv": lines([(60 * n, 70 + u, i) for n, (u, i, _) in enumerate(rows)], "timestamp\tuid\titem", "\t"),
+        "months.csv": lines([(u, i, ago(t, "%m%d"), 1) for u, i, t in rows], "user_id,item_id,time_stamp,action_type"),
+        "beer.txt": "".join(f"beer/id: {i}\nreview/time: {t:%s}\nreview/by: u{u}\n\n" for u, i, t in rows),
+        "excel.csv": "sep=;\n" + lines([(u, i, ago(t, "%d.%m.%Y")) for u, i, t in rows], "Kunde;Artikel;Datum", ";"),
+        "access.log": "".join(
+            f'10.0.0.{u} - - [{t:%d/%b/%Y:%H:%M:%S} +0000] "GET /p/{i} HTTP/1.1" 200 23 "-" "M"\n' for u, i, t in rows
+        ),
+        "arrays.jsonl": "".join(
+            json.dumps({"user": u, "items": [i, i + 1], "times": [int(t.timestamp())] * 2}) + "\n" for u, i, t in rows
+        ),
+        "log.avro": "Obj\x01\x04schema" * 9,
+    }[name]  # fmt: skip

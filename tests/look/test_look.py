@@ -68,11 +68,18 @@ def test_a_clickstream_with_types_and_sessions(tmp_path):
         (logs.day_and_milliseconds, {"user": "customer", "item": "article", "ts": "day", "session": "visit_id"}),
         (logs.pieces, {"user": "customer_id", "item": "article_id", "ts": "t_dat", "price": "price"}),
         (logs.nested_analytics, {"user": "visitor", "item": "attrs.product_id", "ts": "at"}),
+        (logs.check_ins, {"user": "c1", "item": "c2", "ts": "c8"}),
+        (logs.shelves, {"user": "user_id", "item": "book_id", "ts": "date_added", "value": "rating", "text": None}),
+        (logs.page_views, {"user": "userId", "item": "url", "ts": "time", "event_type": None, "session": None}),
+        (
+            logs.hotels,
+            {"user": "user_id", "session": "session_id", "ts": "timestamp", "event_type": "action_type"},
+        ),
     ],
 )  # fmt: skip
 def test_the_columns_of_a_log_get_their_roles(tmp_path, make, expected):
     fmt, _, said = looked(tmp_path, make(tmp_path / "log"))
-    assert {role: fmt[role].get("columns") for role in expected if role in fmt} == expected
+    assert {role: fmt.get(role, {}).get("columns") for role in expected} == expected
     assert said.splitlines()[-1].startswith("sparkrec nightly --conf ")
 
 
@@ -87,6 +94,30 @@ def test_what_a_log_needs_besides_its_columns(tmp_path):
     fmt, _, said = looked(tmp_path / "3", logs.pieces(tmp_path / "log3"))
     assert fmt["duplicates"] == "keep"
     assert "times are days" in said
+
+
+def test_searches_and_filters_weigh_nothing_and_nanoseconds_are_times(tmp_path):
+    fmt, _, _ = looked(tmp_path, logs.hotels(tmp_path / "log"))
+    weights = fmt["event_weights"]
+    assert (weights["search for destination"], weights["filter selection"], weights["clickout item"]) == (0.0, 0.0, 1.0)
+    assert fmt["ts"]["unit"] == "ns"
+
+
+@pytest.mark.parametrize("make", [logs.orders_and_lines, logs.orders_of_accounts])
+def test_lines_are_joined_with_their_orders(tmp_path, make):
+    fmt, night, said = looked(tmp_path, make(tmp_path / "log"))
+    joins = [(join["readers"][0]["files"], join["key"]) for join in fmt["join"]]
+    if make is logs.orders_and_lines:
+        assert joins == [(["orders.csv"], "order_id")]
+        assert (fmt["user"]["columns"], fmt["ts"]["columns"]) == ("customer_id", "order_date")
+        assert fmt["readers"][0]["files"] == ["order_lines.csv"]
+        assert night["logs"]["items_path"] == str(tmp_path / "log" / "products.csv")
+        assert "join: orders.csv, by order_id: it has order_date, customer_id" in said
+    else:
+        assert joins == [(["orders_dataset.csv"], "order_id"), (["customers_dataset.csv"], "customer_id")]
+        assert (fmt["user"]["columns"], fmt["ts"]["columns"]) == ("customer_unique_id", "purchase_timestamp")
+        assert fmt["duplicates"] == "keep"
+    assert {"als", "prod2vec"} <= set(night["models"])
 
 
 def published():
@@ -113,13 +144,14 @@ def test_published_logs_are_known(tmp_path, monkeypatch, name, files):
     "make",
     [
         logs.shop_german, logs.events_typed, logs.headerless, logs.plays, logs.impressions, logs.sessions_nested,
-        logs.day_and_milliseconds, logs.pieces, logs.nested_analytics,
+        logs.day_and_milliseconds, logs.pieces, logs.nested_analytics, logs.orders_and_lines, logs.orders_of_accounts,
+        logs.check_ins, logs.hotels,
     ],
 )  # fmt: skip
 def test_what_is_proposed_takes_the_whole_log_in(spark, tmp_path, make):
     log, out = make(tmp_path / "log"), io.StringIO()
     check(str(log), str(tmp_path / "out"), out, spark)
-    rows = {logs.impressions: 2400, logs.pieces: 902}.get(make, 600)
+    rows = {logs.impressions: 2400, logs.pieces: 902, logs.orders_of_accounts: 660}.get(make, 600)
     equal = 1 if make is logs.shop_german else 0  # two lines of an order that are alike
     kept = f"{rows:,} rows read = {rows - equal:,} kept + 0 refused + {equal} duplicates"
     assert kept in out.getvalue(), out.getvalue()
@@ -149,6 +181,28 @@ def test_a_damaged_file_is_one_line(tmp_path):
 )
 def test_no_log_is_one_line_and_leaves_nothing(tmp_path, text, reason):
     path = logs.write(tmp_path / "log" / "x.csv", text)
+    with pytest.raises(UserError, match=reason):
+        look(str(path), str(tmp_path / "out"), io.StringIO())
+    assert not (tmp_path / "out" / "night.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ratings.csv", r"like a time: .*found user=User-ID.*nothing can be learnt of events without a time"),
+        ("jester.csv", "a matrix: write a line for each of its cells"),
+        ("combined.txt", r"lines such as '\d+:' tell what the lines below are of"),
+        ("offsets.tsv", "like a time: .*timestamp has 0, 60, 120: no time"),
+        ("months.csv", "time_stamp has 0301, 0302: no time"),
+        ("beer.txt", "blocks of lines 'name: value'"),
+        ("excel.csv", "Excel's line sep= stands above the header"),
+        ("access.log", "a web server's log"),
+        ("arrays.jsonl", r"like a time: .*times has \[17"),
+        ("log.avro", "Avro: write it as Parquet"),
+    ],
+)
+def test_what_no_format_can_say_is_said_in_one_line(tmp_path, name, reason):
+    path = logs.write(tmp_path / "log" / name, logs.no_log(name))
     with pytest.raises(UserError, match=reason):
         look(str(path), str(tmp_path / "out"), io.StringIO())
     assert not (tmp_path / "out" / "night.yaml").exists()
@@ -193,6 +247,9 @@ def test_a_crawler_and_equal_rows_are_named(tmp_path):
         (["11/15/2019 9:05:58 PM"], "M/d/yyyy h:mm:ss a", datetime(2019, 11, 15, 21, 5, 58)),
         (["09 13, 2009"], "MM d, yyyy", datetime(2009, 9, 13)),
         (["20170702"], "yyyyMMdd", datetime(2017, 7, 2)),
+        (["1503411243123456789"], "ns", datetime(2017, 8, 22, 14, 14, 3, 123457)),
+        (["Tue Apr 03 18:00:09 +0000 2012"], "EEE MMM d HH:mm:ss Z yyyy", datetime(2012, 4, 3, 18, 0, 9)),
+        (["Fri, 3 Apr 2012 18:00:09 -0700"], "EEE, d MMM yyyy HH:mm:ss Z", datetime(2012, 4, 4, 1, 0, 9)),
         (["31/Dec/2020:10:00:00 +0100"], "dd/MMM/yyyy:HH:mm:ss Z", datetime(2020, 12, 31, 9)),
         (["3"], None, None),
         (["abc"], None, None),

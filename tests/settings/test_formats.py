@@ -94,7 +94,7 @@ def test_a_missing_format_file_is_named(tmp_path):
         ({"timezone": "Europe/London", "ts": {"columns": "t", "unit": "HH:mm[XXX]"}}, "with an offset or without"),
         (
             {"ts": {"columns": "t", "unit": "seconds"}},
-            "'seconds' .must be one of s, ms, us, day, iso, timestamp or a date",
+            "'seconds' .must be one of s, ms, us, ns, day, iso, timestamp or a date",
         ),
         ({"ts": {"columns": "t", "unit": ["s", "iso", "ms"]}}, "one unit of numbers at most"),
         ({"ts": {"columns": "t", "unit": "day"}}, "ts.day_zero = None .must be given with unit: day"),
