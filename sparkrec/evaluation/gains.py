@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.bootstrap import MOST, Doubles, difference, interval
+from sparkrec.settings.sections import PER_SESSION
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -54,12 +55,20 @@ class GainsBook:
     Attributes:
         metric: ``recall``, ``mrr``, ….
         k: Length of the lists.
+        per: ``event``, or ``session``: what is judged in sessions counts by them.
         found: By model and hold-out.
+        by_session: Hold-outs that it counts by sessions of.
     """
 
     metric: str
     k: int
+    per: str = "event"
     found: dict[tuple[str, str], Gains] = field(default_factory=dict)
+    by_session: set[str] = field(default_factory=set)
+
+    def is_of(self, split: str, metric: str, k: int | None) -> bool:
+        """Whether these are the gains of a metric of a hold-out."""
+        return (metric, k) == (self.metric + (PER_SESSION if split in self.by_session else ""), self.k)
 
     def add(self, split: str, rows: DataFrame, n_owners: int) -> None:
         """Takes the rows of a hold-out in; of more than ``bootstrap.MOST`` owners a sample of so many, about.

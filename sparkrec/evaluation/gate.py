@@ -73,7 +73,7 @@ def verdict(judged: Judgement | None, last: Last | None, users_share: float, lim
         against.append(f"lists for {users_share:.1%} of the users, less than {limits.min_users_share:.1%}")
     if judged is None:
         return Verdict(against)
-    name = f"{limits.metric}@{limits.k}"
+    name = f"{_metric(values, limits)}@{limits.k}"
     mine, popular = _value(judged.model, limits), _value(judged.popularity, limits)
     at_best = _highest(judged.model, limits) or 0.0
     if mine is None:
@@ -109,9 +109,13 @@ def _incomparable(name: str, theirs: float | None, popular_then: float | None, p
 
 def _highest(values: Sequence[MetricValue], limits: GateConfig) -> float | None:
     """What the metric may be by chance at most: the upper end of its confidence interval, where it has one."""
-    found = [v for v in values if (v.metric, v.k) == (limits.metric, limits.k)]
+    found = [v for v in values if (v.metric, v.k) == (_metric(values, limits), limits.k)]
     return next((v.value if v.high is None else max(v.value, v.high) for v in found), None)
 
 
 def _value(values: Sequence[MetricValue], limits: GateConfig) -> float | None:
-    return next((v.value for v in values if (v.metric, v.k) == (limits.metric, limits.k)), None)
+    return next((v.value for v in values if (v.metric, v.k) == (_metric(values, limits), limits.k)), None)
+
+
+def _metric(values: Sequence[MetricValue], limits: GateConfig) -> str:
+    return limits.metric_of({v.metric for v in values})

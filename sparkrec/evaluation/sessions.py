@@ -22,6 +22,7 @@ from sparkrec.evaluation.values import MetricValue
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.sparse import cuts
 from sparkrec.retrieval.topk import SEEN
+from sparkrec.settings.sections import PER_SESSION
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.warehouse.tables import ITEMS, RANK, SESSION_ID
 
@@ -84,7 +85,7 @@ def all_session_metrics(ranks: Mapping[K, DataFrame], ks: Sequence[int]) -> dict
             raise InvariantError(f"{row['wrong']} of {row['n']} ranks are null or below 1")
     values: dict[K, list[MetricValue]] = {}
     for key, row in found.items():
-        by = [("", "", row["n"])] + ([("_per_session", "per_session ", row["sessions"])] if by_session else [])
+        by = [("", "", row["n"])] + ([(PER_SESSION, "per_session ", row["sessions"])] if by_session else [])
         values[key] = [
             MetricValue(f"{metric}{ending}", k, row[f"{column}{metric}_{k}"], n)
             for ending, column, n in by

@@ -100,7 +100,8 @@ def judge(
     A model without a hold-out part, or whose hold-out is too small, has one value in place of all: ``NOT_JUDGED``.
     The metric of ``gains`` comes with its confidence interval, and what each user adds to it is noted there.
     """
-    book = GainsBook(night.config.gate.metric, night.config.gate.k) if gains is None else gains
+    gate = night.config.gate
+    book = GainsBook(gate.metric, gate.k, gate.per) if gains is None else gains
     trained = [card for card in cards if HOLDOUT in card.parts]
     by = {lists: [card for card in trained if MODELS[card.model].lists is lists] for lists in Lists}
     judged = _not_judged([card for card in cards if card not in trained], Held(0, 0), night.fmt.recommend_seen)
@@ -126,7 +127,7 @@ def judge(
 def _with_interval(model: str, split: str, value: MetricValue, book: GainsBook) -> MetricValue:
     """A metric with its confidence interval, where what each user adds to it was noted."""
     mine = book.found.get((model, split))
-    if mine is None or (value.metric, value.k) != (book.metric, book.k):
+    if mine is None or not book.is_of(split, value.metric, value.k):
         return value
     low, high = mine.interval()
     return replace(value, low=low, high=high)
@@ -298,6 +299,9 @@ def _judged_ranks(
             for (name, of), one in asked.items()
             if of == split
         ]
+        if book.per == "session":
+            noted = [one.groupBy(MODEL, SESSION_ID).agg(F.avg(GAIN).alias(GAIN)) for one in noted]
+            book.by_session.add(split)
         rows = reduce(lambda some, more: some.unionByName(more), noted).join(owners, SESSION_ID, "left")
         most = max(values[0].n for (_, of), values in found.items() if of == split)
         book.add(split, rows.withColumn(COUNT, F.lit(1)), most)

@@ -23,7 +23,7 @@ from sparkrec.pipeline.nightly import night_of, parse_run_date, pin, session_for
 from sparkrec.pipeline.preflight import preflight
 from sparkrec.pipeline.stage import Stage
 from sparkrec.pipeline.stages import STAGES
-from sparkrec.pipeline.trials import Trials, Tried, judged_by, overrides, scratch, value_of, write_tried
+from sparkrec.pipeline.trials import Trials, Tried, gated_value, judged_by, overrides, scratch, value_of, write_tried
 from sparkrec.prepare.cut import as_of
 from sparkrec.settings.config import Config
 from sparkrec.settings.sections import GateConfig
@@ -155,7 +155,7 @@ def shown(model: str, tried: Sequence[Tried], gate: GateConfig) -> pl.DataFrame:
         for one in tried
         for name in dict.fromkeys(judged[0] for judged in one.baselines)
     ]
-    ranked = sorted((*reached, *popular), key=lambda row: -value_of(row[2], gate.metric, gate.k))
+    ranked = sorted((*reached, *popular), key=lambda row: -gated_value(row[2], gate))
     names = sorted({v.metric for one in tried for v in one.values if v.k == gate.k})
     rows = [
         (name, " ".join(overrides(settings)), *(value_of(values, metric, gate.k) for metric in names), seconds)

@@ -31,6 +31,7 @@ from sparkrec.pipeline.training import training_stage
 from sparkrec.prepare.cut import as_of, utc
 from sparkrec.settings.config import Config, config_hash, config_with
 from sparkrec.settings.formats import LogFormat
+from sparkrec.settings.sections import GateConfig
 from sparkrec.warehouse import files, store
 from sparkrec.warehouse.cards import CARD, read_card
 from sparkrec.warehouse.ledger import Versions
@@ -61,9 +62,14 @@ class Tried:
         """See ``judged_by``."""
         return judged_by(self.settings)
 
-    def value(self, metric: str, k: int) -> float:
-        """One of the metrics; NaN where it is not among them."""
-        return value_of(self.values, metric, k)
+    def metric(self, gate: GateConfig) -> str:
+        """The name of the metric that the gate looks at."""
+        return gate.metric_of({v.metric for v in self.values})
+
+
+def gated_value(values: Sequence[MetricValue], gate: GateConfig) -> float:
+    """The metric that the gate looks at; NaN where it is not among them."""
+    return value_of(values, gate.metric_of({v.metric for v in values}), gate.k)
 
 
 def judged_by(settings: Settings) -> Settings:
@@ -127,11 +133,11 @@ class Trials:
             if not files.exists(files.join(other.warehouse.model_path(name, self.last_day), CARD)):
                 training_stage(MODELS[name]).run(other, known)
         trained, gate = time.monotonic(), self.night.config.gate
-        book = GainsBook(gate.metric, gate.k)
+        book = GainsBook(gate.metric, gate.k, gate.per)
         judged = self._judged(other, known, with_baselines, book)
         found = reached(point, self.model, self.night.fmt, judged, time.monotonic() - started)
-        value = found.value(gate.metric, gate.k)
-        log_event("tried", **{gate.metric: value}, k=gate.k, seconds=found.seconds, settings=point)
+        value = gated_value(found.values, gate)
+        log_event("tried", **{found.metric(gate): value}, k=gate.k, seconds=found.seconds, settings=point)
         gains = book.found.get((self.model, found.split))
         return replace(found, gains=gains, judging=time.monotonic() - trained)
 

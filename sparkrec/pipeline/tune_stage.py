@@ -16,7 +16,7 @@ from sparkrec.models.night import Inputs, Night
 from sparkrec.models.program import builds_on
 from sparkrec.pipeline.halving import Found, Reached, Settings, Space, halving
 from sparkrec.pipeline.training import training_stage
-from sparkrec.pipeline.trials import Trials, Tried, scratch, write_tried
+from sparkrec.pipeline.trials import Trials, Tried, gated_value, scratch, write_tried
 from sparkrec.settings.checks import tune_nights
 from sparkrec.settings.config import Config, config_with, own_settings
 from sparkrec.settings.setting import walked
@@ -120,7 +120,7 @@ def _tune(
         gains = done.gains
         if gains is None:
             raise UserError(f"{model} has no {gate.metric}@{gate.k}", where="gate.metric", fix="choose another metric")
-        return Reached(done.value(gate.metric, gate.k), done.seconds, done.judging, gains.gains, gains.counts)
+        return Reached(gated_value(done.values, gate), done.seconds, done.judging, gains.gains, gains.counts)
 
     space = _space(night, model, trials, untuned)
     start = {key: values[key] for key in (*space.training, *space.after)}
@@ -167,7 +167,7 @@ def _kept_in_table(
         raise UserError(f"{model} was not judged by users", where=str(last_day))
     _, low, high = mine.beyond(before)
     taken = found.settings != start and low > 0
-    metric = f"{gate.metric}@{gate.k}"
+    metric = f"{in_full[0].metric(gate)}@{gate.k}"
     row = (
         at, night.run_date, last_day, model, json.dumps(found.settings, sort_keys=True), metric,
         found.reached.value, found.before.value, low, high, taken, found.n_full, found.n_short, seconds,

@@ -168,7 +168,10 @@ def histories(
         models: The models.
         gate: Its settings.
     """
-    wanted = metrics.filter((pl.col("metric") == gate.metric) & (pl.col("k") == gate.k))
+    by_split = metrics.filter(pl.col("k") == gate.k).group_by("split").agg("metric").iter_rows()
+    named = {split: gate.metric_of(set(names)) for split, names in by_split}
+    gated = pl.col("metric") == pl.col("split").replace_strict(named, default=gate.metric, return_dtype=pl.String)
+    wanted = metrics.filter(gated & (pl.col("k") == gate.k))
     values = {(r[RUN_DATE], r["model"], r["split"]): r[VALUE] for r in wanted.iter_rows(named=True)}
     how = {(r[RUN_DATE], r["model"], r["split"]): r[PROTOCOL] for r in wanted.iter_rows(named=True)}
     nights = sorted(metrics[RUN_DATE].unique().to_list())
@@ -188,7 +191,7 @@ def histories(
             points.append(NightValue(night, values.get(mine), popular, held, out))
             if out and mine in values:
                 last, judged = (values[mine], values[mine] / popular) if popular else None, how[mine]
-        name = f"{gate.metric}@{gate.k}"
+        name = f"{named.get(split, gate.metric)}@{gate.k}"
         found.append(History(model, name, tuple(points), gate.below_popularity, gate.below_last, gate.enabled))
     return tuple(found)
 

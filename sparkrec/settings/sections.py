@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Dict, List, Optional
 
@@ -233,12 +234,20 @@ class EvaluationConfig:
     ratings_seed: int = setting(1, "random: another one draws others", SEED)
 
 
+PER_SESSION = "_per_session"  # ends the names of metrics in which each session counts alike
+
+
 @dataclass(frozen=True)
 class GateConfig:
     """What a model must reach on the hold-out to be published."""
 
     enabled: bool = setting(True, "false: every model is published")
     metric: str = setting("recall", "recall | mrr", choices=["recall", "mrr"])
+    per: str = setting(
+        "event",
+        "event | session: in sessions and baskets each thing to predict counts alike, or each session does",
+        choices=["event", "session"],
+    )
     k: int = setting(20, "length of the list; one of evaluation.k", COUNT)
     below_popularity: float = setting(0.5, "share that the metric may be below recent popularity's", MARGIN)
     below_last: float = setting(
@@ -257,6 +266,11 @@ class GateConfig:
     patience: int = setting(
         3, "nights in a row that a model is held back until its message says so loudly; 0: never", COUNT_OR_NONE
     )
+
+    def metric_of(self, named: Container[str]) -> str:
+        """The metric's name in a hold-out of these metrics: by session, where they are and it is wanted."""
+        by_session = self.metric + PER_SESSION
+        return by_session if self.per == "session" and by_session in named else self.metric
 
 
 @dataclass(frozen=True)

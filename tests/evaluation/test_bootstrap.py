@@ -1,5 +1,7 @@
 """Confidence intervals over users."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 from sparkrec.errors import InvariantError
 from sparkrec.evaluation.bootstrap import difference, interval
 from sparkrec.evaluation.gains import Gains, GainsBook
+from sparkrec.evaluation.values import SESSIONS_AGAIN_SPLIT
+from sparkrec.pipeline.judge import _judged_ranks
 
 
 def test_the_interval_of_a_share_is_about_the_normal_one():
@@ -56,6 +60,22 @@ def test_gains_are_those_of_the_same_users_or_refused(spark):
     assert mine.beyond(other)[0] == pytest.approx((2.0 - 0.5) / 4)
     with pytest.raises(InvariantError, match="different users"):
         mine.beyond(Gains(other.owners[:1], other.gains[:1], other.counts[:1]))
+
+
+def test_by_session_each_session_counts_alike(spark):
+    """A session of three events, two of them found, and one of one event that is not."""
+    night = SimpleNamespace(config=SimpleNamespace(evaluation=SimpleNamespace(k=[20])))
+    rows = [("s1", 1.0), ("s1", 20.0), ("s1", 21.0), ("s2", 99.0)]
+    ranks = {"m": spark.createDataFrame(rows, "session_id string, rank double")}
+    sessions = spark.createDataFrame([("s1", 1), ("s2", 2)], "session_id string, user_idx int")
+    book = GainsBook("recall", 20, "session")
+    found = _judged_ranks(night, ranks, [SESSIONS_AGAIN_SPLIT], sessions, book)
+    values = {value.metric: value.value for _, _, value in found}
+    assert (values["recall"], values["recall_per_session"]) == pytest.approx((2 / 4, (2 / 3 + 0) / 2))
+    mine = book.found["m", SESSIONS_AGAIN_SPLIT]
+    assert mine.gains.sum() / mine.counts.sum() == pytest.approx(values["recall_per_session"])
+    assert book.is_of(SESSIONS_AGAIN_SPLIT, "recall_per_session", 20)
+    assert not book.is_of(SESSIONS_AGAIN_SPLIT, "recall", 20)
 
 
 def test_of_very_many_users_a_sample_comes_to_the_driver(spark):

@@ -79,6 +79,18 @@ def test_another_length_of_lists_does_not_hold_models_back_for_good():
     )  # fmt: skip
 
 
+def test_sessions_may_count_alike_where_they_are_judged():
+    """One long session decides by event, and no more than another by session."""
+    by_session = [MetricValue("recall_per_session", 20, 0.05, 9)]
+    popular = [*recall(0.1), MetricValue("recall_per_session", 20, 0.2, 9)]
+    found = [
+        verdict(Judgement(recall(0.1) + more, popular if more else recall(0.1)), None, 1.0, replace(LIMITS, per=per))
+        for more, per in ((by_session, "event"), (by_session, "session"), ([], "session"))  # the last: of users
+    ]
+    message = "recall_per_session@20 0.0500 is more than 20% below recent popularity's 0.2000"
+    assert [one.against for one in found] == [[], [message], []]
+
+
 def test_a_metric_of_the_night_that_is_missing_is_an_objection():
     assert verdict(Judgement([], recall(0.1)), None, 1.0, LIMITS).against == ["recall@20 of the model is missing"]
     assert verdict(Judgement(recall(0.1), []), None, 1.0, LIMITS).against == [

@@ -14,5 +14,8 @@ class ContentConfig:
 
     vectors: List[str] = setting([], "names of vectors in item_vectors, e.g. [text_tfidf]; []: all there are")
     half_life_days: Optional[float] = setting(
-        30.0, "days in which the weight of an event in the user's profile halves; null: never", POSITIVE
+        30.0,
+        "days in which the weight of an event in the user's profile halves; null: never",
+        POSITIVE,
+        tried=(7.0, 30.0, None),
     )

@@ -19,6 +19,7 @@ class SessionNeighboursConfig:
         "harmonic",
         "linear | quadratic | harmonic | same: weight of the session's items, the last one weighs most",
         choices=["linear", "quadratic", "harmonic", "same"],
+        tried=("linear", "harmonic"),
     )
     last_items: int = setting(20, "items of the session that are looked at", COUNT)
     idf: float = setting(
