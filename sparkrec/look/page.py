@@ -29,7 +29,7 @@ def page(seen: Seen) -> Iterator[str]:
     yield from _events(seen)
     yield ""
     yield from _remarks(seen)
-    models = ", ".join(proposal.models_for(seen.facts)) or "none: nobody took two items"
+    models = ", ".join(proposal.models_for(seen.facts, seen.fmt)) or "none: nobody took two items"
     yield f"models: {models}; {_days(proposal.holdout_days(seen.facts))} held out"
 
 

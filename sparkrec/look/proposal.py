@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sparkrec.look.joins import Log
     from sparkrec.look.sample import Kind
+    from sparkrec.settings.formats import LogFormat
 
 NULLS = ("NULL", "null", "\\N", "NA", "nan", "NaN", "None")
 MOST_ATTRIBUTES = 8
@@ -112,29 +113,34 @@ def globs(kind: Kind, others: Sequence[Kind]) -> list[str]:
     return [_literal(base) for base in bases]
 
 
-def night_of(logs: dict[str, str], warehouse: str, facts: Facts) -> dict[str, Any]:
+def night_of(logs: dict[str, str], warehouse: str, facts: Facts, fmt: LogFormat) -> dict[str, Any]:
     """The configuration of a night of the log.
 
     Args:
         logs: Its section ``logs``.
         warehouse: The folder of the tables.
         facts: What is in the log.
+        fmt: Its format.
     """
     return {
-        "logs": logs, "warehouse": {"path": warehouse}, "models": models_for(facts),
+        "logs": logs, "warehouse": {"path": warehouse}, "models": models_for(facts, fmt),
         "evaluation": {"holdout_days": float(holdout_days(facts))},
     }  # fmt: skip
 
 
-def models_for(facts: Facts) -> list[str]:
-    """The models that make sense on a log, of those that a first night begins with."""
-    whom = set()
+def models_for(facts: Facts, fmt: LogFormat) -> list[str]:
+    """The models that make sense on a log, of those that a first night begins with.
+
+    What somebody rated within a day is no basket, and where times are days and no session has an id, no session either.
+    """
+    whom, is_sold = set(), fmt.basket is not None or bool(bought(fmt.purchase_events))
+    has_clock = facts.midnight < 0.95
     if facts.users > 1 and facts.per_user * (1 - facts.repeats) >= 1.5:
         whom.add(Lists.USERS)
-    if facts.session_length >= 1.5:
+    if facts.session_length >= 1.5 and (has_clock or fmt.session is not None):
         whom.add(Lists.SESSIONS)
     if facts.multi_baskets >= 0.1:
-        whom |= {Lists.ITEMS, Lists.BASKETS}
+        whom |= ({Lists.ITEMS} if has_clock or is_sold else set()) | ({Lists.BASKETS} if is_sold else set())
     return [name for name, model in MODELS.items() if model.first_night and model.lists in whom]
 
 

@@ -40,7 +40,7 @@ class PriorConfig:
     )
     two_tower: float = setting(0.4, "strength: score + two_tower * ln(p + 1)", NOT_NEGATIVE, tried=(0.0, 0.2, 0.4, 0.8))
     item_neighbours: float = setting(
-        1.0, "strength: score * (p + 1) ** item_neighbours", STRENGTH, tried=(0.0, 0.5, 1.0)
+        1.0, "strength: score * (p + 1) ** item_neighbours", STRENGTH, tried=(0.0, 0.5, 1.0, 2.0)
     )
     implicit_mf: float = setting(
         1.5, "strength: score + implicit_mf * ln(p + 1)", NOT_NEGATIVE, tried=(0.0, 0.5, 1.5, 3.0)

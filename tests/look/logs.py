@@ -192,6 +192,12 @@ def orders_of_accounts(folder):
     return folder
 
 
+def reviews_of_days(folder):
+    """Ratings with no more than a date."""
+    rows = [(f"u{user}", f"b{item}", 1 + (user + item) % 5, ago(at, "%Y-%m-%d")) for user, item, at in clicks()]
+    return write(folder / "reviews.csv", lines(rows, "reviewer,book_id,rating,date"))
+
+
 def check_ins(folder):
     """Who, where, what kind of place, and a time with its weekday, without a header."""
     rows = [

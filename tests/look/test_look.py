@@ -96,6 +96,18 @@ def test_what_a_log_needs_besides_its_columns(tmp_path):
     assert "times are days" in said
 
 
+def test_what_is_rated_within_a_day_is_neither_a_session_nor_a_basket(tmp_path):
+    proposed = {
+        make: set(looked(tmp_path / make.__name__, make(tmp_path / f"log-{make.__name__}"))[1]["models"])
+        for make in (logs.reviews_of_days, logs.tabs_rated, logs.pieces)
+    }
+    assert proposed[logs.reviews_of_days] == {"als", "two_tower", "item_neighbours"}
+    assert {"prod2vec", "gru"} <= proposed[logs.tabs_rated]
+    assert "rules" not in proposed[logs.tabs_rated]
+    assert {"prod2vec", "rules"} <= proposed[logs.pieces]  # of a day, but bought
+    assert "gru" not in proposed[logs.pieces]
+
+
 def test_searches_and_filters_weigh_nothing_and_nanoseconds_are_times(tmp_path):
     fmt, _, _ = looked(tmp_path, logs.hotels(tmp_path / "log"))
     weights = fmt["event_weights"]
