@@ -14,17 +14,18 @@ from sparkrec.evaluation.values import (
 )
 from sparkrec.log import warn_event
 from sparkrec.models.night import Inputs, Night
-from sparkrec.pipeline.judge import Judged, judge, unjudged
+from sparkrec.pipeline.judge import Calibrations, Judged, judge, unjudged
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import ModelCard, read_card
-from sparkrec.warehouse.ledger import StageResult
-from sparkrec.warehouse.tables import METRICS
+from sparkrec.warehouse.ledger import StageResult, Versions
+from sparkrec.warehouse.tables import METRICS, RATING_CALIBRATION
 
 
 def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
-    """Metrics of every model and of popularity into ``metrics``, in one transaction."""
+    """Metrics of every model and of popularity into ``metrics``; of predicted ratings ``rating_calibration``, too."""
     cards = [read_card(night.warehouse, model, night.run_date) for model in night.config.models]
-    judged = judge(night, inputs, cards)
+    calibrations: Calibrations = []
+    judged = judge(night, inputs, cards, calibrations=calibrations)
 
     def of(card: ModelCard) -> list[MetricValue]:
         return [value for model, _, _, value in judged if model == card.model]
@@ -51,9 +52,14 @@ def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
     ]
     frame = night.spark.createDataFrame(rows, METRICS.ddl).coalesce(1)
     version = store.replace_night(frame, night.warehouse, METRICS, night.run_date)
-    return StageResult(
-        outputs={METRICS.name: version}, rows_out=len(rows), message=", ".join([*notes, *_summary(judged)])
-    )
+    outputs: Versions = {METRICS.name: version}
+    if calibrations:
+        parts = [(night.run_date, model, version, *one) for model, version, one in calibrations]
+        frame = night.spark.createDataFrame(parts, RATING_CALIBRATION.ddl).coalesce(1)
+        outputs[RATING_CALIBRATION.name] = store.replace_night(
+            frame, night.warehouse, RATING_CALIBRATION, night.run_date
+        )
+    return StageResult(outputs=outputs, rows_out=len(rows), message=", ".join([*notes, *_summary(judged)]))
 
 
 def _summary(judged: list[Judged]) -> list[str]:

@@ -18,7 +18,15 @@ from sparkrec.evaluation.baskets import basket_metrics, next_products
 from sparkrec.evaluation.completion import CASE, completion_metrics, prefixes
 from sparkrec.evaluation.gains import COUNT, GAIN, MODEL, OWNER, GainsBook
 from sparkrec.evaluation.ranking import ALL, RankedLists, ranking_metrics
-from sparkrec.evaluation.ratings import KNOWN, PREDICTED, held_out_at_random, rating_metrics
+from sparkrec.evaluation.ratings import (
+    KNOWN,
+    PREDICTED,
+    Calibrated,
+    calibration,
+    held_out_at_random,
+    rating_bins,
+    rating_metrics,
+)
 from sparkrec.evaluation.session_events import NEW_RANK, left_out
 from sparkrec.evaluation.sessions import all_session_metrics, gain, popularity_ranks
 from sparkrec.evaluation.split import holdout_users, known_items_only
@@ -74,6 +82,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 Judged = tuple[str, str, str, MetricValue]  # model, model version, split, value
+Calibrations = list[tuple[str, str, Calibrated]]  # model, model version, a part of the scale
 
 
 class Held(NamedTuple):
@@ -94,11 +103,13 @@ def judge(
     cards: Sequence[ModelCard],
     with_baselines: bool = True,
     gains: GainsBook | None = None,
+    calibrations: Calibrations | None = None,
 ) -> list[Judged]:
     """Metrics of hold-out models, each on the hold-out of what its lists are for, and of popularity beside them.
 
     A model without a hold-out part, or whose hold-out is too small, has one value in place of all: ``NOT_JUDGED``.
-    The metric of ``gains`` comes with its confidence interval, and what each user adds to it is noted there.
+    The metric of ``gains`` comes with its confidence interval, and what each user adds to it is noted there; how
+    predicted ratings lie beside the true ones in ``calibrations``.
     """
     gate = night.config.gate
     book = GainsBook(gate.metric, gate.k, gate.per) if gains is None else gains
@@ -113,7 +124,7 @@ def judge(
     rating = [card for card in by[Lists.USERS] if program(card.model).rates(night.config)]
     if rating:
         with named_jobs(night.spark, "judge ratings"):
-            judged += judge_ratings(night, inputs, rating, with_baselines)
+            judged += judge_ratings(night, inputs, rating, with_baselines, calibrations)
     if by[Lists.SESSIONS]:
         with named_jobs(night.spark, "judge sessions"):
             judged += judge_sessions(night, inputs, by[Lists.SESSIONS], book, with_baselines)
@@ -194,11 +205,18 @@ def _popularity(night: Night, inputs: Inputs, cutoff: datetime, n_items: int) ->
     return {name: PopularityScorer(popularity_matrix(one, found.ever)) for name, one in scores.items()}
 
 
-def judge_ratings(night: Night, inputs: Inputs, cards: list[ModelCard], with_baselines: bool = True) -> list[Judged]:
+def judge_ratings(
+    night: Night,
+    inputs: Inputs,
+    cards: list[ModelCard],
+    with_baselines: bool = True,
+    calibrations: Calibrations | None = None,
+) -> list[Judged]:
     """Errors of the predicted ratings, and of the mean and the regularised biases beside them.
 
     Of what was rated from the cutoff on, or of the share that ``evaluation.ratings=random`` holds out. Nothing where
-    fewer than ``evaluation.min_pairs`` ratings are.
+    fewer than ``evaluation.min_pairs`` ratings are. How the predictions lie beside the ratings is noted in
+    ``calibrations``.
     """
     held_out, part = night.config.evaluation, RANDOM if night.config.evaluation.ratings == "random" else HOLDOUT
     earlier, later = _rated(night, inputs, cards[0].cutoff, part)
@@ -215,8 +233,10 @@ def judge_ratings(night: Night, inputs: Inputs, cards: list[ModelCard], with_bas
             for name, expected in ((RATING_MEAN, mean), (RATING_BIASES, F.col(EXPECTED))):
                 made.append((name, "", pairs.withColumn(PREDICTED, expected)))
         for model, version, predictions in made:
-            values = rating_metrics(predictions, biases.low, biases.high)
-            judged += [(model, version, RATINGS_SPLIT, value) for value in values]
+            bins = rating_bins(predictions, biases.low, biases.high)
+            judged += [(model, version, RATINGS_SPLIT, value) for value in rating_metrics(bins)]
+            if calibrations is not None:
+                calibrations += [(model, version, one) for one in calibration(bins)]
         pairs.unpersist()
     later.unpersist()
     return judged

@@ -11,7 +11,8 @@ from datetime import date, datetime
 
 import polars as pl
 
-from sparkrec.report.facts import Absent, Lengths, Reason, Sample, Spread, TableSize, Tried, Tuned
+from sparkrec.evaluation.values import RATING_BIASES, RATING_MEAN, RATINGS_SPLIT
+from sparkrec.report.facts import Absent, Calibration, Lengths, Reason, Sample, Spread, TableSize, Tried, Tuned
 from sparkrec.warehouse import query
 from sparkrec.warehouse.reading import collected, exists, scan_rows
 from sparkrec.warehouse.store import Warehouse
@@ -23,12 +24,16 @@ from sparkrec.warehouse.tables import (
     ITEM_IDX,
     ITEM_INDEX,
     ITEMS,
+    METRICS,
     QUARANTINE,
+    RATING,
+    RATING_CALIBRATION,
     RUN_DATE,
     SEARCHES,
     SIMILAR_ITEM_ID,
     TUNED,
     USER_IDX,
+    VALUE,
     Table,
     lists_table,
 )
@@ -145,6 +150,28 @@ def spread(warehouse: Warehouse, model: str, run_date: date, versions: dict[str,
         listed=items.filter(pl.col("places") > 0).height,
         items=items.height,
     )
+
+
+def calibrations(warehouse: Warehouse, models: Sequence[str], night: date) -> tuple[Calibration, ...] | Absent:
+    """How the predicted ratings of each model lie beside the true ones of a night's hold-out.
+
+    Raises:
+        UserError: A table is damaged.
+    """
+    nothing = Absent("No ratings were predicted this night.")
+    if not exists(warehouse, RATING_CALIBRATION):
+        return nothing
+    mine = pl.col(RUN_DATE) == night
+    rows = collected(scan_rows(warehouse, RATING_CALIBRATION).filter(mine)).sort("place")
+    of_ratings = (pl.col("split") == RATINGS_SPLIT) & (pl.col("metric") == "rmse")
+    rmse = dict(collected(scan_rows(warehouse, METRICS).filter(mine & of_ratings)).select("model", VALUE).iter_rows())
+    found = []
+    for model in models:
+        points = rows.filter(pl.col("model") == model).select("place", "predicted", RATING, "n")
+        if points.height:
+            shown = [name for name in (model, RATING_BIASES, RATING_MEAN) if name in rmse]
+            found.append(Calibration(model, tuple(points.iter_rows()), tuple((name, rmse[name]) for name in shown)))
+    return tuple(found) or nothing
 
 
 def sizes(warehouse: Warehouse) -> tuple[TableSize, ...]:

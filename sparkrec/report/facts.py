@@ -153,6 +153,15 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Predicted ratings of a model beside the true ones."""
+
+    model: str
+    points: tuple[tuple[int, float, float, int], ...]  # part of the scale; mean prediction and rating there; how many
+    rmse: tuple[tuple[str, float], ...]  # of the model and of the baselines, by name
+
+
+@dataclass(frozen=True)
 class Spread:
     """How a model's lists spread over the items."""
 
@@ -236,6 +245,7 @@ class Report:
     losses: tuple[Losses | Absent, ...]
     histories: tuple[History, ...] | Absent
     metrics: tuple[MetricRow, ...] | Absent
+    calibrations: tuple[Calibration, ...] | Absent
     spreads: tuple[Spread | Absent, ...]
     tuned: tuple[Tuned, ...] | Absent
     users: tuple[UserLists, ...] | Absent

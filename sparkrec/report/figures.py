@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparkrec.report.charts import Chart, Series, binned, columns, lines
-from sparkrec.report.facts import History, Lengths, Losses, Spread
+from sparkrec.report.facts import Calibration, History, Lengths, Losses, Spread
 
 
 def history_chart(history: History) -> Chart:
@@ -38,6 +38,16 @@ def loss_chart(parts: Sequence[Losses]) -> Chart:
         for n, part in enumerate(parts, 1)
     ]
     return lines(series, [str(n) for n in range(1, longest + 1)], "epoch", "loss", 4)
+
+
+def calibration_chart(found: Calibration) -> Chart:
+    """What was rated by what was predicted, beside the predictions themselves."""
+    series = [
+        Series(found.model, "line1", tuple(rating for _, _, rating, _ in found.points)),
+        Series("as predicted", "floor1", tuple(predicted for _, predicted, _, _ in found.points), dots=False),
+    ]
+    labels = [f"{predicted:.2f}" for _, predicted, _, _ in found.points]
+    return lines(series, labels, "mean predicted rating", "mean rating", 2)
 
 
 def spread_chart(spread: Spread) -> Chart:

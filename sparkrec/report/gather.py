@@ -59,6 +59,7 @@ def gather(warehouse: Warehouse, run_date: str = LATEST, *, nights: int = 30, us
         if isinstance(metrics, Absent)
         else ledger.histories(metrics, published, models, ledger.gate_of(config)),
         metrics=_metric_rows(metrics, night),
+        calibrations=attempt(lambda: data.calibrations(warehouse, models, night)),
         spreads=tuple(_spread(warehouse, model, night, versions, model in listed) for model in models),
         tuned=attempt(lambda: data.tuned(warehouse, models, night)),
         users=attempt(lambda: user_lists(warehouse, for_users, night, versions, config["logs"]["format"], users))

@@ -69,7 +69,8 @@ def _environment() -> Environment:
     made.filters |= {
         one.__name__: one
         for one in (duration, moment, number, share, shortened, size, said, tone, percent, hold_outs, of_spread,
-                    by_model, figures.history_chart, figures.lengths_chart, figures.loss_chart, figures.part_name,
+                    by_model, figures.calibration_chart,
+                    figures.history_chart, figures.lengths_chart, figures.loss_chart, figures.part_name,
                     figures.spread_chart)
     }  # fmt: skip
     made.tests["absent"] = lambda part: isinstance(part, Absent)

@@ -312,6 +312,21 @@ METRICS = Table(
     key=(RUN_DATE, "model", "metric", "k", "split"),
     partition=(RUN_DATE,),
 )
+RATING_CALIBRATION = Table(
+    "rating_calibration",
+    "Predicted ratings beside the true ones of the hold-out, by equal parts of the scale.",
+    (
+        Column(RUN_DATE, "date", "night"),
+        Column("model", "string", "a model that predicts ratings, rating_mean or rating_biases"),
+        Column(MODEL_VERSION, "string", "version of the model judged"),
+        Column("place", "int", "of the predictions on the scale, in equal parts from 0", check="place >= 0"),
+        Column("predicted", "double", "mean of the predictions there"),
+        Column(RATING, "double", "mean of the true ratings of these pairs"),
+        Column("n", "bigint", "how many they are", check="n >= 1"),
+    ),
+    key=(RUN_DATE, "model", "place"),
+    partition=(RUN_DATE,),
+)
 RUNS = Table(
     "runs",
     "One row for each stage that ended. Append-only.",
@@ -529,7 +544,7 @@ TABLES: dict[str, Table] = {
     t.name: t
     for t in (
         EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
-        SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS, METRICS, RUNS,
+        SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS, METRICS, RATING_CALIBRATION, RUNS,
         CURRENT, SEARCHES, TUNED,
         RULES, USER_GROUPS, USER_GROUP_PROFILES, *(table for model in MODELS for table in list_tables(model)),
     )

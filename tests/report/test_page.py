@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
+from deltalake import write_deltalake
 
 from sparkrec.errors import UserError
 from sparkrec.report import ledger, write_report
@@ -16,7 +17,7 @@ from sparkrec.report.gather import gather
 from sparkrec.report.page import page
 from sparkrec.settings.sections import GateConfig, ReportConfig
 from sparkrec.warehouse.store import Warehouse
-from sparkrec.warehouse.tables import METRICS
+from sparkrec.warehouse.tables import METRICS, RATING_CALIBRATION
 from tests.report.test_charts import Reader
 from tests.report.warehouses import (
     NIGHTS,
@@ -117,6 +118,29 @@ def test_losses_come_from_the_models_and_what_is_absent_is_said(report):
     assert (holdout.part, holdout.by_epoch, holdout.seconds) == ("holdout", losses, 6.0)
     assert isinstance(report.baskets, Absent)
     assert "no such table yet" in report.baskets.why
+
+
+def test_predicted_ratings_lie_beside_the_true_ones(warehouse, report, tmp_path):
+    assert isinstance(report.calibrations, Absent)
+    shutil.copytree(warehouse.path, tmp_path / "w")
+    night = NIGHTS[1]
+    rows = [(night, "als", "v", 3, 2.9, 3.25, 40), (night, "als", "v", 1, 1.5, 1.2, 60), (NIGHTS[0], "als", "v", 1, 9.0, 9.0, 1)]  # fmt: skip  # noqa: E501
+    rows += [(night, "rating_biases", "", 1, 2.0, 2.0, 100)]
+    frame = pl.DataFrame(rows, schema=RATING_CALIBRATION.column_names, orient="row").cast({"place": pl.Int32})
+    write_deltalake(str(tmp_path / "w" / "rating_calibration"), frame, partition_by=["run_date"])
+    judged = [
+        (night, m, "v", "rmse", None, v, 100, "holdout_ratings") for m, v in (("als", 0.75), ("rating_mean", 1.5))
+    ]
+    schema = ["run_date", "model", "model_version", "metric", "k", "value", "n", "split"]
+    metrics = pl.DataFrame(judged, schema=schema, orient="row").cast({"k": pl.Int32})
+    write_deltalake(str(tmp_path / "w" / "metrics"), metrics, mode="append")
+    found = gather(Warehouse(str(tmp_path / "w")))
+    (mine,) = found.calibrations
+    assert mine.points == ((1, 1.5, 1.2, 60), (3, 2.9, 3.25, 40))
+    text = re.sub(r"\s+", " ", page(found))
+    assert "100 held-out ratings by what was predicted. RMSE: als 0.7500, rating_mean 1.5000." in text
+    assert "als, 2.90: 3.25" in text  # in the chart
+    assert "as predicted" in text
 
 
 def test_no_text_of_a_stranger_becomes_markup(report):
