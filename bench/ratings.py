@@ -2,6 +2,7 @@
 
     python bench/ratings.py --logs DIR --network mlp --network text --seeds 3
     python bench/ratings.py --logs DIR --surprise PYTHON    # of an environment with scikit-surprise, numpy below 2
+    python bench/ratings.py --logs DIR --als                # explicit ALS over biases, by MLlib, as a night has it
 
 DIR holds movie_ratings/ and instrument_reviews/. Splits: random (NumPy's RandomState(0).permutation(n), the first fifth
 is the test) and time (from the 0.8 quantile of the timestamps on). All test pairs, unknown users and items included,
@@ -23,9 +24,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import pandas as pd
 import torch
-from _measure import machine
+from _measure import machine, say
+from _training import spark_session
 
+from sparkrec.models.als.settings import AlsConfig
 from sparkrec.models.prod2vec.settings import Prod2VecConfig
 from sparkrec.models.ratings import train as ranks
 from sparkrec.models.ratings.biases import Ratings
@@ -34,7 +38,7 @@ from sparkrec.models.ratings.serve import Served
 from sparkrec.models.ratings.settings import RatingsConfig
 from sparkrec.models.two_tower.network import Feature
 from sparkrec.ranks.comm import Comm, SingleProcess
-from sparkrec.settings.config import load_config
+from sparkrec.settings.config import Config, config_dict, load_config
 from sparkrec.settings.sections import TrainConfig
 
 N_FILES = 8
@@ -140,9 +144,21 @@ def network(log: Log, train: np.ndarray, test: np.ndarray, config: RatingsConfig
         sizes = [len(one.user) for one in files.values()]
         data = ranks.prepare(comm, task, files, sizes, vectors.shape[1], reviews)
         state = ranks.State.new(data, vectors)
-        history = [ranks.run_epoch(comm, state, data, epoch) for epoch in range(1, config.epochs + 1)]
+        history = [ranks.run_epoch(comm, state, data, epoch) for epoch in range(1, config.passes + 1)]
         ranks.save(task, state, data, history)
-        return Served(folder).predict(log.user[test], log.item[test])
+        served, pairs = Served(folder), (log.user[test], log.item[test])
+        predicted = served.predict(*pairs)
+        if served.uncertain:
+            sure(served.deviation(*pairs), data.scale * config.sigma, predicted - log.rating[test])
+        return predicted
+
+
+def sure(deviation: np.ndarray, noise: float, error: np.ndarray) -> None:
+    """Says how the deviations of predictions lie beside their errors."""
+    within = np.abs(error) <= 1.96 * np.sqrt(deviation**2 + noise**2)
+    order = np.array_split(np.argsort(deviation, kind="stable"), 4)
+    quarters = [(round(float(deviation[q].mean()), 3), round(float((error[q] ** 2).mean() ** 0.5), 3)) for q in order]
+    say(f"within 95 %: {within.mean():.3f}; quarters by deviation, and their RMSE: {quarters}")
 
 
 def sequence_vectors(log: Log, train: np.ndarray, seed: int) -> torch.Tensor:
@@ -167,6 +183,31 @@ def sequence_vectors(log: Log, train: np.ndarray, seed: int) -> torch.Tensor:
             rate = learning_rate(config.learning_rate, 1e-4, (epoch + low / steps.n_pairs) / config.epochs)
             take_step(tables, trainer.pairs(item, context), negatives, None, rate, comm)
     return torch.nn.functional.normalize(served_vectors(tables, counts)[0])
+
+
+def explicit_als(log: Log, train: np.ndarray, test: np.ndarray, config: AlsConfig) -> np.ndarray:
+    """The predictions of explicit ALS over biases, by the night's own code."""
+    from sparkrec.models.als import rated
+    from sparkrec.models.als.train import fit_als, save_als
+    from sparkrec.prepare.rating_biases import rating_biases
+
+    spark = spark_session(2)
+    with tempfile.TemporaryDirectory() as folder:
+        columns = {"user_idx": log.user, "item_idx": log.item}
+        pairs = pd.DataFrame({name: column.astype("int32") for name, column in columns.items()})
+        matrix = spark.createDataFrame(pairs.iloc[train].assign(rating=log.rating[train].astype("float32"))).persist()
+        biases = rating_biases(matrix)
+        left = rated.left_by(matrix, biases, config.residual_reg)
+        rated.save_biases(biases, left, folder)
+        say(f"deviation of what the biases leave {left.deviation:.3f}, lambda {left.reg:.3f}")
+        residuals = rated.residuals(matrix, rated.load_biases(spark, folder), left.deviation)
+        model = fit_als(residuals, dataclasses.replace(config, reg=left.reg), f"{folder}/checkpoints")
+        save_als(model, folder, {"settings": config_dict(config)})
+        asked = pairs.iloc[test].assign(row=np.arange(len(test), dtype="int32"))
+        found = rated.predictions(spark, folder, True)(spark.createDataFrame(asked)).toPandas()
+        matrix.unpersist()
+    predicted: np.ndarray = found.sort_values("row")["predicted"].to_numpy(dtype=float)
+    return predicted
 
 
 PEER = """
@@ -206,11 +247,12 @@ def main() -> None:
     parser.add_argument("--network", action="append", default=[])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--surprise", default="", help="a Python with scikit-surprise")
+    parser.add_argument("--als", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("settings", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = load_config(None, options.settings).ratings
+    config = load_config(None, ["als.feedback=explicit", *options.settings])
     print(machine(), file=sys.stderr)
     for name in options.log or [*TABLED]:
         log = {"movie_ratings": movie_ratings, "instrument_reviews": instrument_reviews}[name](options.logs / name)
@@ -218,7 +260,7 @@ def main() -> None:
             report(name, how, log, config, options)
 
 
-def report(name: str, how: str, log: Log, config: RatingsConfig, options: argparse.Namespace) -> None:
+def report(name: str, how: str, log: Log, config: Config, options: argparse.Namespace) -> None:
     """A line for each method on a split of a log."""
     train, test = split(log, how)
 
@@ -233,6 +275,8 @@ def report(name: str, how: str, log: Log, config: RatingsConfig, options: argpar
     if options.surprise:
         best = {"movie_ratings": (10, 0.2, 50), "instrument_reviews": (50, 0.1, 20)}[name]
         line("surprise SVD", list(surprise_svd(options.surprise, log, train, test, options.seeds, best)))
+    if options.als:
+        line(f"explicit ALS, rank {config.als.rank}", [explicit_als(log, train, test, config.als)])
     for kind in options.network:
         if kind == "text" and not log.text:
             continue
@@ -241,7 +285,7 @@ def report(name: str, how: str, log: Log, config: RatingsConfig, options: argpar
             vectors = (
                 sequence_vectors(log, train, seed) if kind == "word2vec_mlp" else torch.zeros(log.item.max() + 1, 0)
             )
-            mine = dataclasses.replace(config, network=kind, seed=seed)
+            mine = dataclasses.replace(config.ratings, network=kind, seed=seed)
             found.append(network(log, train, test, mine, vectors))
         line(kind, found)
 

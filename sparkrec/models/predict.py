@@ -21,7 +21,7 @@ from sparkrec.warehouse.tables import ID, IDX, ITEM_ID, ITEM_INDEX, USER_ID, USE
 if TYPE_CHECKING:
     import polars as pl
 
-KNOWN = "known"
+KNOWN, DEVIATION = "known", "deviation"
 
 
 def predict(warehouse: Warehouse, model: str, pairs: Path, *, run_date: str = reading.LATEST) -> pl.DataFrame:
@@ -35,7 +35,8 @@ def predict(warehouse: Warehouse, model: str, pairs: Path, *, run_date: str = re
         run_date: ``YYYY-MM-DD``, or ``latest``: the night whose lists are current.
 
     Returns:
-        A row for each pair, in order: user_id, item_id, predicted, and known: whether the night knows both.
+        A row for each pair, in order: user_id, item_id, predicted, deviation (of the prediction, where the model
+        knows it), and known: whether the night knows both.
 
     Raises:
         UserError: No such model, night or file; the model predicts no ratings; a row that is no pair.
@@ -54,13 +55,17 @@ def predict(warehouse: Warehouse, model: str, pairs: Path, *, run_date: str = re
         raise UserError(
             f"{model} of {night} was not trained", where=str(warehouse.path), fix="see its training's message"
         )
-    rate = load(part_path(warehouse, model, night, card.served_part))
+    path, deviations = part_path(warehouse, model, night, card.served_part), program(model).pair_deviations
+    rates = {PREDICTED: load(path), DEVIATION: deviations(path) if deviations is not None else None}
     user, item = (
         _numbers(warehouse, index, asked[column]) for index, column in ((USER_INDEX, USER_ID), (ITEM_INDEX, ITEM_ID))
     )
-    found = rate(user, item)
-    known = pl.Series(KNOWN, (user >= 0) & (item >= 0))
-    return asked.with_columns(pl.Series(PREDICTED, np.asarray(found, dtype=np.float32)), known)
+    found = [
+        pl.Series(name, np.asarray(rate(user, item), dtype=np.float32))
+        for name, rate in rates.items()
+        if rate is not None
+    ]
+    return asked.with_columns(*found, pl.Series(KNOWN, (user >= 0) & (item >= 0)))
 
 
 def read_pairs(path: Path) -> pl.DataFrame:

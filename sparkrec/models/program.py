@@ -80,6 +80,7 @@ class Program:
             items as they lie beside each other; None: the scorer's are such.
         rates: Of users: whether it predicts ratings with these settings: then it is judged by them, too.
         pair_ratings: Of one that does: ``(folder of the part)``, what predicts the ratings of pairs without Spark.
+        pair_deviations: Likewise the standard deviations of these predictions; None of a part that does not know them.
         ratings: Likewise on Spark, ``(night, card, part)``: what appends ``predicted float`` to pairs ``(user_idx,
             item_idx, …)``; None: ``pair_ratings`` in each task.
         session_model: Of sessions: ``(night, card, part)``.
@@ -105,6 +106,7 @@ class Program:
     timeless: Callable[[DenseScorer, str], DenseScorer] | None = None
     rates: Callable[[Config], bool] = _never
     pair_ratings: Callable[[str], PairRatings] | None = None
+    pair_deviations: Callable[[str], PairRatings | None] | None = None
     ratings: Callable[[Night, ModelCard, str], Callable[[DataFrame], DataFrame]] | None = None
     session_model: Callable[[Night, ModelCard, str], SessionModel] | None = None
     embeddings: Callable[[str], tuple[ItemMatrix, ItemMatrix | None]] | None = None

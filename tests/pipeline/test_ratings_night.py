@@ -1,5 +1,8 @@
 """A night of models that predict ratings: judged beside the mean and the biases, published, and asked for pairs."""
 
+import dataclasses
+
+import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
@@ -7,6 +10,9 @@ from safetensors.numpy import load_file
 from sparkrec.cli import main
 from sparkrec.errors import UserError
 from sparkrec.models.predict import predict
+from sparkrec.models.program import program
+from sparkrec.report.gather import gather
+from sparkrec.report.page import page
 from sparkrec.warehouse.store import Warehouse
 from tests.judged import both_ways
 from tests.nights import make_place
@@ -44,9 +50,21 @@ def test_ratings_are_judged_beside_the_mean_and_the_biases(rated):
     assert int(load_file(part)["user_count"].sum()) == pairs - n[0]  # it has not seen what it is judged on
     assert rmse["rating_biases"] < rmse["rating_mean"]
     assert rmse["ratings"] < rmse["rating_mean"] * 1.01
-    assert rmse["als"] < rmse["rating_mean"] * 1.2
+    assert rmse["als"] < rmse["rating_biases"] * 1.005  # factors of so few ratings learn next to nothing
     assert {"mae", "rmse_warm", "mae_warm"} <= set(judged.filter(pl.col("model") == "ratings")["metric"])
     assert rated.table("metrics").filter(pl.col("split") == "holdout_users")["model"].unique().len() == 4
+
+
+def test_predictions_are_kept_beside_the_ratings(rated):
+    kept, metrics = rated.table("rating_calibration"), rated.table("metrics")
+    n = metrics.filter(pl.col("metric") == "rmse").select("model", pl.col("n").alias("judged"))
+    mean = (pl.col("n") * pl.col("rating")).sum() / pl.col("n").sum()
+    sums = kept.group_by("model").agg(pl.col("n").sum(), mean.alias("rating"))
+    both = sums.join(n, "model")
+    assert both.height == sums.height == 4
+    assert both["n"].to_list() == both["judged"].to_list()
+    assert both["rating"].max() == pytest.approx(both["rating"].min())  # of the same ratings
+    assert "held-out ratings by what was predicted" in page(gather(Warehouse(str(rated.warehouse))))
 
 
 def test_lists_hold_items_with_enough_ratings_that_the_user_has_not_rated(rated):
@@ -78,6 +96,12 @@ def test_pairs_are_predicted_without_spark(rated, tmp_path, capsys):
         assert found["known"].to_list() == [True] * 20 + [False]
         assert found["predicted"].is_between(scale.min(), scale.max()).all()
         assert found["predicted"].n_unique() > 10
+    sure = dataclasses.replace(program("ratings"), pair_deviations=lambda _: lambda user, item: np.abs(user) / 100)
+    with pytest.MonkeyPatch.context() as patch:  # of a model that knows it; this one does not
+        patch.setattr("sparkrec.models.predict.program", lambda name: sure if name == "ratings" else program(name))
+        found = predict(warehouse, "ratings", file)
+    assert found.columns == ["user_id", "item_id", "predicted", "deviation", "known"]
+    assert found["deviation"][-1] == pytest.approx(0.01)
     setting = f"warehouse.path={rated.warehouse}"
     assert main(["predict", "--pairs", str(file), "--model", "ratings", "--format", "csv", setting]) == 0
     assert capsys.readouterr().out.startswith("user_id,item_id,predicted,known\n")

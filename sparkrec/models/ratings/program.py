@@ -113,7 +113,7 @@ def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: date
     path, config = part_path(night.warehouse, card.model, night.run_date, part), night.config.ratings
     served = load_served(path)
     items = served.candidates(config.candidates, config.min_support)
-    return RatingScorer(path, items, card.n_items, float(served.model["scale"]))
+    return RatingScorer(path, items, card.n_items, float(served.model["scale"]), config.kappa)
 
 
 def check(config: Config, fmt: LogFormat) -> None:
@@ -133,6 +133,12 @@ def pair_ratings(path: str) -> PairRatings:
     return load_served(path).predict
 
 
+def pair_deviations(path: str) -> PairRatings | None:
+    """What tells how sure these are, where it was trained for that."""
+    served = load_served(path)
+    return served.deviation if served.uncertain else None
+
+
 PROGRAM = Program(
     train=train,
     reads=(INTERACTIONS, USER_ITEM, ITEM_FEATURES, USER_FEATURES, USER_INDEX, ITEM_INDEX),
@@ -144,4 +150,5 @@ PROGRAM = Program(
     prior=lambda prior: (0.0, prior.ratings),
     rates=lambda config: True,
     pair_ratings=pair_ratings,
+    pair_deviations=pair_deviations,
 )

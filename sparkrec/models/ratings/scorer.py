@@ -33,6 +33,7 @@ class RatingScorer:
         items: int64, the candidates, ascending.
         n_index: Size of the index of items.
         scale: Deviation of what the biases leave of a rating, the unit of what is added.
+        kappa: Deviations of its prediction that are added to a score.
         added: float32 ``[n_index]``, added to the predicted ratings; None: nothing.
     """
 
@@ -40,6 +41,7 @@ class RatingScorer:
     items: IntArray
     n_index: int
     scale: float = 1.0
+    kappa: float = 0.0
     added: FloatArray | None = None
 
     @property
@@ -61,7 +63,7 @@ class RatingScorer:
         position_of[items] = np.arange(len(items))
         added = None if self.added is None else self.added[items]
         what = broadcast(users.sparkSession, (items, position_of, added))
-        path, k = self.path, wanted.k
+        path, k, kappa = self.path, wanted.k, self.kappa
 
         def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             import torch
@@ -70,12 +72,14 @@ class RatingScorer:
             torch.set_num_threads(1)
             served = load_served(path)
             for batch in batches:
-                yield from _lists(served, batch, keys, what.value, k)
+                yield from _lists(served, batch, keys, what.value, k, kappa)
 
         return prepared.mapInArrow(search, schema)
 
 
-def _lists(served: Any, batch: pa.RecordBatch, keys: list[str], what: Any, k: int) -> Iterator[pa.RecordBatch]:
+def _lists(
+    served: Any, batch: pa.RecordBatch, keys: list[str], what: Any, k: int, kappa: float = 0.0
+) -> Iterator[pa.RecordBatch]:
     """The lists of a batch of users, some at a time."""
     items, position_of, added = what
     users = batch.column(USER).to_numpy().astype(np.int64)
@@ -84,7 +88,9 @@ def _lists(served: Any, batch: pa.RecordBatch, keys: list[str], what: Any, k: in
     known = (users < len(served.user_count)) & (served.user_count[np.minimum(users, len(served.user_count) - 1)] > 0)
     for low in range(0, len(users) if len(items) else 0, at_once):
         mine = users[low : low + at_once]
-        scores = served.predict(np.repeat(mine, len(items)), np.tile(items, len(mine))).reshape(len(mine), -1)
+        pairs = np.repeat(mine, len(items)), np.tile(items, len(mine))
+        scores = served.predict(*pairs) + (kappa * served.deviation(*pairs) if kappa else 0.0)
+        scores = scores.reshape(len(mine), -1).astype(np.float32)
         if added is not None:
             scores = scores + added
         first, last = np.searchsorted(rows, [low, low + len(mine)])

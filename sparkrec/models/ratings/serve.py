@@ -67,6 +67,45 @@ class Served:
                 found[part] = self._predict(np.asarray(user[part], np.int64), np.asarray(item[part], np.int64)).numpy()
         return found
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether it knows how sure it is: samples of a posterior."""
+        return "samples" in self.weights
+
+    def deviation(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """float32 [n]: the standard deviations of the expected ratings, the noise of a single rating not counted.
+
+        The samples' of s · p_u · q_i, and the biases' own: given the other side, b_u has the variance
+        s² σ² / (n_u + λ_u) (a ridge's), that of its prior where n_u is 0; b_i likewise.
+
+        Args:
+            user: int [n], as of ``predict``.
+            item: int [n], likewise.
+        """
+        found = np.empty(len(user), dtype=np.float32)
+        with self._torch.no_grad():
+            for low in range(0, len(user), _PAIRS_AT_ONCE):
+                part = slice(low, low + _PAIRS_AT_ONCE)
+                found[part] = self._deviation(np.asarray(user[part], np.int64), np.asarray(item[part], np.int64))
+        return found
+
+    def _deviation(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        of_user, of_item = self._rows(user, self.shape.n_users), self._rows(item, self.shape.n_items)
+        scale, settings = self.model["scale"], self.model["config"]
+        variance = scale**2 * self._products(of_user, of_item).var(0).numpy()
+        if settings["biases"]:
+            for side, rows, shrunk in zip(("user", "item"), (of_user, of_item), self.model["shrunk"], strict=True):
+                count = self._taken(self.weights[f"{side}_count"], rows).numpy()
+                variance = variance + (scale * settings["sigma"]) ** 2 / (count + shrunk)
+        found: np.ndarray = np.sqrt(variance)
+        return found
+
+    def _products(self, of_user: Tensor, of_item: Tensor) -> Tensor:
+        from sparkrec.models.ratings.posterior import sampled_products
+
+        items = self._torch.where(of_item >= 0, of_item + self.shape.n_users, -1)
+        return sampled_products(self.weights["samples"], of_user, items)
+
     def candidates(self, at_most: int, min_support: int) -> np.ndarray:
         """int64: the items with most ratings, of those with ``min_support`` or more, ascending."""
         enough = np.flatnonzero(self.item_count >= min_support)
@@ -93,7 +132,11 @@ class Served:
         vectors = self._taken(weights["item_vectors"], of_item) if shape.item_vectors else None
         texts = self._texts(of_user.numpy(), of_item.numpy()) if shape.vocabulary else None
         statistics = statistics_of(known[0], known[1], known[2], known[3], self.model["scale"])
-        found = self.network(Inputs(users, items, features, statistics, vectors, texts))
+        found = (
+            self._products(of_user, of_item).mean(0)
+            if self.uncertain
+            else self.network(Inputs(users, items, features, statistics, vectors, texts))
+        )
         low, high = self.model["ends"]
         base = self.model["mean"] + (known[0] + known[1] if self.model["config"]["biases"] else 0 * known[0])
         if self.model["config"]["loss"] == "logistic":

@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import List
 
 from sparkrec.errors import UserError
-from sparkrec.settings.setting import COUNT, DROPPED, NOT_NEGATIVE, POSITIVE, SEED, WIDTHS, setting
+from sparkrec.settings.setting import (
+    COUNT,
+    COUNT_OR_NONE,
+    DROPPED,
+    INNER_SHARE,
+    NOT_NEGATIVE,
+    PAIR,
+    POSITIVE,
+    SEED,
+    STRENGTH,
+    WIDTHS,
+    setting,
+)
 
 FACTORS = ("mf", "gmf")  # of the networks those without layers: of users and items they know nothing but who they are
 NETWORKS = (*FACTORS, "mlp", "neumf", "cross", "word2vec_mlp", "text")
@@ -46,9 +58,21 @@ class RatingsConfig:
     )
     reg: float = setting(0.1, "weighted: lambda", NOT_NEGATIVE)
     sigma: float = setting(1.0, "priors: of a rating, as a share of what the biases leave", POSITIVE)
-    sigma_users: float = setting(0.3, "priors: of the users' embeddings", POSITIVE)
-    sigma_items: float = setting(0.3, "priors: of the items' embeddings", POSITIVE)
+    sigma_users: float = setting(0.1, "priors: of the users' embeddings", POSITIVE)
+    sigma_items: float = setting(0.1, "priors: of the items' embeddings", POSITIVE)
     nonnegative: bool = setting(False, "embeddings of at least 0 only (NNMF)")
+    posterior: str = setting(
+        "none",
+        "none | sgld (mf with priors): after the epochs samples are drawn from the factors' posterior by stochastic "
+        "gradient Langevin dynamics; predictions are their mean and have a deviation",
+        choices=["none", "sgld"],
+    )
+    sgld_step: float = setting(0.1, "sgld: step of a pass, as a share of each row's own variance", INNER_SHARE)
+    burn_in: int = setting(5, "sgld: passes before the first sample", COUNT_OR_NONE)
+    samples: int = setting(10, "sgld: samples, one a pass", PAIR)
+    kappa: float = setting(
+        0.0, "sgld: lists are by mean + kappa * deviation: above 0 what is uncertain is tried, below 0 left", STRENGTH
+    )
     epochs: int = setting(6, "passes over the ratings", COUNT)
     batch_size: int = setting(512, "ratings of a step, over all ranks together", COUNT)
     learning_rate: float = setting(0.01, "of Adagrad; falls in a line to 0", POSITIVE)
@@ -65,11 +89,25 @@ class RatingsConfig:
     candidates: int = setting(1000, "items that are ranked for a user: those with most ratings", COUNT)
     seed: int = setting(1, bounds=SEED)
 
+    @property
+    def passes(self) -> int:
+        """Over the ratings, those that draw samples among them."""
+        return self.epochs + (self.burn_in + self.samples if self.posterior == "sgld" else 0)
+
     def check(self) -> None:
         """Refuses settings that do not go together."""
         if self.nonnegative and self.network not in FACTORS:
             where = f"ratings.nonnegative=true, ratings.network={self.network}"
             raise UserError("only factors can be held above 0", where=where, fix="set ratings.network=mf, or gmf")
+        wanted = {"network": "mf", "loss": "squared", "penalty": "priors", "nonnegative": False}
+        others = [name for name, value in wanted.items() if getattr(self, name) != value]
+        if self.posterior == "sgld" and others:
+            where = ", ".join(["ratings.posterior=sgld", *(f"ratings.{n}={getattr(self, n)}" for n in others)])
+            fix = "set " + " ".join(f"ratings.{name}={wanted[name]}" for name in others).lower()
+            raise UserError("only factors with Gaussian priors have a posterior", where=where, fix=fix)
+        if self.kappa and self.posterior == "none":
+            where, fix = f"ratings.kappa={self.kappa}", "set ratings.posterior=sgld, or ratings.kappa=0"
+            raise UserError("predictions have no deviation", where=where, fix=fix)
         if self.network == "text" and max(self.filter_widths, default=0) > self.words:
             where = f"ratings.filter_widths={self.filter_widths}, ratings.words={self.words}"
             raise UserError("a filter spans more words than are read", where=where, fix="raise ratings.words")

@@ -33,13 +33,14 @@ from sparkrec.models.ratings.network import (
     of_reviews,
     statistics_of,
 )
+from sparkrec.models.ratings.posterior import langevin
 from sparkrec.models.ratings.reviews import POSITION, WORD, Reviews, largest, padded_words
 from sparkrec.models.ratings.settings import RatingsConfig
 from sparkrec.models.two_tower.batches import Plan
 from sparkrec.models.two_tower.network import Feature
 from sparkrec.models.two_tower.step import adagrad_
 from sparkrec.ranks import checkpoint
-from sparkrec.ranks.comm import Comm
+from sparkrec.ranks.comm import Comm, touched_rows
 from sparkrec.ranks.feed import check_total, read_files
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, read_manifest
@@ -47,7 +48,7 @@ from sparkrec.settings.config import config_hash
 from sparkrec.settings.sections import TrainConfig
 from sparkrec.warehouse.tables import ITEM_IDX, RATING, USER_IDX
 
-ORDER, DRAWS = range(2)  # of the seeds
+ORDER, DRAWS, NOISE = range(3)  # of the seeds
 EDGE = 0.02  # logistic: expected ratings are this far from the ends of the scale, as a share of it
 _REVIEWS_AT_ONCE = 4096
 
@@ -92,6 +93,7 @@ class State:
     dense_squares: list[Tensor]
     vectors: Tensor  # float32 [n_items, item_vectors], unit length; of width 0 where there are none
     vector_squares: Tensor
+    samples: Tensor  # float32 [samples, n_rows, width] of the table; of none where no posterior is asked for
 
     @classmethod
     def new(cls, data: Material, vectors: Tensor) -> State:
@@ -100,18 +102,20 @@ class State:
         table = new_table(shape, config.seed, data.level if config.nonnegative else None)
         network = new_network(shape, config.seed)
         dense = [torch.zeros_like(p) for p in network.parameters()]
-        return cls(table, torch.zeros_like(table), network, dense, vectors, torch.zeros_like(vectors))
+        samples = torch.zeros(config.samples if config.posterior == "sgld" else 0, *table.shape)
+        return cls(table, torch.zeros_like(table), network, dense, vectors, torch.zeros_like(vectors), samples)
 
     def to(self, device: torch.device) -> State:
         """The state on a device."""
         dense = [squares.to(device) for squares in self.dense_squares]
-        rest = [tensor.to(device) for tensor in (self.vectors, self.vector_squares)]
+        rest = [tensor.to(device) for tensor in (self.vectors, self.vector_squares, self.samples)]
         return State(self.table.to(device), self.squares.to(device), self.network.to(device), dense, *rest)
 
     def tensors(self) -> dict[str, Tensor]:
         """All state by name, for a checkpoint."""
         named = {"table": self.table, "table.squares": self.squares}
         named |= {"vectors": self.vectors, "vectors.squares": self.vector_squares}
+        named |= {"samples": self.samples} if len(self.samples) else {}
         for (name, weight), squares in zip(self.network.named_parameters(), self.dense_squares, strict=True):
             named |= {f"dense.{name}": weight.detach(), f"dense.{name}.squares": squares}
         return named
@@ -171,7 +175,7 @@ def train(comm: Comm, task: RatingTask) -> list[dict[str, Any]]:
     key = task.key(begun) if comm.rank == 0 else ""
     history = checkpoint.resume(comm, task.model_path, key, state.tensors())
     state = state.to(device)
-    for epoch in range(len(history) + 1, config.epochs + 1):
+    for epoch in range(len(history) + 1, config.passes + 1):
         history.append(run_epoch(comm, state, data, epoch))
         if comm.rank == 0:
             log_event("ratings_epoch", **history[-1], ranks=comm.size)
@@ -333,10 +337,15 @@ def run_epoch(comm: Comm, state: State, data: Material, epoch: int) -> dict[str,
     for step in progress(range(plan.steps), total=plan.steps, name=f"ratings epoch {epoch}", rank=comm.rank):
         batch = local_batch(data, order, epoch, step)
         done = (epoch - 1 + step / plan.steps) / config.epochs
-        total += take_step(comm, state, data, batch, step, config.learning_rate * (1.0 - done))
+        if epoch > config.epochs:
+            total += sample_step(comm, state, data, batch, epoch, step)
+        else:
+            total += take_step(comm, state, data, batch, step, config.learning_rate * (1.0 - done))
         seen += len(batch.user)
         if not np.isfinite(total):
             raise UserError("training diverged", where=f"ratings, epoch {epoch}", fix="lower ratings.learning_rate")
+    if (number := epoch - config.epochs - config.burn_in) > 0:
+        state.samples[number - 1] = state.table
     n = sum(plan.examples)
     if (all_seen := int(comm.allreduce_sum(torch.tensor([seen]))[0])) != n:
         raise InvariantError(f"epoch {epoch} saw {all_seen} ratings, there are {n}")
@@ -352,7 +361,7 @@ def take_step(comm: Comm, state: State, data: Material, batch: Examples, step: i
     item_rows = torch.where(torch.from_numpy(batch.new_item), -1, item + shape.n_users)
     codes = torch.cat([data.user_codes[user], data.item_codes[item]], dim=1)
     rows = torch.cat([user_rows[:, None], item_rows[:, None], codes], dim=1)
-    touched = _touched(comm, rows, data.plan.width(comm.size, step))
+    touched = touched_rows(comm, rows, data.plan.width(comm.size, step))
     place = torch.where(rows >= 0, torch.searchsorted(touched, rows), -1).to(device)
     block = state.table[touched.to(device)].requires_grad_()
     vectors = state.vectors[item.to(device)].requires_grad_(data.tuned) if shape.item_vectors else None
@@ -380,17 +389,35 @@ def take_step(comm: Comm, state: State, data: Material, batch: Examples, step: i
     return float(total)
 
 
+def sample_step(comm: Comm, state: State, data: Material, batch: Examples, epoch: int, step: int) -> float:
+    """Moves the factors by a step of Langevin dynamics on the examples of all ranks; gives their summed loss."""
+    shape, device = data.shape, state.table.device
+    rows = torch.from_numpy(np.stack([batch.user, batch.item + shape.n_users], axis=1))
+    touched = touched_rows(comm, rows, data.plan.width(comm.size, step))
+    place = torch.searchsorted(touched, rows)
+    block = state.table[touched.to(device)].requires_grad_()
+    loss = summed_loss(state.network, block, place.to(device), None, data, batch)
+    (gradient,) = torch.autograd.grad(loss, block)
+    seen = torch.bincount(place.flatten(), minlength=len(touched)).to(gradient)
+    sent = comm.allreduce_sum(torch.cat([gradient.flatten(), seen, loss.detach().view(1)]))
+    gradient, seen, total = sent.split([gradient.numel(), len(touched), 1])
+    count = np.concatenate([data.biases.user_count, data.biases.item_count])[touched.numpy()]
+    seed = np.random.SeedSequence((data.config.seed, NOISE, epoch, step)).generate_state(1, np.uint64)[0]
+    noise = torch.randn(block.shape, generator=torch.Generator().manual_seed(int(seed) >> 1))
+    state.table[touched.to(device)] = langevin(
+        block.detach(),
+        gradient.view_as(block),
+        (touched < shape.n_users).to(device),
+        seen,
+        torch.from_numpy(count).to(gradient),
+        data.config,
+        noise.to(device),
+    )
+    return float(total)
+
+
 def _lanes(data: Material) -> range:
     return range(len(data.plan.examples))
-
-
-def _touched(comm: Comm, rows: Tensor, width: int) -> Tensor:
-    """Rows of the table that the step touches on any rank, ascending: the same on all ranks."""
-    if comm.size > 1:
-        padded = F.pad(rows, (0, 0, 0, width - len(rows)), value=-1)
-        rows = comm.allgather(padded)
-    touched = rows.unique()
-    return touched[touched >= 0]
 
 
 def summed_loss(
@@ -470,7 +497,9 @@ def _texts(network: RatingNetwork, reviews: Reviews, batch: Examples, device: to
 def save(task: RatingTask, state: State, data: Material, history: list[dict[str, Any]]) -> None:
     """Writes the model to serve; rows that no gradient has reached are 0: they know nothing."""
     biases, shape, network = data.biases, data.shape, state.network.cpu().eval()
-    weights = {"table": (state.table * (state.squares.sum(1, keepdim=True) > 0)).cpu()}
+    reached = state.squares.sum(1, keepdim=True) > 0
+    weights = {"table": (state.table * reached).cpu()}
+    weights |= {"samples": (state.samples * reached).cpu()} if len(state.samples) else {}
     weights |= {f"dense.{name}": p.detach() for name, p in network.named_parameters()}
     weights |= {
         "user_bias": torch.from_numpy(biases.user.astype(np.float32)),

@@ -25,6 +25,7 @@ CONFIG = RatingsConfig(
 OTHERS = (
     dataclasses.replace(CONFIG, network="word2vec_mlp", tuned=True, loss="logistic"),
     dataclasses.replace(CONFIG, network="neumf", penalty="priors"),
+    dataclasses.replace(CONFIG, network="mf", penalty="priors", posterior="sgld", burn_in=1, samples=2),
 )
 N_USERS, N_ITEMS = 20, 12
 TERMS = ("bad", "poor", "fair", "good", "great")
