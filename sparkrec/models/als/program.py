@@ -11,7 +11,16 @@ from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
 from sparkrec.models.als.fold_in import fold_in
-from sparkrec.models.als.rated import load_biases, pair_ratings, predictions, residuals, save_biases
+from sparkrec.models.als.rated import (
+    Left,
+    left_by,
+    load_biases,
+    load_left,
+    pair_ratings,
+    predictions,
+    residuals,
+    save_biases,
+)
 from sparkrec.models.als.train import fit_als, load_als, save_als
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.parts import Part, supported, train_parts, user_item_of
@@ -35,12 +44,16 @@ def train(night: Night, inputs: Inputs) -> StageResult:
 
     def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
         matrix = debiased(user_item_of(night, inputs, part), config.als.debias)
-        if config.als.feedback == "explicit":
+        settings = config.als
+        if settings.feedback == "explicit":
             kept = matrix.persist(StorageLevel.MEMORY_AND_DISK)
-            save_biases(rating_biases(kept), path)
-            if config.als.biased:
-                matrix = residuals(kept, load_biases(night.spark, path))
-        save_als(fit_als(matrix, config.als, f"{config.warehouse.path}/_checkpoints/{night.run_id}"), path, meta)
+            biases = rating_biases(kept)
+            left = left_by(kept, biases, settings.residual_reg) if settings.biased else None
+            save_biases(biases, left, path)
+            if left is not None:
+                settings = replace(settings, reg=left.reg)
+                matrix = residuals(kept, load_biases(night.spark, path), left.deviation)
+        save_als(fit_als(matrix, settings, f"{config.warehouse.path}/_checkpoints/{night.run_id}"), path, meta)
         if config.als.feedback == "explicit":
             kept.unpersist()
         return ""
@@ -51,35 +64,44 @@ def train(night: Night, inputs: Inputs) -> StageResult:
 def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: datetime) -> DenseScorer:
     """Factors of users and items; of a hold-out that serves later times, those of who came since are folded in.
 
-    Over biases the score is what a rating is above the user's own: the item's bias is a dimension more.
+    Over biases the score is what a rating is above the user's own, in deviations of what they leave: the item's bias is
+    a dimension more.
     """
     path = part_path(night.warehouse, card.model, night.run_date, part)
     model, biases = load_als(night.spark, path), load_biases(night.spark, path) if night.config.als.biased else None
+    left = load_left(path)
     users, items = model.user_factors, model.item_factors
     if part == HOLDOUT and as_of > card.cutoff:  # served without a refit
-        users, items = _came_later(night, inputs, users, items, as_of, biases)
+        users, items = _came_later(night, inputs, users, items, as_of, biases, left)
     if biases is not None:
         own = items.join(biases.items.withColumnRenamed(ITEM_IDX, IDX), IDX, "left")
-        bias = F.coalesce(F.col(ITEM_BIAS), F.lit(0.0)).cast("float")
+        bias = (F.coalesce(F.col(ITEM_BIAS), F.lit(0.0)) / F.lit(left.deviation)).cast("float")
         items = own.select(IDX, F.concat(VECTOR, F.array(bias)).alias(VECTOR))
         users = users.withColumn(VECTOR, F.concat(VECTOR, F.array(F.lit(1.0).cast("float"))))
     return DenseScorer(users.select(F.col(IDX).alias(USER_IDX), VECTOR), item_matrix(items, card.n_items))
 
 
 def _came_later(
-    night: Night, inputs: Inputs, users: DataFrame, items: DataFrame, as_of: datetime, biases: RatingBiases | None
+    night: Night,
+    inputs: Inputs,
+    users: DataFrame,
+    items: DataFrame,
+    as_of: datetime,
+    biases: RatingBiases | None,
+    left: Left,
 ) -> tuple[DataFrame, DataFrame]:
     """The factors with those of users and items that ALS was not trained on, by what they did since."""
     config = night.config
+    settings = config.als if biases is None else replace(config.als, reg=left.reg)
     kept = supported(inputs.read(INTERACTIONS).where(F.col(TS) < utc(as_of)), config.prepare.support)
     taken = user_item(kept, config.prepare.user_item, night.fmt.event_weights, as_of)
     taken = debiased(taken, config.als.debias)
     if biases is not None:
-        taken = residuals(taken, biases)
+        taken = residuals(taken, biases, left.deviation)
     theirs = taken.join(users.select(F.col(IDX).alias(USER_IDX)), USER_IDX, "left_anti")
-    users = users.unionByName(fold_in(theirs, items, config.als, new=USER_IDX, known=ITEM_IDX))
+    users = users.unionByName(fold_in(theirs, items, settings, new=USER_IDX, known=ITEM_IDX))
     theirs = taken.join(items.select(F.col(IDX).alias(ITEM_IDX)), ITEM_IDX, "left_anti")
-    return users, items.unionByName(fold_in(theirs, users, config.als, new=ITEM_IDX, known=USER_IDX))
+    return users, items.unionByName(fold_in(theirs, users, settings, new=ITEM_IDX, known=USER_IDX))
 
 
 def timeless(scorer: DenseScorer, path: str) -> DenseScorer:

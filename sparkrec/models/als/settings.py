@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 from sparkrec.errors import UserError
 from sparkrec.settings.setting import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, SEED, SHARE, setting
@@ -19,9 +20,15 @@ class AlsConfig:
     iterations: int = setting(10, "alternations", COUNT, effort=True)
     reg: float = setting(
         0.1,
-        "lambda, multiplied by each user's and item's number of events (ALS-WR)",
+        "lambda, multiplied by each user's and item's number of events (ALS-WR); see residual_reg",
         NOT_NEGATIVE,
         tried=(0.003, 0.01, 0.03, 0.1, 0.3),
+    )
+    residual_reg: Optional[float] = setting(
+        None,
+        "explicit with biases: lambda in place of reg, of what the biases leave in its deviations; null: sqrt(users / "
+        "ratings) + sqrt(items / ratings), below which factors learn noise",
+        NOT_NEGATIVE,
     )
     alpha: float = setting(1.0, "implicit: confidence = 1 + alpha * weight", NOT_NEGATIVE, tried=(1.0, 5.0, 20.0))
     nonnegative: bool = setting(False, "factors of at least 0 only")
