@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sparkrec.look.columns import bounds, mean, share
-from sparkrec.look.times import doubtful, unit_of
+from sparkrec.look.times import PER_SECOND, doubtful, unit_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,20 +23,22 @@ NAMES = {
         "userid user uid reviewerid customerid customer visitorid clientid client householdkey householdid "
         "memberid accountid userpseudoid anonymousid kundennummer kundennr kunde kundenid buyerid buyer "
         "profileid personid steamid deviceid fullvisitorid cookieid customernumber customerno userhash member "
-        "household username reviewer msno"
+        "household username reviewer msno email emailaddress cliente idclient idcliente numeroclient"
     ),
     "item": (
         "itemid item productid product asin parentasin sku stockcode articleid article movieid songid trackid "
         "isbn aid videoid newsid appid businessid gmapid artikelnummer artikelnr artikel artikelid artid "
         "produktid bookid goodsid contentid itemcode productcode materialno matnr ean gtin gameid animeid "
         "beerid recipeid eventid showid adid track song movie book game musicbrainztrackid variantid offerid "
-        "listingid itemsitemid propertiesproductid venueid placeid poiid locationid"
+        "listingid itemsitemid propertiesproductid venueid placeid poiid locationid produit producto produto prodotto "
+        "articulo articolo artigo lineitemsku"
     ),
     "ts": (
         "timestamp ts eventtime eventtimestamp time datetime unixreviewtime createdat created invoicedate "
         "orderdate purchasedate transactiondate transactiontimestamp tdat date datum zeitstempel zeit "
         "zeitpunkt bestelldatum kaufdatum eventdate reviewtime ratingtimestamp clicktime timems unixtime "
-        "ratedat orderedat visittime receivedat originaltimestamp orderdatetime playedat lastplayed"
+        "ratedat orderedat visittime receivedat originaltimestamp orderdatetime playedat lastplayed "
+        "fecha fechahora dateheure data datahora dataora"
     ),
     "event_type": (
         "eventtype event type action actiontype behavior behaviortype behaviour eventname interaction "
@@ -43,15 +46,17 @@ NAMES = {
     ),
     "value": (
         "rating ratings overall stars score reviewscore reviewrating reviewoverall bewertung note sterne "
-        "playtime playcount watchratio listencount plays hoursplayed dwelltime"
+        "playtime playcount watchratio listencount plays hoursplayed dwelltime valoracion avaliacao valutazione"
     ),
-    "quantity": "quantity qty menge anzahl units stueck stuck unitssold numitems count",
-    "price": "price unitprice preis einzelpreis salesvalue saleprice salesprice itemprice betrag amount umsatz paid",
+    "quantity": "quantity qty menge anzahl units stueck stuck unitssold numitems count "
+    "quantite cantidad quantidade quantita",
+    "price": "price unitprice preis einzelpreis salesvalue saleprice salesprice itemprice betrag amount umsatz paid "
+    "prix precio preco prezzo",
     "session": "sessionid session sid visitid gasessionid usersession sessionnumber",
     "basket": (
         "basketid basket orderid order invoiceno invoice invoiceid invoicenumber transactionid receiptid "
         "receipt bestellnummer bestellnr bestellung rechnungsnummer rechnungsnr rechnung bonnummer bon cartid "
-        "ticketid purchaseid"
+        "ticketid purchaseid commande pedido ordine encomenda facture factura fattura"
     ),
     "text": "reviewtext text review body comment reviewbody content kommentar",
 }
@@ -65,8 +70,10 @@ WEIGHTS = {  # of an interaction by words that its type is named with, the first
     r"fav|like|wish|save|follow|share|merk": 2.0,
 }  # fmt: skip
 BOUGHT = r"purchase|buy|bought|transaction|order(?!ed_list)|sale|kauf|bestell"
-EVENT_WORDS = re.compile(r"view|click|^pv$|play|listen|watch|open|read|visit|skip|rate|review|impression|ansicht|klick|"
-                         + "|".join(WEIGHTS), re.IGNORECASE)  # fmt: skip
+EVENT_WORDS = re.compile(r"view|detail|^add|click|^pv$|play|listen|watch|open|read|visit|skip|rate|review|impression|"
+                         r"ansicht|klick|"                         + "|".join(WEIGHTS), re.IGNORECASE)  # fmt: skip
+
+CLOCK = re.compile(r"^\d{1,3}:\d{2}(:\d{2})?$")
 
 
 @dataclass(frozen=True)
@@ -129,8 +136,8 @@ class Roles:
 
 
 def plain_name(name: str) -> str:
-    """A column's name in lower case, letters and digits only."""
-    return re.sub(r"[^a-z0-9]", "", name.lower().replace("ü", "u").replace("ö", "o").replace("ä", "a"))
+    """A column's name in lower case, of its letters without accents, and digits, those from a to z only."""
+    return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFD", name.lower()))
 
 
 def column_facts(rows: pl.DataFrame, name: str, type_: str = "") -> Column:
@@ -172,9 +179,13 @@ def roles_of(kind: Kind) -> Roles:
     meant = {name: by_name(name) for name in facts} if named else {}
     for role in ("ts", "session", "basket", "user", "item", "event_type", "value", "quantity", "price", "text"):
         fit = [(meant[n][role], n) for n in meant if role in meant[n] and n not in chosen.values()]
-        fit = [(rank, n) for rank, n in sorted(fit) if _can_be(role, facts[n]) and _is_meant(role, rank, facts[n])]
+        fit = [(rank, n) for rank, n in fit if _can_be(role, facts[n]) and _is_meant(role, rank, facts[n])]
+        fit.sort(key=lambda one: one[0])  # of equal ranks the first column
+        if role == "event_type":
+            fit.sort(key=lambda one: not _has_words(facts[one[1]]))
         if role == "item" and rows.height > 50:  # an id of the row's own is that of an event
-            fit = [(rank, n) for rank, n in fit if facts[n].distinct < 0.99 * rows.height]
+            again = [(rank, n) for rank, n in fit if facts[n].distinct < 0.99 * rows.height]
+            fit = again or [(rank, n) for rank, n in fit if plain_name(n) != "eventid"]
         if fit:
             chosen[role] = fit[0][1]
             if len(fit) > 1 and role in ("user", "item") and fit[0][0] // 100 == fit[1][0] // 100 == 1:
@@ -299,16 +310,21 @@ def _can_be(role: str, column: Column) -> bool:
     if column.filled == 0:
         return False
     is_number = column.number > 0.95
+    is_time = column.unit not in (None, *PER_SECOND, "yyyyMMdd", "yyyyMMddHHmmss")
     return {
         "ts": column.unit is not None,
-        "user": column.length < 80 and column.unit != "iso" and column.number - column.whole < 0.1,
-        "item": column.length < 80 and column.unit != "iso" and column.distinct > 1 and column.filled > 0.5,
+        "user": column.length < 80 and not is_time and column.number - column.whole < 0.1,
+        "item": column.length < 80
+        and not is_time
+        and column.distinct > 1
+        and column.filled > 0.5
+        and not (column.distinct <= 20 and _has_words(column)),
         "event_type": column.distinct <= 50 and (not is_number or column.distinct <= 6) and column.length < 40,
         "value": is_number or column.comma,
         "quantity": (is_number or column.comma) and column.filled > 0.3,
         "price": is_number or column.comma,
-        "session": column.length < 80 and column.distinct > 2,
-        "basket": column.length < 80 and column.distinct > 1,
+        "session": column.length < 80 and not is_time and column.distinct > 2,
+        "basket": column.length < 80 and not is_time and column.distinct > 1,
         "text": column.length > 20 and sum(" " in value for value in column.values) > len(column.values) / 2,
     }[role]
 
@@ -317,6 +333,11 @@ def _is_meant(role: str, rank: int, column: Column) -> bool:
     """Whether values bear out what only a part of a name says."""
     if role != "event_type" or rank < 100:
         return True
+    return _has_words(column)
+
+
+def _has_words(column: Column) -> bool:
+    """Whether most of the values are words for what happens to items."""
     return sum(bool(EVENT_WORDS.search(value)) for value in column.values) > len(column.values) / 2
 
 
@@ -345,7 +366,7 @@ def _people_and_things(facts: dict[str, Column], chosen: dict[str, str], doubts:
         c for c in facts.values()
         if c.name not in taken and c.filled > 0.5 and c.distinct > 2 and c.length < 64
         and c.number - c.whole < 0.01 and not (c.number > 0.99 and c.high <= 10 and c.distinct <= 21)
-        and not (c.unit and c.unit not in ("s", "yyyyMMdd"))
+        and not (c.unit and c.unit not in ("s", "yyyyMMdd")) and not all(CLOCK.match(v) for v in c.values)
     ]  # fmt: skip
     if "user" not in chosen and "session" not in chosen and ids:
         chosen["user"] = ids.pop(0).name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from sparkrec.errors import UserError
 from sparkrec.look import proposal
-from sparkrec.look.events import as_events
+from sparkrec.look.events import LEFT_OUT, as_events
 from sparkrec.look.facts import Facts, facts_of
 from sparkrec.look.joins import Log, with_joins
 from sparkrec.look.page import page
@@ -23,6 +23,7 @@ from sparkrec.settings.formats import AttributeFile, LogFormat, format_of, load_
 if TYPE_CHECKING:
     import polars as pl
 
+MOST_REFUSED = 0.5  # of the rows, or the format that was found is none
 HEADER = "# Written by sparkrec look. See docs/formats.md for what else a format can say.\n"
 
 
@@ -86,6 +87,7 @@ def _see(kinds: list[Kind], aside: list[str], folder: Path) -> Seen:
     raw = pl.concat([_bare(rows) for _, rows in parts], how="diagonal")
     facts = facts_of(judged, raw, fmt.purchase_events)
     if not fits[at]:
+        _check(facts, kinds, log.roles)
         equal = judged.height - judged.unique().height
         _write_format(declared | _by_facts(facts, bool(log.joins) and equal > facts.duplicates), target)
         fmt = load_format(str(target))
@@ -110,6 +112,20 @@ def _made(log: Log, others: list[Kind]) -> tuple[dict[str, Any], pl.DataFrame, p
     if items is not None:
         declared |= proposal.items_shown(items)
     return declared, rows, items
+
+
+def _check(facts: Facts, kinds: list[Kind], roles: Roles) -> None:
+    """Refuses a format by which most rows would be refused.
+
+    Raises:
+        UserError: It is such a one.
+    """
+    refused = {why: n for why, n in facts.refused.items() if why != LEFT_OUT}
+    if sum(refused.values()) > MOST_REFUSED * facts.n:
+        why, n = max(refused.items(), key=lambda one: one[1])
+        found = ", ".join(f"{role}={column}" for role, column in roles.columns.items())
+        fix = f"found {found}; fill the columns in, or write a format by hand: docs/formats.md"
+        raise UserError(f"{n / facts.n:.0%} of the rows would be refused: {why}", where=_said(kinds), fix=fix)
 
 
 def _by_facts(facts: Facts, lines: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from sparkrec.errors import UserError
 from sparkrec.ingest.literals import json_dict, python_dict
@@ -174,12 +175,26 @@ def _sampled(store: Store, shape: tuple[Any, ...], files: Sequence[LogFile]) -> 
             frames.append(_from_csv(blocks, shape[1], dialect, number))
     import polars as pl
 
-    rows = pl.concat(frames, how="diagonal")
+    rows = _with_folders(pl.concat(frames, how="diagonal"), files)
     if rows.height == 0:
         return None
     share = min(1.0, read / stored) * min(1.0, stored / sum(f.size for f in files))
     dialect = replace(dialect, record_lines=lines) if dialect else None
     return Kind(shape[0], tuple(files), rows, dialect, shape[1], share=share)
+
+
+def _with_folders(rows: pl.DataFrame, files: Sequence[LogFile]) -> pl.DataFrame:
+    """The rows with a column for each folder ``name=value`` of their files, as a night reads them."""
+    import polars as pl
+
+    named = [dict(part.split("=", 1) for part in file.name.split("/")[:-1] if "=" in part) for file in files]
+    names = [name for name in dict.fromkeys(name for one in named for name in one) if name not in rows.columns]
+    values = pl.DataFrame(
+        {FILE: range(len(files))}
+        | {name: [unquote(one[name]) if name in one else None for one in named] for name in names},
+        schema={FILE: pl.Int32} | dict.fromkeys(names, pl.String),
+    )
+    return rows.join(values, on=FILE, how="left", maintain_order="left") if names else rows
 
 
 def _from_csv(blocks: Sequence[bytes], encoding: str, dialect: Dialect, number: int) -> pl.DataFrame:
@@ -279,7 +294,8 @@ def _parquet(store: Store, files: Sequence[LogFile]) -> Kind:
                 types |= {name: str(type_) for name, type_ in zip(flat.schema.names, flat.schema.types, strict=True)}
                 frames.append(_as_text(flat).with_columns(pl.lit(files.index(file)).alias(FILE)))
     share = n_read / max(1, n_all) * len(some) / len(files)
-    return Kind("parquet", tuple(files), pl.concat(frames, how="diagonal"), types=tuple(types.items()), share=share)
+    rows = _with_folders(pl.concat(frames, how="diagonal"), files)
+    return Kind("parquet", tuple(files), rows, types=tuple(types.items()), share=share)
 
 
 def _delta(path: str) -> Kind:

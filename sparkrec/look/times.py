@@ -22,8 +22,9 @@ PATTERNS = (
     "M/d/yyyy h:mm:ss a", "M/d/yyyy h:mm a", "M/d/yyyy H:mm:ss", "M/d/yyyy H:mm", "M/d/yyyy", "M/d/yy H:mm", "M/d/yy",
     "d/M/yyyy h:mm:ss a", "d/M/yyyy H:mm:ss", "d/M/yyyy H:mm", "d/M/yyyy", "d/M/yy H:mm", "d/M/yy",
     "d-M-yyyy HH:mm:ss", "d-M-yyyy HH:mm", "d-M-yyyy",
-    "MM d, yyyy", "MMM d, yyyy", "MMMM d, yyyy", "d MMM yyyy", "d MMM yyyy HH:mm:ss", "dd/MMM/yyyy:HH:mm:ss Z",
-    "EEE MMM d HH:mm:ss Z yyyy", "EEE, d MMM yyyy HH:mm:ss Z", "EEE MMM d HH:mm:ss yyyy",
+    "MM d, yyyy", "MMM d, yyyy", "MMMM d, yyyy", "MMM d, yyyy h:mm a",
+    "MMM d, yyyy HH:mm", "d MMM yyyy HH:mm", "d MMM yyyy, HH:mm", "d MMM yyyy", "d MMM yyyy HH:mm:ss",
+    "dd/MMM/yyyy:HH:mm:ss Z", "EEE MMM d HH:mm:ss Z yyyy", "EEE, d MMM yyyy HH:mm:ss Z", "EEE MMM d HH:mm:ss yyyy",
 )  # fmt: skip
 TOKENS = {
     "yyyy": "%Y", "yy": "%y", "MMMM": "%B", "MMM": "%b", "MM": "%m", "M": "%m", "dd": "%d", "d": "%d", "HH": "%H",

@@ -240,6 +240,43 @@ def hotels(folder):
     )
 
 
+def shop_french(folder):
+    """A shop's export with accents in its header, and an order's number before the product's."""
+    rows = [
+        (900 + n // 3, f"C{user}", f"REF{item:03d}", 1 + item % 3, f"{item},50", ago(at, "%d/%m/%Y %H:%M:%S"))
+        for n, (user, item, at) in enumerate(clicks())
+    ]
+    header = "N° commande;N° client;Référence produit;Quantité;Prix;Date"
+    return write(folder / "ventes.csv", lines(rows, header, ";"), "windows-1252")
+
+
+def shop_actions(folder):
+    """Page views without an item among the events of products, whose kind is in a column beside."""
+    rows = [
+        (f"{user * 100 + at.day:064x}", "event_product", ["detail", "add", "purchase", "remove"][n % 4], f"{item:064x}",
+         int(at.timestamp() * 1000)) for n, (user, item, at) in enumerate(clicks())
+    ]  # fmt: skip
+    header = "session_id_hash,event_type,product_action,product_sku_hash,server_timestamp_epoch_ms"
+    return write(folder / "browsing.csv", lines(rows, header))
+
+
+def viewing(folder):
+    """What profiles watched: how long stands before the title, two times beside each other."""
+    rows = [
+        (f"P{user}", ago(at, "%b %d, %Y %I:%M %p"), f"00:{item:02d}:10", f"Show {item}: Season 1")
+        for user, item, at in clicks()
+    ]
+    return write(folder / "viewing.csv", lines(rows, "Profile Name\tStart Time\tDuration\tTitle", "\t"))
+
+
+def folders(folder):
+    """A folder for each user."""
+    for part in range(40):
+        mine = [(f"i{item}", int(at.timestamp()), n) for n, (user, item, at) in enumerate(clicks()) if user == part]
+        write(folder / f"user=u%20{part}" / "h.csv", lines(mine, "thing,at,n"))
+    return folder
+
+
 def no_log(name):
     """The text of a file that no format can say."""
     rows = clicks(60)
@@ -257,6 +294,10 @@ def no_log(name):
         ),
         "arrays.jsonl": "".join(
             json.dumps({"user": u, "items": [i, i + 1], "times": [int(t.timestamp())] * 2}) + "\n" for u, i, t in rows
+        ),
+        "first_line_of_an_order.csv": lines(
+            [(f"#{n // 3}", "" if n % 3 else f"u{u}@x.org", "" if n % 3 else ago(t, "%Y-%m-%d %H:%M"), f"sku-{i}")
+             for n, (u, i, t) in enumerate(rows)], "Name,Email,Created at,Lineitem sku"
         ),
         "log.avro": "Obj\x01\x04schema" * 9,
     }[name]  # fmt: skip

@@ -75,6 +75,10 @@ def test_a_clickstream_with_types_and_sessions(tmp_path):
             logs.hotels,
             {"user": "user_id", "session": "session_id", "ts": "timestamp", "event_type": "action_type"},
         ),
+        (logs.shop_french, {"user": "N° client", "item": "Référence produit", "basket": "N° commande"}),
+        (logs.shop_actions, {"item": "product_sku_hash", "event_type": "product_action", "session": "session_id_hash"}),
+        (logs.viewing, {"user": "Profile Name", "item": "Title", "ts": "Start Time"}),
+        (logs.folders, {"user": "user", "item": "thing", "ts": "at"}),
     ],
 )  # fmt: skip
 def test_the_columns_of_a_log_get_their_roles(tmp_path, make, expected):
@@ -157,14 +161,14 @@ def test_published_logs_are_known(tmp_path, monkeypatch, name, files):
     [
         logs.shop_german, logs.events_typed, logs.headerless, logs.plays, logs.impressions, logs.sessions_nested,
         logs.day_and_milliseconds, logs.pieces, logs.nested_analytics, logs.orders_and_lines, logs.orders_of_accounts,
-        logs.check_ins, logs.hotels,
+        logs.check_ins, logs.hotels, logs.viewing, logs.folders,
     ],
 )  # fmt: skip
 def test_what_is_proposed_takes_the_whole_log_in(spark, tmp_path, make):
     log, out = make(tmp_path / "log"), io.StringIO()
     check(str(log), str(tmp_path / "out"), out, spark)
     rows = {logs.impressions: 2400, logs.pieces: 902, logs.orders_of_accounts: 660}.get(make, 600)
-    equal = 1 if make is logs.shop_german else 0  # two lines of an order that are alike
+    equal = 1 if make in (logs.shop_german, logs.viewing) else 0  # of times without seconds
     kept = f"{rows:,} rows read = {rows - equal:,} kept + 0 refused + {equal} duplicates"
     assert kept in out.getvalue(), out.getvalue()
 
@@ -210,6 +214,7 @@ def test_no_log_is_one_line_and_leaves_nothing(tmp_path, text, reason):
         ("excel.csv", "Excel's line sep= stands above the header"),
         ("access.log", "a web server's log"),
         ("arrays.jsonl", r"like a time: .*times has \[17"),
+        ("first_line_of_an_order.csv", "67% of the rows would be refused: bad ts: .*; fill the columns in"),
         ("log.avro", "Avro: write it as Parquet"),
     ],
 )
