@@ -126,3 +126,18 @@ def test_the_stages_read_the_models_that_they_build_on(products):
     both = json.loads(rows["train_session_hybrid"]["inputs"])
     assert {name for name in both if name.startswith("models/")} == {"models/gru", "models/session_neighbours"}
     assert "models/prod2vec" in json.loads(rows["train_content2vec"]["inputs"])
+
+
+def test_a_network_may_blend_by_the_models_embeddings(spark, products, tmp_path):
+    place = products.copied_to(tmp_path / "warehouse")
+    settings = ("models=[item_neighbours,content,hybrid]", "hybrid.blender=network", "hybrid.epochs=2")
+    assert place.run(spark, place.last, *settings, only=("train_hybrid", "topk")) == 0
+    folder = place.warehouse / "models" / "hybrid" / place.last.isoformat() / "full"
+    described = json.loads((folder / "model.json").read_text())
+    assert described["vectors"] == ["content"]
+    assert len(described["history"]) == 2
+    said = place.table("runs").filter(pl.col("stage") == "train_hybrid").sort("started_at")["message"][-1]
+    assert "content turned to a cosine of 1.00" in said
+    lists = place.table("topk_hybrid").filter(pl.col("source") == "model")
+    assert set(lists["model_version"]) != set(products.table("topk_hybrid")["model_version"])
+    assert lists.height > 0

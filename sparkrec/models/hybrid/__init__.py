@@ -6,8 +6,9 @@ MODEL = Model(
     "hybrid",
     Lists.USERS,
     f"{__name__}.program:PROGRAM",
+    on_ranks=True,
     blends=True,
     suits="nights of two user models or more",
-    cost="each of them is trained once more, as of a time before the hold-out; then a classifier by MLlib",
+    cost="each of them is trained once more, as of a time before the hold-out; then a classifier, or a network",
     matter=("models", "candidates", "blender"),
 )

@@ -1,9 +1,10 @@
 """A hybrid: the union of several models' candidates, ranked by a classifier that has seen what users took of such.
 
 The second stage of a two-stage recommender (Covington, Adams, Sargin: "Deep Neural Networks for YouTube
-Recommendations", RecSys 2016, sec. 4): the models propose, MLlib's logistic regression or gradient-boosted trees
-decide, by the items' ranks in the models' lists, recent popularity's among them, and where asked for by what is known
-of the item and of the user's activity. The classifier learns from a time that none of the models had seen.
+Recommendations", RecSys 2016, sec. 4): the models propose, MLlib's logistic regression or gradient-boosted trees, or a
+network (``network``), decide, by the items' ranks in the models' lists, recent popularity's among them, and where asked
+for by what is known of the item and of the user's activity. The classifier learns from a time that none of the models
+had seen.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import NothingToTrain, UserError
+from sparkrec.models.hybrid.serve import NetworkBlender
 from sparkrec.models.hybrid.settings import HybridConfig
+from sparkrec.models.hybrid.train import LABEL
 from sparkrec.models.popularity.counts import popularities
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 BLENDER, MODEL_FILE = "blender", "model.json"
-LABEL, FEATURES, MARGIN = "label", "features", "rawPrediction"
+FEATURES, MARGIN = "features", "rawPrediction"
 WINDOWS_DAYS = (1.0, 7.0, 30.0, None)  # of the items' popularity; None: all time
 PARTITIONS_PER_CORE = 2
 UNLISTED = 1.5  # the rank, by the list's length, that an item which is not on it is taken to have
@@ -109,31 +112,54 @@ def fit_blender(rows: DataFrame, taken: DataFrame, names: Sequence[str], config:
     Raises:
         UserError: None or all of the candidates were taken: there is nothing to learn.
     """
-    import pyspark.sql.functions as F
     from pyspark import StorageLevel
+
+    rows = _in_order(labelled(rows, taken))
+    examples = _assembled(rows, names).select(LABEL, FEATURES).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        n, hits = counted_hits(examples)
+        return _estimator(config).fit(examples), n, hits
+    finally:
+        examples.unpersist()
+
+
+def labelled(rows: DataFrame, taken: DataFrame) -> DataFrame:
+    """The candidates of users who took something, with ``label double``: 1 where it was the candidate.
+
+    Args:
+        rows: Candidates with their features.
+        taken: ``(user_idx, item_idx)``, distinct.
+    """
+    import pyspark.sql.functions as F
 
     truth = taken.select(USER_IDX, ITEM_IDX, F.lit(1.0).alias(LABEL))
     judged = rows.join(truth.select(USER_IDX).distinct(), USER_IDX, "left_semi")
-    labelled = judged.join(truth, [USER_IDX, ITEM_IDX], "left").fillna(0.0, LABEL)
-    examples = _assembled(_in_order(labelled), names).select(LABEL, FEATURES).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        n, hits = examples.agg(F.count("*"), F.coalesce(F.sum(LABEL), F.lit(0.0))).first()  # type: ignore[misc]
-        if not 0 < hits < n:
-            raise NothingToTrain(
-                "nothing for the hybrid to learn from",
-                where=f"{n} candidates, {int(hits)} of them taken",
-                fix="a longer hold-out (evaluation.holdout_days), or more hybrid.candidates",
-            )
-        return _estimator(config).fit(examples), int(n), int(hits)
-    finally:
-        examples.unpersist()
+    return judged.join(truth, [USER_IDX, ITEM_IDX], "left").fillna(0.0, LABEL)
+
+
+def counted_hits(examples: DataFrame) -> tuple[int, int]:
+    """The number of labelled candidates, and how many of them were taken.
+
+    Raises:
+        NothingToTrain: None or all of them.
+    """
+    import pyspark.sql.functions as F
+
+    n, hits = examples.agg(F.count("*"), F.coalesce(F.sum(LABEL), F.lit(0.0))).first()  # type: ignore[misc]
+    if not 0 < hits < n:
+        raise NothingToTrain(
+            "nothing for the hybrid to learn from",
+            where=f"{n} candidates, {int(hits)} of them taken",
+            fix="a longer hold-out (evaluation.holdout_days), or more hybrid.candidates",
+        )
+    return int(n), int(hits)
 
 
 def blended(blender: Any, rows: DataFrame, names: Sequence[str], k: int) -> DataFrame:
     """The best candidates of each user by the classifier's margin, ties by the smaller item.
 
     Args:
-        blender: From ``fit_blender`` or ``load_blender``.
+        blender: From ``fit_blender`` or ``load_blender``, or a ``serve.NetworkBlender``.
         rows: Candidates with their features.
         names: The features, in the order that the blender was fitted with.
         k: Length of the lists.
@@ -145,6 +171,8 @@ def blended(blender: Any, rows: DataFrame, names: Sequence[str], k: int) -> Data
     from pyspark.ml.functions import vector_to_array
     from pyspark.sql import Window
 
+    if isinstance(blender, NetworkBlender):
+        return blender.lists(rows, names, k)
     scored = blender.transform(_assembled(rows, names))
     scores = scored.select(USER_IDX, ITEM_IDX, vector_to_array(F.col(MARGIN))[1].cast("float").alias(SCORE))
     best = Window.partitionBy(USER_IDX).orderBy(F.desc(SCORE), ITEM_IDX)
@@ -158,17 +186,27 @@ def save_blender(blender: Any, path: str, meta: Mapping[str, Any]) -> None:
     files.write_json(files.join(path, MODEL_FILE), dict(meta))
 
 
+def read_meta(path: str) -> dict[str, Any]:
+    """The ``meta`` of a stored blender, whose ``blender`` says of which kind it is.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not files.exists(files.join(path, MODEL_FILE)):
+        raise UserError("no hybrid", where=path, fix="run train_hybrid first")
+    meta: dict[str, Any] = files.read_json(files.join(path, MODEL_FILE))
+    return meta
+
+
 def load_blender(path: str) -> tuple[Any, dict[str, Any]]:
-    """Reads what ``save_blender`` wrote: the classifier and its ``meta``, whose ``blender`` says of which kind it is.
+    """Reads what ``save_blender`` wrote: the classifier and its ``meta``.
 
     Raises:
         UserError: There is none.
     """
     from pyspark.ml.classification import GBTClassificationModel, LogisticRegressionModel
 
-    if not files.exists(files.join(path, MODEL_FILE)):
-        raise UserError("no hybrid", where=path, fix="run train_hybrid first")
-    meta: dict[str, Any] = files.read_json(files.join(path, MODEL_FILE))
+    meta = read_meta(path)
     kind = GBTClassificationModel if meta["blender"] == "trees" else LogisticRegressionModel
     return kind.load(files.join(path, BLENDER)), meta
 

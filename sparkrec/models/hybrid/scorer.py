@@ -8,12 +8,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.evaluation.values import RECENT
+from sparkrec.models import MODELS
 from sparkrec.models.hybrid import blender as hybrid
+from sparkrec.models.hybrid.joined import Joined, joined
 from sparkrec.models.hybrid.settings import HybridConfig
+from sparkrec.models.model import Lists
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.popularity.counts import popularity_matrix
 from sparkrec.models.scorer import PopularityScorer, Scorer, Wanted
-from sparkrec.models.scorers import item_popularity, user_scorer
+from sparkrec.models.scorers import item_popularity, timeless_scorer, user_scorer
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.warehouse.cards import read_card
 from sparkrec.warehouse.tables import INTERACTIONS, USER_IDX
@@ -28,7 +31,7 @@ class HybridScorer:
 
     Attributes:
         scorers: Model → its scorer, in the order that the blender learnt.
-        blender: MLlib's classifier; None where it is still to be learnt.
+        blender: MLlib's classifier, or a ``serve.NetworkBlender``; None where it is still to be learnt.
         config: The hybrid's settings.
         context: Adds the features of items and users.
     """
@@ -96,3 +99,11 @@ def hybrid_scorer(
     recent = item_popularity(night, inputs, weights, as_of, cards[0].n_items).recent
     scorers[RECENT] = PopularityScorer(popularity_matrix(recent))
     return HybridScorer(scorers, blender, night.config.hybrid, Context(rows, weights, as_of))
+
+
+def vectors_of(night: Night, inputs: Inputs, models: Sequence[str], part: str, as_of: datetime) -> Joined:
+    """The vectors that a network joins, by ``hybrid.vectors``: of a part of the models, without what ages."""
+    cards = [read_card(night.warehouse, model, night.run_date) for model in models]
+    users = [card for card in cards if MODELS[card.model].lists is Lists.USERS]
+    scorers = {card.model: timeless_scorer(night, inputs, card, part, as_of) for card in users}
+    return joined(scorers, night.config.hybrid.vectors)
