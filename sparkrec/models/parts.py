@@ -28,7 +28,7 @@ from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import Manifest, write_snapshot
 from sparkrec.settings.config import Config, config_dict, config_hash
 from sparkrec.settings.formats import LogFormat
-from sparkrec.settings.sections import SupportConfig, TextConfig
+from sparkrec.settings.sections import PrepareConfig, SupportConfig
 from sparkrec.spark.session import named_jobs
 from sparkrec.warehouse.cards import (
     BLEND,
@@ -244,15 +244,15 @@ def pretrained_part(night: Night, needed: str, part: Part, cutoff: datetime) -> 
     return part_path(night.warehouse, needed, night.run_date, part.name)
 
 
-def require_vectors(model: str, text: TextConfig, fmt: LogFormat) -> None:
-    """Refuses a model of the items' content where they have no vectors: neither of texts nor declared ones.
+def require_vectors(model: str, prepare: PrepareConfig, fmt: LogFormat) -> None:
+    """Refuses a model of the items' content where they have no vectors: of texts, of images or declared ones.
 
     Raises:
         UserError: So it is.
     """
     ready = any(type_ == "array<float>" for type_ in fmt.item_columns().values())
-    if text.method == "none" and not ready:
-        fix = "set prepare.text.method, or declare vectors in the format"
+    if prepare.text.method == "none" and not prepare.image.column and not ready:
+        fix = "set prepare.text.method or prepare.image.column, or declare vectors in the format"
         raise UserError("no vectors of the items", where=f"models=[{model}]", fix=fix)
 
 

@@ -19,11 +19,12 @@ from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.crawlers import SUSPECT, suspect, without_crawlers
 from sparkrec.prepare.cut import until
 from sparkrec.prepare.features import encode_features, feature_values, new_codes
+from sparkrec.prepare.image_vectors import image_vectors
 from sparkrec.prepare.index import assert_dense, new_ids
 from sparkrec.prepare.interactions import interactions, taken
 from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
-from sparkrec.prepare.text_vectors import ready_vectors, text_vectors
+from sparkrec.prepare.text_vectors import category_of, ready_vectors, text_vectors
 from sparkrec.prepare.user_item import user_item
 from sparkrec.settings.formats import Feature
 from sparkrec.warehouse import store
@@ -134,7 +135,8 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
         (ITEM_FEATURES, _features(night, inputs, "item", ITEMS_TABLE, ITEM_INDEX, fmt.item_features, ITEM_IDX)),
         (USER_FEATURES, _features(night, inputs, "user", USERS_TABLE, USER_INDEX, fmt.user_features, USER_IDX)),
     ]
-    vectors = _item_vectors(night, inputs)
+    images = Counts()
+    vectors = _item_vectors(night, inputs, images)
     if vectors is not None:
         frames.append((ITEM_VECTORS, vectors))
     with ThreadPoolExecutor(2) as pool:  # each is a chain of small jobs that leaves most of the machine idle
@@ -144,7 +146,10 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     told = {name: text for name, text in (("crawlers", crawlers.said), ("left_out", said)) if text}
     left_out = {**told, "support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
     if vectors is not None:
-        left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs)
+        seen = images.get()
+        left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs) | seen
+        if seen.get("images", 0) > seen.get("images_read", 0):
+            warn_event("images could not be read", **seen)
     rows_in = store.rows_written(night.spark, night.warehouse, INTERACTIONS, int(outputs[INTERACTIONS.name]))
     return StageResult(outputs=outputs, rows_in=rows_in, message=json.dumps(left_out))
 
@@ -192,14 +197,17 @@ def _features(
     return encode_features(values, inputs.read(FEATURE_INDEX), inputs.read(index), features, prefix, column)
 
 
-def _item_vectors(night: Night, inputs: Inputs) -> DataFrame | None:
-    """Rows of ``item_vectors``: the texts' vectors and the ready ones; None where there are neither, nor a table."""
+def _item_vectors(night: Night, inputs: Inputs, images: Counts) -> DataFrame | None:
+    """Rows of ``item_vectors``: of texts, of images and ready ones; None where there are none of them, nor a table."""
     config, index = night.config.prepare.text, inputs.read(ITEM_INDEX)
     items = _attributes(night, inputs, ITEMS_TABLE)
     columns = config.columns or [night.fmt.title or ""]
     parts = [ready_vectors(items, index)]
     if config.method != "none":
-        parts.append(text_vectors(items, index, columns, config))
+        category = category_of(night.fmt.item_features, config.category) if config.method == "cnn" else None
+        parts.append(text_vectors(items, index, columns, config, category))
+    if night.config.prepare.image.column:
+        parts.append(image_vectors(items, index, night.config.prepare.image, images))
     found = [part for part in parts if part is not None]
     if not found and _there(night, ITEM_VECTORS):
         return night.spark.createDataFrame([], ITEM_VECTORS.ddl)  # an earlier night had some

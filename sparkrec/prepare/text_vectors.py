@@ -1,4 +1,4 @@
-"""Vectors of items: from their texts (tf-idf and truncated SVD, or Word2Vec), or ready ones of the ``items`` table."""
+"""Vectors of items: from their texts (tf-idf and truncated SVD, Word2Vec, a CNN), or ready ones of ``items``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import torch
 from pyspark.sql import functions as F
 
 from sparkrec.errors import UserError
+from sparkrec.prepare.features import feature_values
+from sparkrec.prepare.text_cnn import CATEGORY, cnn_vectors
 from sparkrec.processes import begin_task
+from sparkrec.settings.formats import Feature
 from sparkrec.settings.sections import TextConfig
 from sparkrec.spark.broadcast import broadcast
-from sparkrec.warehouse.tables import ID, IDX, ITEM_IDX, NAME, VECTOR
+from sparkrec.warehouse.tables import ID, IDX, ITEM_IDX, NAME, VALUE, VECTOR
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,26 +28,33 @@ _TOLD = 1e-4  # an item of which the vectors tell a smaller share tells nothing 
 WORDS, WEIGHTS = "words", "weights"
 
 
-def text_vectors(items: DataFrame, index: DataFrame, columns: Sequence[str], config: TextConfig) -> DataFrame:
+def text_vectors(
+    items: DataFrame,
+    index: DataFrame,
+    columns: Sequence[str],
+    config: TextConfig,
+    category: Feature | None = None,
+) -> DataFrame:
     """Vectors of the items' texts, of length 1; an item without a word of the vocabulary has no row.
 
     ``tfidf``: the weights tf · log((n + 1) / (df + 1)) of the ``vocabulary`` most frequent words, each item's of
     length 1, projected on the first ``dim`` right singular vectors of their matrix (latent semantic indexing,
     Deerwester et al. 1990). Only these, of the size of the vocabulary, come to the driver. ``word2vec``: the mean of
-    the words' skip-gram vectors. Equal texts give equal vectors, up to rounding.
+    the words' skip-gram vectors. ``cnn``: see ``text_cnn``. Equal texts give equal vectors, up to rounding.
 
     Args:
         items: ``id`` string and the attributes.
         index: ``id`` string, ``idx`` int.
         columns: Attributes whose texts are joined.
         config: Method and its settings.
+        category: ``cnn``: the feature whose value a text is to tell, of several the first in their order.
 
     Returns:
         item_idx int, name string (``text_<method>``), vector array<float>. A corpus of lower rank than ``dim`` has
         shorter vectors.
 
     Raises:
-        UserError: ``items`` lacks a column, or no word is frequent enough.
+        UserError: ``items`` lacks a column, no word is frequent enough, or there is no category to tell.
     """
     lacking = [c for c in columns if c not in items.columns]
     if lacking or not columns:
@@ -59,9 +69,36 @@ def text_vectors(items: DataFrame, index: DataFrame, columns: Sequence[str], con
         raise UserError(
             "no word is in enough items", where=f"prepare.text.min_df={config.min_df}", fix="lower prepare.text.min_df"
         )
+    if config.method == "cnn":
+        if category is None:
+            raise no_category("")
+        values = feature_values(items, [category], "item").groupBy(ID).agg(F.min(VALUE).alias(CATEGORY))
+        categories = index.join(values, ID).select(F.col(IDX).alias(ITEM_IDX), CATEGORY)
+        return _of_length_one(cnn_vectors(words, categories, vocabulary, config), "text_cnn")
     if config.method == "word2vec":
         return _of_length_one(_word2vec(words, config), "text_word2vec")
     return _of_length_one(_tfidf(words, vocabulary, config), "text_tfidf", _TOLD)
+
+
+def category_of(features: Sequence[Feature], name: str) -> Feature:
+    """The feature of items that texts are learnt by: the one of this name, or the first that is no number.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = [one for one in features if one.name == name or (not name and one.kind != "bucket")]
+    if not found:
+        raise no_category(name)
+    return found[0]
+
+
+def no_category(name: str) -> UserError:
+    """What is said where there is no such feature."""
+    return UserError(
+        "the catalogue has no category that texts could be learnt by",
+        where=f"prepare.text.method=cnn, prepare.text.category={name}",
+        fix="name a feature of the format's item_features, declare one, or set prepare.text.method=tfidf",
+    )
 
 
 def ready_vectors(items: DataFrame, index: DataFrame) -> DataFrame | None:

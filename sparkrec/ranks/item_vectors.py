@@ -39,7 +39,7 @@ def write_item_vectors(vectors: DataFrame | None, snapshot_path: str, names: Seq
     if lacking or vectors is None or not there:
         known = f"choose among {', '.join(there)}, or " if there else ""
         raise UserError("no item vectors of this name", where=f"{setting}={list(names)}: {', '.join(lacking)}",
-                        fix=f"{known}see prepare.text")  # fmt: skip
+                        fix=f"{known}see prepare.text and prepare.image")  # fmt: skip
     wanted = vectors.where(vectors[NAME].isin(list(names))) if names else vectors
     wanted.write.mode("overwrite").parquet(files.join(snapshot_path, FOLDER))
     return list(names) or there

@@ -34,6 +34,10 @@ def check(config: Config) -> None:
         if checked is not None:
             checked()
     _check_pairs(config)
+    image = config.prepare.image
+    if image.column and not image.weights:
+        where, fix = f"prepare.image.column={image.column}", f"set prepare.image.weights to those of {image.network}"
+        raise UserError("images need the weights of a pretrained network", where=where, fix=fix)
     tune_nights(config.tune)
     zone_of(config.logs.timezone)
     excluded_attributes(config.topk)

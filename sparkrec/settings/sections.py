@@ -144,14 +144,36 @@ class TextConfig:
 
     method: str = setting(
         "none",
-        "none | tfidf (with a truncated SVD) | word2vec (the mean of the words' vectors)",
-        choices=["none", "tfidf", "word2vec"],
+        "none | tfidf (with a truncated SVD) | word2vec (the mean of the words' vectors) | cnn (learnt by telling the "
+        "items' categories)",
+        choices=["none", "tfidf", "word2vec", "cnn"],
     )
     columns: List[str] = setting([], "attributes of items, joined; []: the format's title")
-    dim: int = setting(64, "dimensions of the vectors", COUNT)
+    dim: int = setting(64, "dimensions of the vectors; cnn: filters, over 3, 4 and 5 words", COUNT)
     min_df: int = setting(2, "a word counts when so many items have it (word2vec: when it occurs so often)", COUNT)
-    vocabulary: int = setting(20000, "tfidf: words at most, the most frequent", COUNT)
+    vocabulary: int = setting(20000, "tfidf, cnn: words at most, the most frequent", COUNT)
+    category: str = setting("", "cnn: the feature of items that is told; '': the format's first that is no number")
+    words: int = setting(64, "cnn: words of a text that are read, from its beginning", Bounds(5))
+    word_dim: int = setting(64, "cnn: dimensions of the words", COUNT)
+    epochs: int = setting(10, "cnn: passes over the texts", COUNT)
     seed: int = setting(1, bounds=SEED)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Vectors of the items' images."""
+
+    column: str = setting("", "attribute of items: a path, under folder where it is relative, or an address; '': none")
+    folder: str = setting("", "where relative paths begin: a folder of any storage that the executors reach")
+    network: str = setting(
+        "efficientnet_lite0",
+        "efficientnet_lite0 | efficientnet_b0 | resnet18 | resnet50 | vgg16 (fc7)",
+        choices=["efficientnet_lite0", "efficientnet_b0", "resnet18", "resnet50", "vgg16"],
+    )
+    weights: str = setting("", "safetensors file of its pretrained weights, that the executors reach")
+    batch: int = setting(32, "images that go through the network together", COUNT)
+    max_mb: float = setting(20.0, "larger files are not read", POSITIVE)
+    timeout_s: float = setting(20.0, "an address that does not answer for so long is left", POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -169,6 +191,9 @@ class PrepareConfig:
         COUNT,
     )
     text: TextConfig = section(TextConfig, "vectors of the items' texts, in the table item_vectors")
+    image: ImageConfig = section(
+        ImageConfig, "vectors of the items' images by a pretrained network, in the table item_vectors"
+    )
 
 
 @dataclass(frozen=True)

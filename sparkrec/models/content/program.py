@@ -37,6 +37,6 @@ def scorer(night: Night, inputs: Inputs, card: ModelCard, part: str, as_of: date
 PROGRAM = Program(
     train=train,
     reads=(INTERACTIONS, ITEM_VECTORS, USER_INDEX, ITEM_INDEX),
-    check=lambda config, fmt: require_vectors("content", config.prepare.text, fmt),
+    check=lambda config, fmt: require_vectors("content", config.prepare, fmt),
     scorer=scorer,
 )

