@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparkrec.look.columns import bounds, mean, share
 from sparkrec.look.events import REASON
+from sparkrec.look.together import Recalls, recalls
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,6 +40,8 @@ class Facts:
         crawlers: Users with more events than a person, with their share of all.
         ratings: The least and greatest value, and how many different.
         midnight: Share of the events at exactly midnight: the log knows days only.
+        session_recalls, basket_recalls: What says more of the next item, what stood together or what is popular: see
+            ``together.recalls``.
     """
 
     n: int
@@ -59,6 +62,8 @@ class Facts:
     crawlers: dict[str, float]
     ratings: tuple[float, float, int] | None
     midnight: float
+    session_recalls: Recalls | None
+    basket_recalls: Recalls | None
 
 
 def facts_of(judged: pl.DataFrame, raw: pl.DataFrame, purchases: Collection[str]) -> Facts:
@@ -85,7 +90,9 @@ def facts_of(judged: pl.DataFrame, raw: pl.DataFrame, purchases: Collection[str]
     values = events["value"].drop_nulls()
     by = [(day, count) for day, count in days.iter_rows()]
     at_midnight = events.select((pl.col("ts").dt.time() == pl.time(0, 0, 0)).mean()).item() or 0.0
-    baskets = _baskets(events, purchases)
+    sessions, baskets = _sessions(events), _baskets(events, purchases)
+    lengths = sessions.group_by("group").len()["len"]
+    sizes = baskets.group_by("group").agg(pl.col("item").n_unique().alias("n"))["n"]
     return Facts(
         n=judged.height,
         refused=dict(refused.iter_rows()),
@@ -99,12 +106,14 @@ def facts_of(judged: pl.DataFrame, raw: pl.DataFrame, purchases: Collection[str]
         per_user=known.height / max(1, known["user"].n_unique()),
         repeats=1 - pairs / max(1, known.height),
         types=dict(events["event_type"].value_counts(sort=True).iter_rows()),
-        session_length=_session_length(events),
-        basket_items=mean(baskets),
-        multi_baskets=share(baskets > 1),
+        session_length=mean(lengths),
+        basket_items=mean(sizes),
+        multi_baskets=share(sizes > 1),
         crawlers={user: count / max(1, n) for user, count, _ in busy.head(5).iter_rows()},
         ratings=(*bounds(values), values.n_unique()) if values.len() else None,
         midnight=float(at_midnight),
+        session_recalls=recalls(sessions),
+        basket_recalls=recalls(baskets),
     )
 
 
@@ -127,26 +136,23 @@ def last_whole_day(days: dict[date, int]) -> date | None:
     return next((day for day in reversed(near) if days[day] >= usual / 10), near[-1])
 
 
-def _session_length(events: pl.DataFrame) -> float:
+def _sessions(events: pl.DataFrame) -> pl.DataFrame:
+    """``group``, ``item``, ``ts`` of the sessions' events: by their id, else a user's without a gap."""
     import polars as pl
 
     if events["session"].null_count() < events.height:
-        return mean(events.drop_nulls("session").group_by("session").len()["len"])
-    known = events.drop_nulls("user").sort("user", "ts")
-    if known.height == 0:
-        return 0.0
+        return events.drop_nulls("session").select(pl.col("session").alias("group"), "item", "ts")
+    known = events.drop_nulls("user").sort("user", "ts", maintain_order=True)
     begins = (pl.col("user") != pl.col("user").shift()) | (pl.col("ts").diff() > GAP)
-    return known.height / max(1, int(known.select(begins.fill_null(value=True).sum()).item()))
+    return known.select(begins.fill_null(value=True).cum_sum().alias("group"), "item", "ts")
 
 
-def _baskets(events: pl.DataFrame, purchases: Collection[str]) -> pl.Series:
+def _baskets(events: pl.DataFrame, purchases: Collection[str]) -> pl.DataFrame:
+    """``group``, ``item``, ``ts`` of the purchases: by their basket's id, else those of a user's day."""
     import polars as pl
 
     bought = events.filter(pl.col("event_type").is_in(list(purchases)))
     if bought["basket"].null_count() < bought.height:
-        by = ["basket"]
-        bought = bought.drop_nulls("basket")
-    else:
-        by = ["user", "day"]
-        bought = bought.drop_nulls("user").with_columns(pl.col("ts").dt.date().alias("day"))
-    return bought.group_by(by).agg(pl.col("item").n_unique().alias("n"))["n"]
+        return bought.drop_nulls("basket").select(pl.col("basket").alias("group"), "item", "ts")
+    known = bought.drop_nulls("user")
+    return known.select(pl.concat_str("user", pl.col("ts").dt.date(), separator=" ").alias("group"), "item", "ts")

@@ -29,7 +29,7 @@ def page(seen: Seen) -> Iterator[str]:
     yield from _events(seen)
     yield ""
     yield from _remarks(seen)
-    models = ", ".join(proposal.models_for(seen.facts, seen.fmt)) or "none: nobody took two items"
+    models = ", ".join(proposal.models_for(seen.facts, seen.fmt, seen.whole)) or "none: nobody took two items"
     yield f"models: {models}; {_days(proposal.holdout_days(seen.facts))} held out"
 
 
@@ -90,7 +90,7 @@ def _events(seen: Seen) -> Iterator[str]:
 
 def _remarks(seen: Seen) -> Iterator[str]:
     facts, fmt = seen.facts, seen.fmt
-    whole = all(kind.share > 0.999 for kind in seen.kinds)
+    whole = seen.whole
     n = facts.n - sum(facts.refused.values())
     yield f"{n:,} events, {facts.users:,} users, {facts.items:,} items, {facts.first} to {facts.last}"
     if not whole:
@@ -110,6 +110,10 @@ def _remarks(seen: Seen) -> Iterator[str]:
     if facts.basket_items:
         baskets = "by their id" if fmt.basket else "a day each"
         yield f"baskets ({baskets}): {facts.basket_items:.1f} items, {facts.multi_baskets:.0%} with two or more"
+    for what, found in {"sessions": facts.session_recalls, "baskets": facts.basket_recalls}.items():
+        if found:
+            by = f"{found.together:.3f} of pairs that stood together, {found.popular:.3f} of what is popular"
+            yield f"the next of {what}, recall@20: {by}"
     if facts.ratings and fmt.value:
         low, high, different = facts.ratings
         yield f"value: {low:g} to {high:g}, {different} different"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sparkrec.look.joins import Log
     from sparkrec.look.sample import Kind
+    from sparkrec.look.together import Recalls
     from sparkrec.settings.formats import LogFormat
 
 NULLS = ("NULL", "null", "\\N", "NA", "nan", "NaN", "None")
@@ -113,7 +114,7 @@ def globs(kind: Kind, others: Sequence[Kind]) -> list[str]:
     return [_literal(base) for base in bases]
 
 
-def night_of(logs: dict[str, str], warehouse: str, facts: Facts, fmt: LogFormat) -> dict[str, Any]:
+def night_of(logs: dict[str, str], warehouse: str, facts: Facts, fmt: LogFormat, whole: bool) -> dict[str, Any]:
     """The configuration of a night of the log.
 
     Args:
@@ -121,27 +122,35 @@ def night_of(logs: dict[str, str], warehouse: str, facts: Facts, fmt: LogFormat)
         warehouse: The folder of the tables.
         facts: What is in the log.
         fmt: Its format.
+        whole: Whether all of it was read.
     """
     return {
-        "logs": logs, "warehouse": {"path": warehouse}, "models": models_for(facts, fmt),
+        "logs": logs, "warehouse": {"path": warehouse}, "models": models_for(facts, fmt, whole),
         "evaluation": {"holdout_days": float(holdout_days(facts))},
     }  # fmt: skip
 
 
-def models_for(facts: Facts, fmt: LogFormat) -> list[str]:
+def models_for(facts: Facts, fmt: LogFormat, whole: bool) -> list[str]:
     """The models that make sense on a log, of those that a first night begins with.
 
     What somebody rated within a day is no basket, and where times are days and no session has an id, no session either.
+    Where what stood together says less of the next item than what is popular, there is nothing for them to learn; a
+    sample has too few pairs to tell.
     """
+    tells = {Lists.SESSIONS: _tells(facts.session_recalls, whole), Lists.ITEMS: _tells(facts.basket_recalls, whole)}
     whom, is_sold = set(), fmt.basket is not None or bool(bought(fmt.purchase_events))
     has_clock = facts.midnight < 0.95
     if facts.users > 1 and facts.per_user * (1 - facts.repeats) >= 1.5:
         whom.add(Lists.USERS)
-    if facts.session_length >= 1.5 and (has_clock or fmt.session is not None):
+    if tells[Lists.SESSIONS] and facts.session_length >= 1.5 and (has_clock or fmt.session is not None):
         whom.add(Lists.SESSIONS)
-    if facts.multi_baskets >= 0.1:
+    if tells[Lists.ITEMS] and facts.multi_baskets >= 0.1:
         whom |= ({Lists.ITEMS} if has_clock or is_sold else set()) | ({Lists.BASKETS} if is_sold else set())
     return [name for name, model in MODELS.items() if model.first_night and model.lists in whom]
+
+
+def _tells(recalls: Recalls | None, whole: bool) -> bool:
+    return recalls is None or not whole or recalls.together >= recalls.popular
 
 
 def run_date(facts: Facts) -> date:
@@ -193,7 +202,8 @@ def _event_types(roles: Roles, facts: dict[str, Column], rows: pl.DataFrame) -> 
         fmt["impression_events"] = ["impression"]
     elif roles.types:
         weights = dict(roles.types)
-        default = next((name for name, weight in weights.items() if weight > 0), next(iter(weights)))
+        positive = {name: weight for name, weight in weights.items() if weight > 0} or weights
+        default = min(positive, key=lambda name: positive[name])  # of rows that say none: the least that it may be
         fmt["event_type"] = {"default": default, "columns": chosen["event_type"]}
         shown = [name for name in weights if re.search("impression|shown|exposure", name, re.IGNORECASE)]
         fmt |= {"impression_events": shown} if shown else {}

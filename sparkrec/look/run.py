@@ -201,7 +201,7 @@ def _write_night(seen: Seen, log: str, folder: Path) -> Path:
     path = log if "://" in log else str(Path(log).resolve())
     form, warehouse = str((folder / "format.yaml").resolve()), str((folder / "warehouse").resolve())
     logs = {"path": path, "format": form} | {name: where for name, where in paths.items() if where}
-    night = proposal.night_of(logs, warehouse, seen.facts, seen.fmt)
+    night = proposal.night_of(logs, warehouse, seen.facts, seen.fmt, seen.whole)
     target.write_text(
         "# Written by sparkrec look.\n" + yaml.safe_dump(night, sort_keys=False, allow_unicode=True, width=120),
         encoding="utf-8",

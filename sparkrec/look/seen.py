@@ -45,6 +45,11 @@ class Seen:
     joins: tuple[Joined, ...]
     aside: tuple[str, ...]
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the log was read."""
+        return all(kind.share > 0.999 for kind in self.kinds)
+
 
 def names_of(kind: Kind) -> str:
     """The names of a kind's files, of several the first and the last."""

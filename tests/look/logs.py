@@ -198,6 +198,17 @@ def reviews_of_days(folder):
     return write(folder / "reviews.csv", lines(rows, "reviewer,book_id,rating,date"))
 
 
+def threes(folder, together):
+    """Sessions of three from a thousand items: next to each other where they stand together, else drawn, few often."""
+    draw, rows = random.Random(3), []
+    for n in range(900):
+        first, at = draw.randrange(1000), BEGIN + timedelta(minutes=50 * n)
+        drawn = [int(draw.expovariate(0.02)) % 1000 for _ in range(3)]
+        for k, item in enumerate([(first + k) % 1000 // 50 * 50 + k for k in range(3)] if together else drawn):
+            rows.append((n % 90, item, n, ago(at + timedelta(minutes=k), "%Y-%m-%d %H:%M:%S")))
+    return write(folder / "plays.csv", lines(rows, "user_id,track_id,session_id,time"))
+
+
 def check_ins(folder):
     """Who, where, what kind of place, and a time with its weekday, without a header."""
     rows = [

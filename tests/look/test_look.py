@@ -2,7 +2,7 @@
 
 import io
 import json
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -16,6 +16,7 @@ from sparkrec.look.check import check
 from sparkrec.look.dialect import dialect_of, encoding_of
 from sparkrec.look.facts import last_whole_day
 from sparkrec.look.times import chrono, doubtful, times, unit_of
+from sparkrec.look.together import recalls
 from tests.look import logs
 
 
@@ -48,6 +49,7 @@ def test_a_clickstream_with_types_and_sessions(tmp_path):
     fmt, night, _ = looked(tmp_path, logs.events_typed(tmp_path / "log"))
     assert fmt["event_weights"] == {"view": 1.0, "cart": 3.0, "purchase": 5.0}
     assert fmt["purchase_events"] == ["purchase"]
+    assert fmt["event_type"]["default"] == "view"
     assert (fmt["session"]["columns"], fmt["ts"]["unit"]) == ("user_session", "iso")
     assert {a["name"] for a in fmt["item_attributes"]} == {"category_id", "brand"}
     assert fmt["defaults"]["prepare"]["sessions"] == {"by": "session_id"}
@@ -110,6 +112,32 @@ def test_what_is_rated_within_a_day_is_neither_a_session_nor_a_basket(tmp_path):
     assert "rules" not in proposed[logs.tabs_rated]
     assert {"prod2vec", "rules"} <= proposed[logs.pieces]  # of a day, but bought
     assert "gru" not in proposed[logs.pieces]
+
+
+def test_sessions_that_tell_nothing_of_the_next_item_propose_no_model(tmp_path):
+    found = [looked(tmp_path / f"{told}", logs.threes(tmp_path / f"log-{told}", told)) for told in (False, True)]
+    assert [{"gru", "session_neighbours"} & set(night["models"]) for _, night, _ in found] == [
+        set(),
+        {"gru", "session_neighbours"},
+    ]
+    assert "als" in found[0][1]["models"]
+    assert "the next of sessions, recall@20: " in found[0][2]
+
+
+def test_pairs_and_popularity_are_asked_of_the_last_fifth_by_hand():
+    """Behind each a stands its b; of 24 pairs 20 popular items hold 20 of the 24 b, or fewer where a is as frequent."""
+    start = datetime(2024, 1, 1)
+    rows = [
+        {"group": n, "item": f"{kind}{n % 24}", "ts": start + timedelta(hours=n, minutes=place)}
+        for n in range(2400)
+        for place, kind in enumerate("ab")
+    ]
+    found = recalls(pl.DataFrame(rows))
+    assert found.together == 1.0
+    assert 0 < found.popular < 0.9
+    backwards = [row | {"item": f"{row['item']}-{row['group'] >= 1920}"} for row in rows]  # what is asked is all new
+    assert recalls(pl.DataFrame(backwards)) == (0.0, 0.0)
+    assert recalls(pl.DataFrame(rows[:500])) is None
 
 
 def test_searches_and_filters_weigh_nothing_and_nanoseconds_are_times(tmp_path):
