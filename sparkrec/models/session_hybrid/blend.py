@@ -14,7 +14,7 @@ find the same). Nothing is trained for it: what it needs are the night's two mod
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,10 +58,11 @@ class SessionHybrid:
 
         Args:
             trained: The sessions that vote.
-            neighbours: How; its ``own_items`` plays no part.
+            neighbours: How; its ``own_items`` and ``decay`` play no part.
             config: The blend.
             block_mb: Memory of a block of votes.
         """
+        neighbours = replace(neighbours, decay=config.decay)
         return SessionHybrid(Index.build(trained, neighbours, config.own_items, block_mb), config)
 
     def looked_at(

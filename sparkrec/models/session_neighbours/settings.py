@@ -6,19 +6,21 @@ from dataclasses import dataclass
 
 from sparkrec.settings.setting import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, setting
 
+DECAYS = ("linear", "quadratic", "harmonic", "same")
+
 
 @dataclass(frozen=True)
 class SessionNeighboursConfig:
     """Session-based neighbours (V-SKNN)."""
 
-    neighbours: int = setting(200, "sessions that vote", COUNT, tried=(100, 200, 500))
+    neighbours: int = setting(500, "sessions that vote", COUNT, tried=(100, 200, 500))
     sample: int = setting(
         0, "the most recent sessions that are looked at, of those with a common item; 0: all", COUNT_OR_NONE
     )
     decay: str = setting(
         "harmonic",
         "linear | quadratic | harmonic | same: weight of the session's items, the last one weighs most",
-        choices=["linear", "quadratic", "harmonic", "same"],
+        choices=list(DECAYS),
         tried=("linear", "harmonic"),
     )
     last_items: int = setting(20, "items of the session that are looked at", COUNT)

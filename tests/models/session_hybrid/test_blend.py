@@ -195,6 +195,13 @@ def test_lists_of_a_session_are_those_without_it_among_the_sessions_that_vote(se
     assert found[0] == found[1]
 
 
+def test_votes_decay_as_the_hybrid_says():
+    """The neighbours alone do best with another decay than beside the GRU, which knows what came last."""
+    for decay in ("linear", "same"):
+        built = SessionHybrid.build(older(), replace(NEIGHBOURS, decay="harmonic"), SessionHybridConfig(decay=decay))
+        assert built.index.config.decay == decay
+
+
 def test_lists_do_not_depend_on_blocks(sessions, gru, monkeypatch):
     items = ItemMatrix(*gru_states.output_items(gru), gru_states.trained_items(gru))
     current = gru_states.session_states(sessions, gru).join(sessions.select("session_id", "items"), "session_id")
