@@ -9,8 +9,8 @@ import functools
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
+from http.client import HTTPException
 from typing import TYPE_CHECKING
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -134,7 +134,7 @@ def read(place: str, config: ImageConfig) -> bytes:
             filesystem, inside = files.resolve(path)
             with filesystem.open_input_stream(inside) as stream:
                 data = stream.read(most + 1)
-    except (OSError, URLError, ValueError, UserError) as error:  # pyarrow's and urllib's are of these
+    except (OSError, HTTPException, ValueError, UserError) as error:  # pyarrow's and urllib's are of these
         raise _UnusableError(LACKING) from error
     if len(data) > most:
         raise _UnusableError(LARGE)
@@ -147,14 +147,16 @@ def pixels(data: bytes, known: ImageNetwork) -> np.ndarray:
     Raises:
         _UnusableError: The bytes are no image, or one of too many pixels.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data)) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 raise _UnusableError(LARGE)
             image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever a decoder raises at bytes that are none of its own
+        if isinstance(error, _UnusableError):
+            raise
         raise _UnusableError(BROKEN) from error
     half = min(image.size) * SIZE / SHORTER / 2
     (x, y), middle = (side / 2 for side in image.size), (SIZE, SIZE)

@@ -76,6 +76,7 @@ def test_images_of_paths_and_addresses_get_vectors_and_all_others_are_counted(sp
     places = {
         "flower": "flower.jpg", "palace": str(folder / "china.jpg"), "uri": (folder / "flower.jpg").as_uri(),
         "small": "small flower.png", "web": f"{at}/flower.jpg", "gone": f"{at}/gone.jpg", "missing": "gone.jpg",
+        "spaced": f"{at}/a b.jpg",
         "text": "text.jpg", "cut": "cut.jpg", "strange": "nowhere://x/y.jpg", "blank": " ", "none": None,
     }  # fmt: skip
     items = spark.createDataFrame(list(places.items()), "id string, picture string")
@@ -92,7 +93,7 @@ def test_images_of_paths_and_addresses_get_vectors_and_all_others_are_counted(sp
     assert set(found) == {"flower", "palace", "uri", "small", "web"}
     assert all(len(v) == 1280 and np.linalg.norm(v) == pytest.approx(1.0, abs=1e-5) for v in found.values())
     assert counts.get() == {
-        "images": 10, "images_read": 5, "images_lacking": 3, "images_broken": 2, "images_too_large": 0,
+        "images": 11, "images_read": 5, "images_lacking": 4, "images_broken": 2, "images_too_large": 0,
     }  # fmt: skip
     assert found["uri"] == pytest.approx(found["flower"], abs=1e-5)
     assert found["web"] == pytest.approx(found["flower"], abs=1e-5)

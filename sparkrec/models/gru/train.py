@@ -85,7 +85,8 @@ def train(
         meta: JSON-able; kept in ``model.json``.
         warm_start_path: Folder of an earlier model, of whose catalogue items this one's are a continuation: its
             weights are the initial ones, and items that it does not have get new rows.
-        pretrained_path: Folder of a prod2vec model of the same items, whose vectors the embeddings begin with.
+        pretrained_path: Folder of a prod2vec model of the same items, whose vectors the embeddings begin with; rank 0
+            reads it.
 
     Returns:
         For each epoch: epoch, loss (mean of the events), events, steps, seconds, events_per_second, rows_seen.
@@ -154,11 +155,11 @@ def _start(
         state = GruState.new(continued(network, warm_start_path, config.seed))
     else:
         parameters = init_parameters(network, config.seed)
-        if pretrained_path:
+        if pretrained_path and comm.rank == 0:
             begin_with(network, parameters, pretrained_path)
         state = GruState.new(parameters)
     done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
-    if (done or warm_start_path) and comm.size > 1:
+    if (done or warm_start_path or pretrained_path) and comm.size > 1:
         state = state.broadcast(comm)
     history = found[2]["history"] if found else [{"epoch": e} for e in range(1, done + 1)]
     return state, history
