@@ -117,7 +117,14 @@ def collected(sessions: Any) -> list[list[int]]:
 
 
 def run(
-    spark: Any, sessions: Any, n_items: int, config: GruConfig, ranks: TrainConfig, folder: str, vectors: Any = None
+    spark: Any,
+    sessions: Any,
+    n_items: int,
+    config: GruConfig,
+    ranks: TrainConfig,
+    folder: str,
+    vectors: Any = None,
+    pretrained: str | None = None,
 ) -> dict[str, float]:
     """Trains on the first part of the sessions and judges on the rest, which go on from the first; ``folder/model``."""
     train, test = sessions.where("not test"), sessions.where("test")
@@ -127,7 +134,7 @@ def run(
                    inputs={"sessions": 0}, n_slots=config.lanes)  # fmt: skip
     if config.features:
         write_item_vectors(vectors, snapshot, config.features, "gru.features")
-    history = run_ranks(spark, gru.train, (snapshot, model, config, ranks, n_items, {}), ranks)[0]
+    history = run_ranks(spark, gru.train, (snapshot, model, config, ranks, n_items, {}, None, pretrained), ranks)[0]
     say(left_out(test, trained_items(model)))
     judged = session_metrics(next_item_ranks(test, model, history=train), [20])
     return {

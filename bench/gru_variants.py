@@ -1,12 +1,13 @@
 """The other networks of the session GRU beside the plain one: Recall@20, MRR@20 and the memory of the weights.
 
     python bench/gru_variants.py --what text --data FOLDER [--sessions N] [gru.key=value …]
-    python bench/gru_variants.py --what users|bloom --data sessions.parquet [--sessions N] [gru.key=value …]
+    python bench/gru_variants.py --what users|bloom|cells --data sessions.parquet [--sessions N] [gru.key=value …]
 
 ``text``: parallel GRUs over invoices (CSV day files with InvoiceNo, StockCode, Description, Quantity, InvoiceDate,
 CustomerID) with vectors of the descriptions; in each network the hidden units together are those of the plain one.
 ``users``: hierarchical GRUs over listening sessions (columns session_id, user_id, song_id, ts) of users who have
-several sessions. ``bloom``: the same sessions, of all users, with a tenth of the items' rows. All networks get the same
+several sessions. ``bloom``: the same sessions, of all users, with a tenth of the items' rows. ``cells``: these with
+LSTM cells, and with embeddings that begin with prod2vec's vectors of the sessions that train. All networks get the same
 sessions, epochs and negatives; sessions that start before the 0.9 quantile train, the others test. ``--sessions`` takes
 the first ones only. One line of JSON comes last: ``ours`` is the best of the other networks, ``peer`` the plain one.
 """
@@ -24,8 +25,13 @@ from gru_quality import SETTINGS, read_sessions, run
 
 from sparkrec.log import setup_logging
 from sparkrec.models.gru.settings import GruConfig
+from sparkrec.models.prod2vec import train as prod2vec
+from sparkrec.models.prod2vec.sequences import snapshot_rows
+from sparkrec.models.prod2vec.settings import Prod2VecConfig
 from sparkrec.prepare.text_vectors import text_vectors
 from sparkrec.ranks.checkpoint import WEIGHTS
+from sparkrec.ranks.launch import run_ranks
+from sparkrec.ranks.snapshot import write_snapshot
 from sparkrec.settings.config import load_config
 from sparkrec.settings.sections import SparkConfig, TextConfig, TrainConfig
 from sparkrec.spark.session import build_session
@@ -46,10 +52,13 @@ def main() -> None:
     else:
         sessions, n_items = read_sessions(spark, args.data)
     sessions = chosen(sessions, args.sessions, several=args.what == "users")
-    found = {}
+    found, begun = {}, tempfile.TemporaryDirectory()
+    if args.what == "cells":
+        train_prod2vec(spark, sessions.where("not test"), n_items, plain, begun.name)
     for name, config in networks(args.what, plain, n_items).items():
         with tempfile.TemporaryDirectory() as folder:
-            judged = run(spark, sessions, n_items, config, RANKS, folder, vectors)
+            pretrained = None if config.pretrained == "none" else f"{begun.name}/model"
+            judged = run(spark, sessions, n_items, config, RANKS, folder, vectors, pretrained)
             found[name] = judged | {"weights_mb": round(Path(folder, "model", WEIGHTS).stat().st_size / 1e6, 2)}
         say(name, found[name])
     peer = found.pop("plain")
@@ -58,12 +67,23 @@ def main() -> None:
     last_line(bench=f"gru_variants {args.what}", ours=ours, peer=theirs, ratio=ours / theirs, unit="recall@20", runs=1,
               plain=peer, networks=found)  # fmt: skip
     spark.stop()
+    begun.cleanup()
+
+
+def train_prod2vec(spark: Any, sessions: Any, n_items: int, plain: GruConfig, folder: str) -> None:
+    """prod2vec over sessions, as wide as the GRU, into ``folder/model``."""
+    config = Prod2VecConfig(dim=plain.layers[-1], sequences="sessions", seed=plain.seed)
+    plan = snapshot_rows(sessions)
+    write_snapshot(plan.rows, f"{folder}/snapshot", group=plan.group, order=plan.order, n_files=RANKS.snapshot_files,
+                   inputs={"sessions": 0})  # fmt: skip
+    args = (f"{folder}/snapshot", f"{folder}/model", config, RANKS, n_items, {})
+    run_ranks(spark, prod2vec.train, args, RANKS)
 
 
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=["text", "users", "bloom"], required=True)
+    parser.add_argument("--what", choices=["text", "users", "bloom", "cells"], required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--sessions", type=int, default=0, help="the first so many; 0: all")
     parser.add_argument("settings", nargs="*")
@@ -81,6 +101,16 @@ def networks(what: str, plain: GruConfig, n_items: int) -> dict[str, GruConfig]:
             found |= {f"{method}, {schedule}": replace(parallel, schedule=schedule) for schedule in schedules}
     elif what == "users":
         found |= {name: replace(plain, network=name) for name in ("hierarchical-init", "hierarchical-all")}
+    elif what == "cells":
+        begun = replace(plain, pretrained="prod2vec")
+        separate = replace(plain, embedding="separate", embedding_dim=plain.layers[-1])
+        found |= {
+            "lstm": replace(plain, cell="lstm"),
+            "from prod2vec": begun,
+            "separate": separate,
+            "separate, from prod2vec": replace(separate, pretrained="prod2vec"),
+            "separate, prod2vec frozen": replace(separate, pretrained="prod2vec", pretrained_tuned=False),
+        }
     else:
         found |= {
             f"{k} of {n_items // 10} rows": replace(plain, bloom_rows=n_items // 10, bloom_hashes=k) for k in (2, 4)

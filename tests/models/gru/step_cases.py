@@ -21,15 +21,17 @@ def trainer_of(config, n_items=N_ITEMS):
 
 
 @st.composite
-def trainings(draw, embeddings=("constrained",)):
+def trainings(draw, embeddings=("constrained",), cells=("gru",)):
     """Settings and a few steps in which lanes begin sessions, and some have no event."""
     widths = st.integers(1, 9)
     lanes, n = draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    embedding = draw(st.sampled_from(embeddings))
     config = GruConfig(
+        cell="gru" if embedding == "none" else draw(st.sampled_from(cells)),
         layers=draw(st.lists(widths, min_size=1, max_size=3)), lanes=lanes, n_sample=draw(st.integers(1, 40)),
         loss=draw(st.sampled_from(["cross-entropy", "bpr", "top1", "bpr-max", "top1-max"])),
         dropout_embedding=draw(st.sampled_from([0.0, 0.4])), dropout_hidden=draw(st.sampled_from([0.0, 0.3])),
-        embedding=draw(st.sampled_from(embeddings)), embedding_dim=3, learning_rate=0.1,
+        embedding=embedding, embedding_dim=3, learning_rate=0.1,
         momentum=draw(st.sampled_from([0.0, 0.3])),
     )  # fmt: skip
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
@@ -44,7 +46,7 @@ def plain_steps(config, chunk, samples):
     """The state after the steps by operations, and their losses."""
     lanes = chunk.target.shape[1]
     trainer, state = trainer_of(config)
-    hidden = [torch.zeros(lanes, width) for width in config.layers]
+    hidden = [torch.zeros(lanes, width) for width in trainer.network.state_widths]
     drops, places = torch.Generator().manual_seed(5), torch.arange(lanes)
     batches = [make_batch(chunk, k, samples[k], places) for k in range(len(samples))]
     return state, [float(trainer.step(state, hidden, batch, drops, ONE)) for batch in batches]
