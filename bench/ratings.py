@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 from _measure import machine, say
 from _training import spark_session
+from pyspark.sql import DataFrame
 
 from sparkrec.models.als.settings import AlsConfig
 from sparkrec.models.prod2vec.settings import Prod2VecConfig
@@ -185,17 +186,34 @@ def sequence_vectors(log: Log, train: np.ndarray, seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(served_vectors(tables, counts)[0])
 
 
+def night_biases(log: Log, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """What the mean and the biases of a night expect, by Spark."""
+    from sparkrec.prepare.rating_biases import EXPECTED, rating_biases
+
+    matrix, asked = spark_pairs(log, train, test)
+    found = rating_biases(matrix).of(asked).toPandas().sort_values("row")
+    predicted: np.ndarray = found[EXPECTED].to_numpy(dtype=float)
+    return predicted
+
+
+def spark_pairs(log: Log, train: np.ndarray, test: np.ndarray) -> tuple[DataFrame, DataFrame]:
+    """The training pairs with their ratings, and the test pairs with the number of the row."""
+    spark = spark_session(2)
+    columns = {"user_idx": log.user, "item_idx": log.item}
+    pairs = pd.DataFrame({name: column.astype("int32") for name, column in columns.items()})
+    matrix = spark.createDataFrame(pairs.iloc[train].assign(rating=log.rating[train].astype("float32"))).persist()
+    return matrix, spark.createDataFrame(pairs.iloc[test].assign(row=np.arange(len(test), dtype="int32")))
+
+
 def explicit_als(log: Log, train: np.ndarray, test: np.ndarray, config: AlsConfig) -> np.ndarray:
     """The predictions of explicit ALS over biases, by the night's own code."""
     from sparkrec.models.als import rated
     from sparkrec.models.als.train import fit_als, save_als
     from sparkrec.prepare.rating_biases import rating_biases
 
-    spark = spark_session(2)
+    matrix, asked = spark_pairs(log, train, test)
+    spark = matrix.sparkSession
     with tempfile.TemporaryDirectory() as folder:
-        columns = {"user_idx": log.user, "item_idx": log.item}
-        pairs = pd.DataFrame({name: column.astype("int32") for name, column in columns.items()})
-        matrix = spark.createDataFrame(pairs.iloc[train].assign(rating=log.rating[train].astype("float32"))).persist()
         biases = rating_biases(matrix)
         left = rated.left_by(matrix, biases, config.residual_reg)
         rated.save_biases(biases, left, folder)
@@ -203,8 +221,7 @@ def explicit_als(log: Log, train: np.ndarray, test: np.ndarray, config: AlsConfi
         residuals = rated.residuals(matrix, rated.load_biases(spark, folder), left.deviation)
         model = fit_als(residuals, dataclasses.replace(config, reg=left.reg), f"{folder}/checkpoints")
         save_als(model, folder, {"settings": config_dict(config)})
-        asked = pairs.iloc[test].assign(row=np.arange(len(test), dtype="int32"))
-        found = rated.predictions(spark, folder, True)(spark.createDataFrame(asked)).toPandas()
+        found = rated.predictions(spark, folder, True)(asked).toPandas()
         matrix.unpersist()
     predicted: np.ndarray = found.sort_values("row")["predicted"].to_numpy(dtype=float)
     return predicted
@@ -276,6 +293,7 @@ def report(name: str, how: str, log: Log, config: Config, options: argparse.Name
         best = {"movie_ratings": (10, 0.2, 50), "instrument_reviews": (50, 0.1, 20)}[name]
         line("surprise SVD", list(surprise_svd(options.surprise, log, train, test, options.seeds, best)))
     if options.als:
+        line("biases as a night has them", [night_biases(log, train, test)])
         line(f"explicit ALS, rank {config.als.rank}", [explicit_als(log, train, test, config.als)])
     for kind in options.network:
         if kind == "text" and not log.text:

@@ -104,12 +104,14 @@ def judge(
     with_baselines: bool = True,
     gains: GainsBook | None = None,
     calibrations: Calibrations | None = None,
+    errors: GainsBook | None = None,
 ) -> list[Judged]:
     """Metrics of hold-out models, each on the hold-out of what its lists are for, and of popularity beside them.
 
     A model without a hold-out part, or whose hold-out is too small, has one value in place of all: ``NOT_JUDGED``.
     The metric of ``gains`` comes with its confidence interval, and what each user adds to it is noted there; how
-    predicted ratings lie beside the true ones in ``calibrations``.
+    predicted ratings lie beside the true ones in ``calibrations``, and what each user takes from the squared error (a
+    gain below 0) in ``errors``.
     """
     gate = night.config.gate
     book = GainsBook(gate.metric, gate.k, gate.per) if gains is None else gains
@@ -124,7 +126,7 @@ def judge(
     rating = [card for card in by[Lists.USERS] if program(card.model).rates(night.config)]
     if rating:
         with named_jobs(night.spark, "judge ratings"):
-            judged += judge_ratings(night, inputs, rating, with_baselines, calibrations)
+            judged += judge_ratings(night, inputs, rating, with_baselines, calibrations, errors)
     if by[Lists.SESSIONS]:
         with named_jobs(night.spark, "judge sessions"):
             judged += judge_sessions(night, inputs, by[Lists.SESSIONS], book, with_baselines)
@@ -211,12 +213,13 @@ def judge_ratings(
     cards: list[ModelCard],
     with_baselines: bool = True,
     calibrations: Calibrations | None = None,
+    errors: GainsBook | None = None,
 ) -> list[Judged]:
     """Errors of the predicted ratings, and of the mean and the regularised biases beside them.
 
     Of what was rated from the cutoff on, or of the share that ``evaluation.ratings=random`` holds out. Nothing where
     fewer than ``evaluation.min_pairs`` ratings are. How the predictions lie beside the ratings is noted in
-    ``calibrations``.
+    ``calibrations``, what each user takes from the squared error in ``errors``.
     """
     held_out, part = night.config.evaluation, RANDOM if night.config.evaluation.ratings == "random" else HOLDOUT
     earlier, later = _rated(night, inputs, cards[0].cutoff, part)
@@ -228,6 +231,10 @@ def judge_ratings(
         pairs = biases.of(later).select(USER_IDX, ITEM_IDX, RATING, EXPECTED, known.alias(KNOWN))
         pairs = pairs.persist(StorageLevel.MEMORY_AND_DISK)
         made = [(c.model, c.model_version, with_ratings(night, c, part, pairs)) for c in cards if part in c.parts]
+        if errors is not None:
+            noted = [_squared(model, one, biases.low, biases.high) for model, _, one in made]
+            users = later.select(USER_IDX).distinct().count()
+            errors.add(RATINGS_SPLIT, reduce(lambda some, more: some.unionByName(more), noted), users)
         if with_baselines:
             mean = F.lit(biases.mean)
             for name, expected in ((RATING_MEAN, mean), (RATING_BIASES, F.col(EXPECTED))):
@@ -240,6 +247,13 @@ def judge_ratings(
         pairs.unpersist()
     later.unpersist()
     return judged
+
+
+def _squared(model: str, predictions: DataFrame, low: float, high: float) -> DataFrame:
+    """What each pair takes from the squared error of a model, as ``GainsBook.add`` has it."""
+    cut = F.least(F.greatest(F.col(PREDICTED).cast("double"), F.lit(float(low))), F.lit(float(high)))
+    gain = (-F.pow(cut - F.col(RATING), F.lit(2.0))).alias(GAIN)
+    return predictions.select(F.lit(model).alias(MODEL), F.col(USER_IDX).alias(OWNER), gain, F.lit(1).alias(COUNT))
 
 
 def _rated(night: Night, inputs: Inputs, cutoff: datetime, part: str) -> tuple[DataFrame, DataFrame]:

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import NothingToTrain
 from sparkrec.evaluation.gains import Gains, GainsBook
-from sparkrec.evaluation.values import NOT_JUDGED, MetricValue, split_of
+from sparkrec.evaluation.values import NOT_JUDGED, RATINGS_SPLIT, MetricValue, split_of
 from sparkrec.log import log_event
 from sparkrec.models import MODELS
 from sparkrec.models.night import Inputs, Night
@@ -41,7 +41,7 @@ from sparkrec.zones import zone_of
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-SCRATCH = "_search"
+SCRATCH, RMSE = "_search", "rmse"
 _JUDGED_BY = ("prepare.support.", "prepare.sessions.", "prepare.baskets.")  # these change what is held out, too
 
 
@@ -62,9 +62,18 @@ class Tried:
         """See ``judged_by``."""
         return judged_by(self.settings)
 
+    @property
+    def by_errors(self) -> bool:
+        """Whether it is what predicted ratings reached, not lists."""
+        return self.split == RATINGS_SPLIT
+
     def metric(self, gate: GateConfig) -> str:
-        """The name of the metric that the gate looks at."""
-        return gate.metric_of({v.metric for v in self.values})
+        """The name of the metric that the gate looks at; of predicted ratings ``rmse``."""
+        return RMSE if self.by_errors else gate.metric_of({v.metric for v in self.values})
+
+    def value(self, gate: GateConfig) -> float:
+        """That metric; NaN where it is not among the values."""
+        return value_of(self.values, RMSE, None) if self.by_errors else gated_value(self.values, gate)
 
 
 def gated_value(values: Sequence[MetricValue], gate: GateConfig) -> float:
@@ -77,16 +86,18 @@ def judged_by(settings: Settings) -> Settings:
     return {key: value for key, value in settings.items() if key.startswith(_JUDGED_BY)}
 
 
-def reached(point: Settings, model: str, fmt: LogFormat, judged: Sequence[Judged], seconds: float) -> Tried:
-    """What a setting reached by lists as they are published, and popularity on the same hold-out."""
-    split = split_of(model, fmt.recommend_seen)
+def reached(
+    point: Settings, model: str, fmt: LogFormat, judged: Sequence[Judged], seconds: float, by_errors: bool = False
+) -> Tried:
+    """What a setting reached by lists as they are published, or by predicted ratings; and the baselines beside it."""
+    split = RATINGS_SPLIT if by_errors else split_of(model, fmt.recommend_seen)
     as_published = [one for one in judged if one[2] == split]
     values = tuple(value for name, _, _, value in as_published if name == model)
     others = tuple(one for one in as_published if one[0] != model)
     return Tried(point, values, split, seconds, others)
 
 
-def value_of(values: Sequence[MetricValue], metric: str, k: int) -> float:
+def value_of(values: Sequence[MetricValue], metric: str, k: int | None) -> float:
     """One of the metrics; NaN where it is not among them."""
     return next((v.value for v in values if (v.metric, v.k) == (metric, k)), float("nan"))
 
@@ -116,13 +127,14 @@ class Trials:
         """The trials of a night's model."""
         return Trials(night, model, versions, *validation_night(night, Inputs(night, versions), model), folder)
 
-    def run(self, point: Settings, config: Config, with_baselines: bool = False) -> Tried:
+    def run(self, point: Settings, config: Config, with_baselines: bool = False, by_errors: bool = False) -> Tried:
         """Trains, where no settings of the same training were tried before, and judges.
 
         Args:
             point: The settings that are tried.
             config: The night's configuration with them.
             with_baselines: Judges popularity beside the model.
+            by_errors: What counts are the errors of its predicted ratings.
 
         Raises:
             NothingToTrain: There is too little to train or to judge on.
@@ -134,11 +146,12 @@ class Trials:
                 training_stage(MODELS[name]).run(other, known)
         trained, gate = time.monotonic(), self.night.config.gate
         book = GainsBook(gate.metric, gate.k, gate.per)
-        judged = self._judged(other, known, with_baselines, book)
-        found = reached(point, self.model, self.night.fmt, judged, time.monotonic() - started)
-        value = gated_value(found.values, gate)
-        log_event("tried", **{found.metric(gate): value}, k=gate.k, seconds=found.seconds, settings=point)
-        gains = book.found.get((self.model, found.split))
+        errors = GainsBook(RMSE, 0) if by_errors else None
+        judged = self._judged(other, known, with_baselines, book, errors)
+        found = reached(point, self.model, self.night.fmt, judged, time.monotonic() - started, by_errors)
+        said = {found.metric(gate): found.value(gate)} | ({} if by_errors else {"k": gate.k})
+        log_event("tried", **said, seconds=found.seconds, settings=point)
+        gains = (book if errors is None else errors).found.get((self.model, found.split))
         return replace(found, gains=gains, judging=time.monotonic() - trained)
 
     def trained_as(self, config: Config) -> str:
@@ -162,9 +175,11 @@ class Trials:
         other = replace(self.night, config=config, run_date=self.last_day)
         return other, Known(self.night, self.versions, settings=trained_as, before=other.as_of)
 
-    def _judged(self, night: Night, inputs: Inputs, with_baselines: bool, book: GainsBook) -> list[Judged]:
+    def _judged(
+        self, night: Night, inputs: Inputs, with_baselines: bool, book: GainsBook, errors: GainsBook | None
+    ) -> list[Judged]:
         card = read_card(night.warehouse, self.model, night.run_date)
-        judged = judge(night, inputs, [card], with_baselines, book)
+        judged = judge(night, inputs, [card], with_baselines, book, errors=errors)
         least = night.config.evaluation
         if any(value.metric == NOT_JUDGED for *_, value in judged):
             raise NothingToTrain(

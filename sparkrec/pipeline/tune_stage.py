@@ -13,10 +13,10 @@ from sparkrec.errors import UserError
 from sparkrec.log import log_event, warn_event
 from sparkrec.models import MODELS
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.program import builds_on
+from sparkrec.models.program import builds_on, program
 from sparkrec.pipeline.halving import Found, Reached, Settings, Space, halving
 from sparkrec.pipeline.training import training_stage
-from sparkrec.pipeline.trials import Trials, Tried, gated_value, scratch, write_tried
+from sparkrec.pipeline.trials import Trials, Tried, scratch, write_tried
 from sparkrec.settings.checks import tune_nights
 from sparkrec.settings.config import Config, config_with, own_settings
 from sparkrec.settings.setting import walked
@@ -110,19 +110,35 @@ def _tune(
         read |= {table.name for table in (*other.inputs, *other.optional)}
     versions = {name: version for name, version in inputs.versions.items() if name in read}
     trials = Trials.of(night, model, versions, folder)
+    until, space = time.monotonic() + seconds, _space(night, model, trials, untuned)
+    if not space.training or not program(model).rates(night.config):
+        return _best_of(trials, space, seconds)
+    # What its training learns is told by the errors of its ratings, what follows by its lists.
+    note, version, taken = _best_of(trials, Space(space.training, {}, space.effort), seconds / 2, by_errors=True)
+    if not space.after:
+        return note, version, taken
+    trials = replace(trials, night=replace(night, config=config_with(night.config, taken)))
+    lists, version, more = _best_of(trials, Space({}, space.after, {}), until - time.monotonic())
+    return f"{note}; {lists}", version, taken | more
+
+
+def _best_of(trials: Trials, space: Space, seconds: float, by_errors: bool = False) -> tuple[str, int, Settings]:
+    """Tries settings by lists, or by the errors of predicted ratings; see ``_tune``."""
+    night, model = trials.night, trials.model
     values, gate = _values(night), night.config.gate
     tried: list[Tried] = []
 
     def attempt(settings: Settings) -> Reached:
         night.warehouse.fence()
-        done = trials.run(settings, config_with(night.config, settings))
+        done = trials.run(settings, config_with(night.config, settings), by_errors=by_errors)
         tried.append(done)
         gains = done.gains
         if gains is None:
-            raise UserError(f"{model} has no {gate.metric}@{gate.k}", where="gate.metric", fix="choose another metric")
-        return Reached(gated_value(done.values, gate), done.seconds, done.judging, gains.gains, gains.counts)
+            what = "ratings held out" if by_errors else f"{gate.metric}@{gate.k}"
+            raise UserError(f"{model} has no {what}", where="gate.metric", fix="choose another metric")
+        value = -done.value(gate) if by_errors else done.value(gate)
+        return Reached(value, done.seconds, done.judging, gains.gains, gains.counts)
 
-    space = _space(night, model, trials, untuned)
     start = {key: values[key] for key in (*space.training, *space.after)}
     found = halving(space, start, attempt, seconds, time.monotonic, SEED)
     at = datetime.now(UTC)
@@ -167,20 +183,22 @@ def _kept_in_table(
         raise UserError(f"{model} was not judged by users", where=str(last_day))
     _, low, high = mine.beyond(before)
     taken = found.settings != start and low > 0
-    metric = f"{in_full[0].metric(gate)}@{gate.k}"
+    name = in_full[0].metric(gate)
+    metric, sign = (name, -1) if in_full[0].by_errors else (f"{name}@{gate.k}", 1)
+    value, value_before = sign * found.reached.value, sign * found.before.value
     row = (
         at, night.run_date, last_day, model, json.dumps(found.settings, sort_keys=True), metric,
-        found.reached.value, found.before.value, low, high, taken, found.n_full, found.n_short, seconds,
+        value, value_before, low, high, taken, found.n_full, found.n_short, seconds,
     )  # fmt: skip
     frame = night.spark.createDataFrame([row], TUNED.ddl).coalesce(1)
     version = store.append(frame, night.warehouse, TUNED)
     log_event(
-        "tuned", model=model, metric=metric, value=round(found.reached.value, 4), before=round(found.before.value, 4),
+        "tuned", model=model, metric=metric, value=round(value, 4), before=round(value_before, 4),
         low=round(low, 4), high=round(high, 4), taken=taken, tried=found.n_full, short=found.n_short,
         settings=found.settings,
     )  # fmt: skip
     verdict = "taken over" if taken else "not taken over"
-    note = f"{model} {metric} {found.before.value:.4f} -> {found.reached.value:.4f} {verdict}"
+    note = f"{model} {metric} {value_before:.4f} -> {value:.4f} {verdict}"
     return note, version, found.settings if taken else {}
 
 

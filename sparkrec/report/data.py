@@ -39,6 +39,7 @@ from sparkrec.warehouse.tables import (
 )
 
 BEST_TRIED = 8  # settings shown for each model
+RMSE = "rmse"  # of the metrics that decide, the one that is to be low
 SAMPLES, RAW_CHARS = 3, 300  # refused rows shown for each reason, and characters of each
 DECILES = 10
 
@@ -71,18 +72,19 @@ def tuned(warehouse: Warehouse, models: Sequence[str], night: date) -> tuple[Tun
     if not exists(warehouse, TUNED):
         return Absent("No settings have been tuned: tune=off, or no night with enough before its hold-out yet.")
     mine = (pl.col(RUN_DATE) <= night) & pl.col("model").is_in(list(models))
-    rows = collected(scan_rows(warehouse, TUNED).filter(mine)).sort("tuned_at").unique("model", keep="last")
+    rows = collected(scan_rows(warehouse, TUNED).filter(mine)).sort("tuned_at").unique(["model", "metric"], keep="last")
     tried = collected(scan_rows(warehouse, SEARCHES).filter(mine)) if exists(warehouse, SEARCHES) else None
     found = []
-    for row in rows.sort("model").iter_rows(named=True):
+    for row in rows.sort("model", "metric", descending=[False, True]).iter_rows(named=True):
         name, _, k = row["metric"].partition("@")
+        of_length = pl.col("k") == int(k) if k else pl.col("k").is_null()
         best: list[Tried] = []
         if tried is not None:
             same = (pl.col("searched_at") == row["tuned_at"]) & (pl.col("model") == row["model"])
-            reached = tried.filter(same & (pl.col("metric") == name) & (pl.col("k") == int(k)))
+            reached = tried.filter(same & (pl.col("metric") == name) & of_length)
             best = [
                 Tried(_settings(one["settings"]), one["value"])
-                for one in reached.sort("value", descending=True).head(BEST_TRIED).iter_rows(named=True)
+                for one in reached.sort("value", descending=name != RMSE).head(BEST_TRIED).iter_rows(named=True)
             ]
         found.append(
             Tuned(

@@ -402,10 +402,15 @@ TUNED = Table(
         Column("validation_date", "date", "the validation night: it ends before the night's hold-out begins"),
         Column("model", "string", "the model"),
         Column("settings", "string", "JSON: key to value, of all settings that are tried"),
-        Column("metric", "string", "what decided, e.g. recall@20"),
+        Column("metric", "string", "what decided, e.g. recall@20; rmse of predicted ratings, by what trains them"),
         Column("value", "double", "what the settings reached"),
         Column("value_before", "double", "what the settings in use before reached"),
-        Column("low", "double", "of the difference's 95 % confidence interval, by bootstrap over users"),
+        Column(
+            "low",
+            "double",
+            "of the difference's 95 % confidence interval, by bootstrap over users; of rmse by how much lower the mean "
+            "squared error is",
+        ),
         Column("high", "double", "likewise"),
         Column("taken", "boolean", "whether the nights use them: the interval lies above 0"),
         Column("n_tried", "int", "settings that were tried in full"),

@@ -1,6 +1,7 @@
 """A night of models that predict ratings: judged beside the mean and the biases, published, and asked for pairs."""
 
 import dataclasses
+import json
 
 import numpy as np
 import polars as pl
@@ -82,6 +83,27 @@ def test_lists_are_those_that_would_be_judged(spark, rated):
     published, judged = both_ways(spark, rated, "ratings")
     assert len(published) > 0
     assert published == judged
+
+
+def test_what_is_trained_is_tuned_by_errors_and_what_follows_by_lists(spark, rated, tmp_path):
+    place = rated.copied_to(tmp_path / "warehouse")
+    fixed = ("ratings.network=mf", "ratings.dim=4", "ratings.dropout=0.0", "ratings.reg=0.2", "gate.k=10")
+    assert (
+        place.run(spark, place.last, "models=[ratings]", "tune=first", "tune_minutes=0.2", *fixed, only=("tune",)) == 0
+    )
+    rows = {row["metric"]: row for row in place.table("tuned").iter_rows(named=True)}
+    assert rows.keys() == {"rmse", "recall@10"}
+    errors, lists = rows["rmse"], rows["recall@10"]
+    assert json.loads(errors["settings"]).keys() == {"ratings.learning_rate"}
+    assert json.loads(lists["settings"]).keys() == {"prior.ratings"}
+    assert errors["value"] <= errors["value_before"]
+    assert errors["low"] - 1e-9 <= errors["value_before"] ** 2 - errors["value"] ** 2 <= errors["high"] + 1e-9
+    tried = place.table("searches").filter(pl.col("metric") == "rmse")
+    assert set(tried["split"]) == {"holdout_ratings"}
+    assert tried["value"].min() == pytest.approx(errors["value"])
+    text = " ".join(page(gather(Warehouse(str(place.warehouse)))).split())
+    assert f"reached rmse {errors['value']:.4f}" in text
+    assert "mean squared error lower by" in text
 
 
 def test_pairs_are_predicted_without_spark(rated, tmp_path, capsys):

@@ -34,6 +34,7 @@ class RatingsConfig:
         "statistics; gmf and mlp; crosses of all inputs (DCN-v2); mlp with the night's prod2vec; mlp with a CNN over "
         "others' reviews",
         choices=NETWORKS,
+        tried=("mf", "mlp", "cross"),
     )
     loss: str = setting(
         "squared",
@@ -41,10 +42,10 @@ class RatingsConfig:
         choices=["squared", "absolute", "logistic"],
     )
     biases: bool = setting(True, "the biases of user and item are expected of a rating; false: the mean alone")
-    dim: int = setting(16, "dimensions of the embeddings", COUNT)
+    dim: int = setting(16, "dimensions of the embeddings", COUNT, tried=(8, 16, 32))
     hidden: List[int] = setting([64], "widths of the hidden layers; []: none", WIDTHS)
     cross_layers: int = setting(2, "cross: layers of feature crosses", COUNT)
-    dropout: float = setting(0.5, "of embeddings and hidden layers", DROPPED)
+    dropout: float = setting(0.5, "of embeddings and hidden layers", DROPPED, tried=(0.2, 0.5))
     statistics: bool = setting(
         True, "layers read how often and how high others' ratings are of the item, and the user's of other items"
     )
@@ -56,7 +57,7 @@ class RatingsConfig:
         "on embeddings: weighted (reg for each rating) | priors (PMF: Gaussian, with these deviations)",
         choices=["weighted", "priors"],
     )
-    reg: float = setting(0.1, "weighted: lambda", NOT_NEGATIVE)
+    reg: float = setting(0.1, "weighted: lambda", NOT_NEGATIVE, tried=(0.03, 0.1, 0.5, 2.0))
     sigma: float = setting(1.0, "priors: of a rating, as a share of what the biases leave", POSITIVE)
     sigma_users: float = setting(0.1, "priors: of the users' embeddings", POSITIVE)
     sigma_items: float = setting(0.1, "priors: of the items' embeddings", POSITIVE)
@@ -73,9 +74,9 @@ class RatingsConfig:
     kappa: float = setting(
         0.0, "sgld: lists are by mean + kappa * deviation: above 0 what is uncertain is tried, below 0 left", STRENGTH
     )
-    epochs: int = setting(6, "passes over the ratings", COUNT)
+    epochs: int = setting(6, "passes over the ratings", COUNT, effort=True)
     batch_size: int = setting(512, "ratings of a step, over all ranks together", COUNT)
-    learning_rate: float = setting(0.01, "of Adagrad; falls in a line to 0", POSITIVE)
+    learning_rate: float = setting(0.01, "of Adagrad; falls in a line to 0", POSITIVE, tried=(0.005, 0.01, 0.03))
     tuned: bool = setting(False, "word2vec_mlp: prod2vec's vectors learn on; false: they stay as they are")
     vocabulary: int = setting(10_000, "text: the words in most reviews", COUNT)
     min_df: int = setting(5, "text: reviews that a word must be in", COUNT)
