@@ -2,6 +2,7 @@
 # make test    sets everything up, passes all tests
 # make check   the same without the slow tests
 # make setup   the set-up alone: the environment is .venv (first time: minutes, later: a second)
+#              STORES=s3,gcs,azure: with Spark's jars for these object stores
 # make package dist/sparkrec.zip, the code for spark-submit --py-files
 # make clean   removes all of it; Horovod's wheel and Delta's jars stay in the user's cache
 
@@ -22,6 +23,7 @@ test: setup lint
 check: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow" tests; $(TOOK)
 
+setup: export STORES := $(STORES)
 setup:
 	@infra/setup.sh
 

@@ -19,7 +19,8 @@ compile() { # INPUT… OUTPUT: the last argument is the lock file
 }
 
 upgrade=("$@")
-compile pyproject.toml infra/build.in --extra spark --extra ranks --extra images --extra dev --extra bench infra/requirements.lock
+compile pyproject.toml infra/build.in --extra spark --extra ranks --extra stores --extra images --extra dev --extra bench \
+    infra/requirements.lock
 compile infra/build.in --constraints infra/requirements.lock infra/build.lock
 for name in horovod cmake cuda; do
     compile "infra/horovod/$name.in" --no-deps "infra/horovod/$name.lock"

@@ -2,15 +2,16 @@
 # Makes .venv ready: Python packages from the lock files, Horovod built from source, Delta's jars, the package itself.
 #
 # Restartable: what an interrupted run left is taken up again. A stamp holds the hash of all that the set-up depends
-# on; while it fits, there is nothing to do. SPARKREC_HOROVOD=cpu|nccl overrules what the machine suggests.
+# on; while it fits, there is nothing to do. SPARKREC_HOROVOD=cpu|nccl overrules what the machine suggests; STORES=s3,gcs
+# fetches the jars of object stores as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 VENV=$PWD/.venv
 STAMP=$VENV/.sparkrec-setup
 PYTHON3=${PYTHON3:-python3.11}
-INPUTS=(infra/setup.sh infra/uv.lock infra/build.lock infra/requirements.lock infra/jars.py infra/jars.sha256
-    infra/archive.py pyproject.toml infra/horovod/build.sh infra/horovod/*.patch infra/horovod/*.lock)
+INPUTS=(infra/setup.sh infra/uv.lock infra/build.lock infra/requirements.lock infra/jars.py sparkrec/spark/jars.py
+    conf/jars/*.sha256 infra/archive.py pyproject.toml infra/horovod/build.sh infra/horovod/*.patch infra/horovod/*.lock)
 
 fail() {
     echo "make setup: $*" >&2
@@ -92,7 +93,7 @@ check_compiler() {
 
 fingerprint() {
     {
-        echo "$PWD ${SPARKREC_HOROVOD:-auto}"
+        echo "$PWD ${SPARKREC_HOROVOD:-auto} ${STORES:-}"
         command -v nvidia-smi || true
         "$PYTHON3" -VV
         cat "${INPUTS[@]}"
@@ -123,8 +124,8 @@ install_horovod() {
 
 install_jars() {
     local log=$VENV/jars.log
-    "$VENV/bin/python" infra/jars.py >"$log" 2>&1 ||
-        fail "Delta's jars could not be fetched, see $log: $(grep -v '^\s*at ' "$log" | tail -1)"
+    "$VENV/bin/python" infra/jars.py ${STORES//,/ } >"$log" 2>&1 ||
+        fail "jars could not be fetched, see $log: $(grep -v '^\s*at ' "$log" | tail -1)"
 }
 
 archive_classes() { # a night does without it
@@ -150,7 +151,7 @@ say "the first time takes 5 to 15 minutes and 7 GB in .venv; what is there alrea
 step "environment" "Python's venv in .venv" make_venv
 step "packages" "infra/requirements.lock, about 3 GB to download (most of it PyTorch's), 3 to 8 minutes" install_locked
 step "Horovod" "its wheel is built once for each machine, 2 to 10 minutes" install_horovod
-step "jars" "Delta's, 10 MB, half a minute" install_jars
+step "jars" "Delta's${STORES:+ and those of $STORES}, 10 to 50 MB, half a minute" install_jars
 step "sparkrec" "this checkout, seconds" install_sparkrec
 step "classes" "an archive of Spark's, from which its JVM starts faster, half a minute" archive_classes
 echo "$wanted" >"$STAMP"

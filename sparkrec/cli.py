@@ -187,12 +187,14 @@ def rollback(
 ) -> int:
     """Make the lists of another night current; no list is changed."""
     from sparkrec.settings.config import load_config
+    from sparkrec.storage.access import reach
     from sparkrec.warehouse.rollback import rollback as make_current
     from sparkrec.warehouse.store import Warehouse
 
-    config = load_config(conf, list(settings or [])).warehouse
-    warehouse = Warehouse(config.path)
-    rows = make_current(warehouse, to, model or [], pin=pin, release=release, expiry_s=config.lock_expiry_s)
+    config = load_config(conf, list(settings or []))
+    reach(config.storage)
+    warehouse, expiry_s = Warehouse(config.warehouse.path), config.warehouse.lock_expiry_s
+    rows = make_current(warehouse, to, model or [], pin=pin, release=release, expiry_s=expiry_s)
     return _show([rows], form)
 
 
@@ -206,9 +208,11 @@ def report(
     """Write the HTML page of a night and print its path; needs no Spark or Java."""
     from sparkrec.report import write_report
     from sparkrec.settings.config import load_config
+    from sparkrec.storage.access import reach
     from sparkrec.warehouse.store import Warehouse
 
     config = load_config(conf, list(settings or []))
+    reach(config.storage)
     print(write_report(Warehouse(config.warehouse.path), config.report, run_date, out))
     return OK
 
@@ -269,13 +273,23 @@ def make_log_command(
 
 
 @app.command()
-def jars() -> int:
-    """Print the jars of Delta, for spark-submit --jars."""
-    from sparkrec.spark.session import delta_jars
+def jars(
+    stores: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="STORE", help="s3, gcs or azure: its jars too, which are fetched once"),
+    ] = None,
+    renew: Annotated[bool, typer.Option(hidden=True, help="write the hashes instead of checking them")] = False,
+) -> int:
+    """Print the jars of Delta and of object stores, for spark-submit --jars."""
+    from sparkrec.spark.jars import DELTA, delta_jars, fetch, jars_of
 
+    if renew:
+        for name in stores or [DELTA]:
+            fetch(jars_of(name), renew=True)
     found = delta_jars()
     if not found:
         raise UserError("Delta's jars are missing", where=sys.prefix, fix="run make setup")
+    found += [jar for name in stores or [] for jar in fetch(jars_of(name))]
     print(",".join(str(jar) for jar in found))
     return OK
 
@@ -402,9 +416,12 @@ def _run_stages(
 
 def _warehouse(conf: str | None, settings: Sequence[str] | None) -> Warehouse:
     from sparkrec.settings.config import load_config
+    from sparkrec.storage.access import reach
     from sparkrec.warehouse.store import Warehouse
 
-    return Warehouse(load_config(conf, list(settings or [])).warehouse.path)
+    config = load_config(conf, list(settings or []))
+    reach(config.storage)
+    return Warehouse(config.warehouse.path)
 
 
 def _show(frames: Iterable[pl.DataFrame], form: str) -> int:

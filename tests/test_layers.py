@@ -14,6 +14,7 @@ REGISTRY = {"sparkrec.models", "sparkrec.models.model", "sparkrec.models.section
 LAYERS = [
     ["errors", "log", "processes", "zones", "version", "exits"],
     ["settings"],
+    ["storage"],
     ["spark"],
     ["warehouse"],
     ["ingest", "prepare"],

@@ -18,7 +18,7 @@ from sparkrec.errors import UserError
 from sparkrec.makelog import LogOptions, make_log
 from sparkrec.pipeline.nightly import parse_run_date
 from sparkrec.settings.config import load_config
-from sparkrec.spark.session import delta_jars
+from sparkrec.spark.jars import delta_jars
 from tests.nights import Place
 from tests.quick import QUICK
 

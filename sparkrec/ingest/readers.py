@@ -34,7 +34,7 @@ from sparkrec.ingest.unpack import DAMAGED
 from sparkrec.ingest.values import inexact, json_number, json_plain, plain
 from sparkrec.settings.formats import Explode, Reader
 from sparkrec.settings.ids import EXACT
-from sparkrec.warehouse.files import literal_path
+from sparkrec.storage.files import literal_path
 
 RAW, FAULT, URI = "_raw", "_fault", "_uri"
 BLOCK, ROW = "_block", "_row"  # where a row is: the first byte of its part of the file, its number among what is read

@@ -40,6 +40,8 @@ from sparkrec.log import log_event
 from sparkrec.prepare.cut import as_of, utc
 from sparkrec.settings.config import Config
 from sparkrec.settings.formats import Explode, Join, LogFormat, Reader
+from sparkrec.settings.sections import LogsConfig
+from sparkrec.storage.places import place_of
 from sparkrec.warehouse import store
 from sparkrec.warehouse.tables import EVENT_DATE, EVENT_ID, EVENT_ORDER, EVENT_TYPE, EVENTS, SOURCE, TS
 
@@ -69,7 +71,23 @@ def _context(
 ) -> Context:
     now = datetime.now(UTC).replace(tzinfo=None)
     warehouse = warehouse or store.Warehouse(config.warehouse.path)
+    config = replace(config, logs=_as_spark_reads(config.logs))
     return Context(spark, config, fmt, run_id, run_date, now, FileSystem(spark), warehouse)
+
+
+def _as_spark_reads(logs: LogsConfig) -> LogsConfig:
+    """The section with paths in Hadoop's spelling (``s3://`` as ``s3a://``); those without a scheme stay."""
+
+    def spelt(path: str) -> str:
+        place = place_of(path)
+        return path if place.uri == place.inside else place.uri
+
+    return replace(
+        logs,
+        path=logs.path and spelt(logs.path),
+        items_path=logs.items_path and spelt(logs.items_path),
+        users_path=logs.users_path and spelt(logs.users_path),
+    )
 
 
 def run(

@@ -13,6 +13,7 @@ from sparkrec.log import setup_logging
 from sparkrec.look.run import look
 from sparkrec.settings.config import load_config
 from sparkrec.spark.session import build_session
+from sparkrec.storage.access import stores_of
 from sparkrec.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def check(log: str, out_dir: str, out: TextIO, spark: SparkSession | None = None
     with tempfile.TemporaryDirectory(prefix="sparkrec-look-") as folder:
         config = load_config(str(night), [f"warehouse.path={folder}/warehouse", "ingest.allow_empty_day=true"])
         config = replace(config, ingest=replace(config.ingest, max_quarantine_share=1.0))
-        session = spark or build_session(config.spark)
+        stores = stores_of([config.logs.path, config.logs.items_path, config.logs.users_path])
+        session = spark or build_session(config.spark, storage=config.storage, stores=stores)
         try:
             done = ingest(session, config, fmt, "look", date.max, Warehouse(config.warehouse.path))
         finally:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from sparkrec.errors import UserError
 from sparkrec.settings.formats import COMPRESSIONS, compression, unpacked_name
+from sparkrec.storage.files import resolve
 
 T = TypeVar("T")
 HEAD = 1 << 16  # bytes that a file's kind is told by
@@ -108,10 +109,7 @@ def open_log(path: str) -> tuple[Store, list[LogFile]]:
     from pyarrow import fs as pafs
 
     try:
-        if "://" in path:
-            fs, root = pafs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
-        else:
-            fs, root = pafs.LocalFileSystem(), path.removeprefix("file:").rstrip("/") or "/"
+        fs, root = resolve(path)
         info = fs.get_file_info(root)
         if info.type == pafs.FileType.NotFound:
             raise UserError("no such log", where=path, fix="give the file or folder of the raw logs")

@@ -15,6 +15,10 @@ from sparkrec.ingest.literals import json_dict, python_dict
 from sparkrec.look.dialect import Dialect, decoded, dialect_of, encoding_of
 from sparkrec.look.files import MOST_FILES, LogFile, Store, open_log, spread
 from sparkrec.look.otherwise import packed_otherwise, written_otherwise
+from sparkrec.settings.sections import StorageConfig
+from sparkrec.storage.access import reach
+from sparkrec.storage.files import exists, join
+from sparkrec.storage.places import place_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -86,7 +90,8 @@ def kinds_of(path: str) -> tuple[list[Kind], list[str]]:
     Raises:
         UserError: The log is not there, cannot be reached, or a file of it cannot be read.
     """
-    if "://" not in path and (Path(path) / "_delta_log").is_dir():
+    reach(StorageConfig())
+    if exists(join(path, "_delta_log")):
         return [_delta(path)], []
     store, files = open_log(path)
     aside: dict[str, list[LogFile]] = {}
@@ -303,9 +308,9 @@ def _delta(path: str) -> Kind:
     import pyarrow as pa
     from deltalake import DeltaTable
 
-    table = DeltaTable(path)
+    table = DeltaTable(place_of(path).reader_uri)
     n_all = sum(pa.table(table.get_add_actions(flatten=True)).to_pydict().get("num_records") or [0])
-    flat = _flattened(pl.scan_delta(path).head(SAMPLE_ROWS).collect().to_arrow())
+    flat = _flattened(pl.scan_delta(table).head(SAMPLE_ROWS).collect().to_arrow())
     types = tuple((name, str(type_)) for name, type_ in zip(flat.schema.names, flat.schema.types, strict=True))
     rows = _as_text(flat).with_columns(pl.lit(0).alias(FILE))
     file = LogFile(path, Path(path).name, 1)

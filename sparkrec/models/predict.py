@@ -13,6 +13,7 @@ from sparkrec.evaluation.ratings import PREDICTED
 from sparkrec.models import MODELS
 from sparkrec.models.model import Lists
 from sparkrec.models.program import program
+from sparkrec.storage.files import first_line
 from sparkrec.warehouse import reading
 from sparkrec.warehouse.cards import part_path, read_card
 from sparkrec.warehouse.store import Warehouse
@@ -82,7 +83,7 @@ def read_pairs(path: Path) -> pl.DataFrame:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [[field.strip() for field in row] for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError("pairs cannot be read", where=str(path), fix=reading.first_line(error)) from error
+        raise UserError("pairs cannot be read", where=str(path), fix=first_line(error)) from error
     if rows and _is_header(rows[0]):
         rows = rows[1:]
     for number, row in enumerate(rows, 1):

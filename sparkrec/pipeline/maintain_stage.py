@@ -21,7 +21,8 @@ from sparkrec.models.night import Inputs, Night
 from sparkrec.models.publication import current_lists
 from sparkrec.report import PAGE, reports_folder
 from sparkrec.spark.session import named_jobs
-from sparkrec.warehouse import care, files, store
+from sparkrec.storage import files
+from sparkrec.warehouse import care, store
 from sparkrec.warehouse import old_nights as kept
 from sparkrec.warehouse.care import State
 from sparkrec.warehouse.ledger import StageResult

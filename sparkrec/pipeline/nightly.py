@@ -25,9 +25,11 @@ from sparkrec.settings.formats import load_format
 from sparkrec.spark import sizing
 from sparkrec.spark.collected import LIMIT, OUTGROWN, outgrown
 from sparkrec.spark.session import build_session, jobs_started, named_jobs
+from sparkrec.storage.access import reach, stores_of
 from sparkrec.version import code_version
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import published_version
+from sparkrec.warehouse.catalog import register
 from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult, Versions, new_run_id
 from sparkrec.warehouse.lock import locked
 from sparkrec.warehouse.store import Warehouse
@@ -140,7 +142,9 @@ def session_for(config: Config, spark: SparkSession | None) -> Iterator[SparkSes
     if spark is not None:
         yield spark
         return
-    own = build_session(config.spark, _log_mb(config))
+    reach(config.storage)
+    paths = (config.warehouse.path, config.logs.path, config.logs.items_path, config.logs.users_path)
+    own = build_session(config.spark, _log_mb(config), config.storage, stores_of(paths))
     try:
         yield own
     finally:
@@ -209,9 +213,21 @@ def _run(night: Night, names: Sequence[str], force: bool) -> int:
         raise
     ledger.flush()
     if "topk" in names:
+        _register(night)
         _report(night)
     log_event("night done", run_id=night.run_id, run_date=str(night.run_date), held_back=held_back)
     return HELD_BACK if held_back else PUBLISHED
+
+
+def _register(night: Night) -> None:
+    """Registers the tables where the configuration names a catalog; a night does not fail for want of it."""
+    if night.config.warehouse.catalog is None:
+        return
+    try:
+        night.warehouse.fence()
+        register(night.spark, night.warehouse, night.config.warehouse.catalog)
+    except UserError as error:
+        warn_event("tables not registered", reason=one_line(error))
 
 
 def _report(night: Night) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparkrec.errors import UserError
 from sparkrec.evaluation.split import declared_cutoff
 from sparkrec.models import MODELS
 from sparkrec.models.program import program
+from sparkrec.pipeline.probes import check_storage
 from sparkrec.retrieval.approximate import require_faiss
 from sparkrec.settings.checks import excluded_attributes
 from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat, load_format
 from sparkrec.settings.sections import TopKConfig
+from sparkrec.storage.access import stores_of
+from sparkrec.warehouse.catalog import check_name
 from sparkrec.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     """
     _require(config.warehouse.path, "warehouse.path")
     Warehouse(config.warehouse.path)  # refuses a path that not every reader takes for the same place
+    stores_of([config.logs.path, config.logs.items_path, config.logs.users_path])
     _require(config.logs.format, "logs.format")
     fmt = load_format(config.logs.format)
     _check_attributes(config.topk, fmt)
@@ -43,7 +45,9 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     if "ingest" in stages:
         _require(config.logs.path, "logs.path")
     declared_cutoff(config.evaluation, as_of)
-    _check_writable(spark, config.warehouse.path)
+    if config.warehouse.catalog is not None:
+        check_name(config.warehouse.catalog)
+    check_storage(spark, config.warehouse.path, config.storage)
     if config.train.ranks > 1 and any(f"train_{model}" in stages and _uses_ranks(config, model) for model in MODELS):
         _check_workers(spark, config)
 
@@ -64,24 +68,6 @@ def _check_attributes(topk: TopKConfig, fmt: LogFormat) -> None:
 def _require(value: str, key: str) -> None:
     if not value:
         raise UserError(f"{key} is not set", fix=f"add {key}=… to the command or the configuration file")
-
-
-def _check_writable(spark: SparkSession, path: str) -> None:
-    if ":" not in path:
-        with contextlib.suppress(OSError):  # the attempt below says what is wrong
-            os.makedirs(path, mode=0o750, exist_ok=True)  # a new one is closed to others, whatever the umask
-    jvm: Any = spark._jvm
-    hadoop = jvm.org.apache.hadoop.fs.Path(path)
-    probe = jvm.org.apache.hadoop.fs.Path(hadoop, "_writable")
-    try:
-        system = hadoop.getFileSystem(spark._jsc.hadoopConfiguration())
-        system.mkdirs(hadoop)
-        system.create(probe, True).close()
-        system.delete(probe, False)
-    except Exception as error:  # py4j wraps whatever the file system throws
-        cause = getattr(error, "java_exception", error)
-        reason = str(cause).splitlines()[0]
-        raise UserError("warehouse cannot be written", where=path, fix=reason) from error
 
 
 def _check_workers(spark: SparkSession, config: Config) -> None:

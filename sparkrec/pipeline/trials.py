@@ -32,7 +32,8 @@ from sparkrec.prepare.cut import as_of, utc
 from sparkrec.settings.config import Config, config_hash, config_with
 from sparkrec.settings.formats import LogFormat
 from sparkrec.settings.sections import GateConfig
-from sparkrec.warehouse import files, store
+from sparkrec.storage import files
+from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import CARD, read_card
 from sparkrec.warehouse.ledger import Versions
 from sparkrec.warehouse.tables import INTERACTIONS, SEARCHES, TS, Table

@@ -22,7 +22,7 @@ from sparkrec.prepare.counts import Counts, observed
 from sparkrec.prepare.image_networks import NETWORKS, ImageNetwork, load_network, vectors
 from sparkrec.processes import begin_task
 from sparkrec.settings.sections import ImageConfig
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import ID, IDX, ITEM_IDX, NAME, VECTOR
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
 from sparkrec.log import log_event, warn_event
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 
 if TYPE_CHECKING:
     import torch

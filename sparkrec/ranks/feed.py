@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparkrec.errors import InvariantError
 from sparkrec.ranks.snapshot import FILE_NO, Manifest
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +36,8 @@ def read_files(manifest: Manifest, rank: int, size: int, columns: Sequence[str])
         InvariantError: The rows of a file are not those of the manifest.
     """
     mine = manifest.files_of(rank, size)
-    urls = [files.uri(files.join(manifest.path, manifest.files[i].name)) for i in mine if manifest.files[i].rows]
-    found = _read_row_groups(urls, columns) if urls else {}
+    paths = [files.join(manifest.path, manifest.files[i].name) for i in mine if manifest.files[i].rows]
+    found = _read_row_groups(paths, columns) if paths else {}
     empty = {c: np.zeros(0, dtype=np.int64) for c in columns}
     for i in mine:
         seen = len(next(iter(found[i].values()))) if i in found else 0
@@ -85,7 +85,37 @@ def item_counts(manifest: Manifest, comm: Comm, n_items: int) -> torch.Tensor:
     return summed
 
 
-def _read_row_groups(urls: list[str], columns: Sequence[str]) -> dict[int, Columns]:
+def _file_system(paths: Sequence[str]) -> tuple[Any, list[str]]:
+    """A file system of these files alone, as Petastorm 0.12 takes it, and their addresses in it.
+
+    Petastorm reads by pyarrow's file systems of old, which know no object store. This one gives out what
+    ``storage.files`` reaches, under names of its own, so that no letter of a path can mean anything else.
+    """
+    from pyarrow.filesystem import FileSystem
+
+    found = {f"/{n}.parquet": files.resolve(path) for n, path in enumerate(paths)}
+
+    class SnapshotFiles(FileSystem):  # type: ignore[misc]
+        def open(self, path: str, mode: str = "rb") -> Any:
+            system, inside = found[path]
+            return system.open_input_file(inside)
+
+        def isfile(self, path: str) -> bool:
+            return path in found
+
+        def isdir(self, path: str) -> bool:
+            return path not in found
+
+        def exists(self, path: str) -> bool:
+            return path in found
+
+        def _isfilestore(self) -> bool:
+            return True
+
+    return SnapshotFiles(), [f"file://{name}" for name in found]
+
+
+def _read_row_groups(paths: Sequence[str], columns: Sequence[str]) -> dict[int, Columns]:
     """File number → columns. One finite reader; each batch is one row group, which is one file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Petastorm uses what pyarrow calls old
@@ -93,10 +123,11 @@ def _read_row_groups(urls: list[str], columns: Sequence[str]) -> dict[int, Colum
 
         wanted = [f"^{c}$" for c in (*columns, FILE_NO)]
         found: dict[int, Columns] = {}
-        workers = min(4, len(urls))
+        workers = min(4, len(paths))
+        file_system, urls = _file_system(paths)
         with make_batch_reader(
             urls, schema_fields=wanted, num_epochs=1, shuffle_row_groups=False, reader_pool_type="thread",
-            workers_count=workers, results_queue_size=workers,
+            workers_count=workers, results_queue_size=workers, filesystem=file_system,
         ) as reader:  # fmt: skip
             for batch in reader:
                 number = _file_of(getattr(batch, FILE_NO))

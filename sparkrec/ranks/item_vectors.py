@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparkrec.errors import InvariantError, UserError
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import ITEM_IDX, NAME, VECTOR
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pyspark import StorageLevel
 
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 FILE_NO = "file_no"  # column of each row: the number of the file it is in
 _FORMAT = 1
+_LARGEST_ROW_GROUP = 2**31 - 2**20  # bytes; HDFS wants a multiple of its checksums' 512
 _GROUP, _N, _NULLS = "_group", "_n", "_nulls"
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double")
 
@@ -247,7 +248,7 @@ def _write_files(numbered: DataFrame, path: str, order: Sequence[str], n_files: 
     keys = _partition_keys(n_files)
     placed = numbered.withColumn("_key", F.element_at(F.array(*[F.lit(k) for k in keys]), F.col(FILE_NO) + 1))
     sorted_rows = placed.repartition(n_files, "_key").sortWithinPartitions(*order).drop("_key")
-    writer = sorted_rows.write.mode("overwrite").option("parquet.block.size", str(2**31 - 1))
+    writer = sorted_rows.write.mode("overwrite").option("parquet.block.size", str(_LARGEST_ROW_GROUP))
     writer = writer.option("maxRecordsPerFile", 0).option("compression", "snappy")
     writer.parquet(files.join(path, "data"))
 

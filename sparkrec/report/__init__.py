@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparkrec.settings.sections import ReportConfig
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.reading import LATEST
 from sparkrec.warehouse.store import Warehouse
 

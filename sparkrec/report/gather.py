@@ -15,7 +15,7 @@ from sparkrec.ranks.checkpoint import MODEL
 from sparkrec.report import data, ledger
 from sparkrec.report.facts import Absent, Losses, MetricRow, Report, Spread
 from sparkrec.report.lists import user_lists
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.cards import FULL, HOLDOUT, part_path
 from sparkrec.warehouse.query import runs
 from sparkrec.warehouse.reading import LATEST, choose_night, current_nights, open_table, read_rows

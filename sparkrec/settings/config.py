@@ -33,6 +33,7 @@ from sparkrec.settings.sections import (
     PrepareConfig,
     ReportConfig,
     SparkConfig,
+    StorageConfig,
     TopKConfig,
     TrainConfig,
     UserGroupsConfig,
@@ -47,6 +48,7 @@ class Config(ModelSections):
 
     logs: LogsConfig = section(LogsConfig)
     warehouse: WarehouseConfig = section(WarehouseConfig)
+    storage: StorageConfig = section(StorageConfig, "for logs and warehouse; docs/storage.md")
     spark: SparkConfig = section(SparkConfig)
     ingest: IngestConfig = section(IngestConfig)
     prepare: PrepareConfig = section(PrepareConfig)

@@ -28,7 +28,7 @@ from sparkrec.settings.setting import (
 class LogsConfig:
     """Where the raw logs are and how they are written."""
 
-    path: str = setting("", "file or folder of raw logs, plain or .gz; any file system that Spark reaches")
+    path: str = setting("", "file or folder of raw logs, plain or compressed, on any storage of docs/storage.md")
     format: str = setting(
         "", "a name in conf/formats (reviews, invoices, sessions, ratings, …), or the path of a YAML file"
     )
@@ -44,10 +44,31 @@ class WarehouseConfig:
     """Where the Delta tables, models and snapshots live."""
 
     path: str = setting("", "folder of the Delta tables, models and snapshots; every executor must reach it")
+    catalog: Optional[str] = setting(
+        None, "schema or catalog.schema in which the tables are registered after each night; null: in none"
+    )
     lock_expiry_s: float = setting(
         300.0,
         "seconds, 10 to 86400; a lock that its night has not renewed for so long is taken over",
         Bounds(10, 86_400),
+    )
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """How storage is reached, for Spark, ranks and readers alike; secrets come from the environment or the platform."""
+
+    endpoint: Optional[str] = setting(
+        None, "address of an S3-compatible store, e.g. https://minio.example:9000; null: AWS, or AWS_ENDPOINT_URL"
+    )
+    region: Optional[str] = setting(None, "of the buckets, e.g. eu-central-1; null: AWS_REGION, or us-east-1")
+    path_style: Optional[bool] = setting(
+        None, "the bucket stands in the path, not in the host's name; null: yes where there is an endpoint"
+    )
+    anonymous: bool = setting(False, "public buckets: requests are not signed")
+    profile: Optional[str] = setting(None, "of ~/.aws/credentials; every executor must have it; null: AWS_PROFILE")
+    conditional_puts: bool = setting(
+        True, "false: the store has none, and nobody else writes to the warehouse while a night runs"
     )
 
 

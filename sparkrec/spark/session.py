@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +14,9 @@ from sparkrec.errors import UserError
 from sparkrec.log import log_event
 from sparkrec.processes import own_ctrl_c, wait_passively
 from sparkrec.settings.config import conf_dir
-from sparkrec.settings.sections import SparkConfig
-from sparkrec.spark import jvm, sizing
+from sparkrec.settings.sections import SparkConfig, StorageConfig
+from sparkrec.spark import jars, jvm, sizing
+from sparkrec.storage.access import spark_conf
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -43,13 +44,9 @@ DEFAULT_CONF = {
 
 JVM_OPTIONS = "spark.driver.defaultJavaOptions"
 CLASS_PATH = "spark.driver.extraClassPath"
+JARS, PACKAGES = "spark.jars", "spark.jars.packages"
 DESCRIPTION = "spark.job.description"  # what Spark calls the property that its pages and listeners show
 SECRET = "SPARKREC_SPARK_SECRET"  # environment variable: the secret that driver, executors and daemons share
-
-
-def delta_jars() -> list[Path]:
-    """Delta's jars as fetched at set-up (``<environment>/share/sparkrec/jars``); empty when there are none."""
-    return sorted((Path(sys.prefix) / "share" / "sparkrec" / "jars").glob("*.jar"))
 
 
 def archive_path() -> Path:
@@ -57,7 +54,12 @@ def archive_path() -> Path:
     return Path(sys.prefix) / "share" / "sparkrec" / "spark.jsa"
 
 
-def build_session(config: SparkConfig, log_mb: float | None = None) -> SparkSession:
+def build_session(
+    config: SparkConfig,
+    log_mb: float | None = None,
+    storage: StorageConfig | None = None,
+    stores: Iterable[str] = (),
+) -> SparkSession:
     """Gets or creates the session.
 
     Under spark-submit its settings (options, properties file) win over the configuration's, and the master and the
@@ -69,9 +71,11 @@ def build_session(config: SparkConfig, log_mb: float | None = None) -> SparkSess
     Args:
         config: Master, name and settings.
         log_mb: How much log there is, in megabytes of plain text; None: not known.
+        storage: How the stores are reached.
+        stores: The kinds of storage that logs and warehouse are on (``storage.access.stores_of``).
 
     Raises:
-        UserError: No Java, Delta's jars are missing, or a standalone cluster's secret is.
+        UserError: No Java, Delta's or a store's jars are missing, or a standalone cluster's secret is.
     """
     from pyspark.sql import SparkSession
 
@@ -82,9 +86,10 @@ def build_session(config: SparkConfig, log_mb: float | None = None) -> SparkSess
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     builder = SparkSession.builder.appName(config.app_name)
     try:
-        given = _submitted_conf() if submitted else _own_conf(config)
+        reached = spark_conf(storage or StorageConfig(), stores, os.environ)
+        given = _submitted_conf() if submitted else _own_conf(config, stores)
         fitting = {} if submitted or SparkSession.getActiveSession() else _fitting(config, log_mb)
-        merged = _merge_conf(DEFAULT_CONF, fitting, config.conf, given)
+        merged = _merge_conf(DEFAULT_CONF, fitting, reached, config.conf, given)
         merged |= _secret(merged)
         for key, value in merged.items():
             builder = builder.config(key, value)
@@ -129,19 +134,20 @@ def task_slots(spark: SparkSession) -> int:
     return int(sc.maxNumConcurrentTasks(sc.resourceProfileManager().defaultResourceProfile()))
 
 
-def _own_conf(config: SparkConfig) -> dict[str, str]:
-    """Master and jars of a session that this process starts itself."""
+def _own_conf(config: SparkConfig, stores: Iterable[str]) -> dict[str, str]:
+    """Master and jars of a session that this process starts itself; Delta's come too, unless the user names theirs."""
     master = {"spark.master": config.master or f"local[{sizing.this_machine().cores}]"}
-    if "spark.jars" in config.conf or "spark.jars.packages" in config.conf:
-        return master
-    jars = delta_jars()
-    if not jars:
+    named = f"{config.conf.get(JARS, '')} {config.conf.get(PACKAGES, '')}"
+    ours = [] if "delta-spark" in named else jars.delta_jars()
+    if not ours and "delta-spark" not in named:
         raise UserError("Delta's jars are missing", where=sys.prefix, fix="run make setup")
+    ours += jars.store_jars(stores, named)
     if _local_cores(config.master) is None:
-        return {**master, "spark.jars": ",".join(str(jar) for jar in jars)}
+        theirs = [name for name in config.conf.get(JARS, "").split(",") if name]
+        return {**master, JARS: ",".join([*theirs, *(str(jar) for jar in ours)])} if ours else master
     # The executor is this JVM: on its class path the jars need not be copied for it, and come from the archive.
     theirs = [config.conf[CLASS_PATH]] if CLASS_PATH in config.conf else []
-    return {**master, CLASS_PATH: ":".join([*theirs, *(str(jar) for jar in jars)])}
+    return {**master, CLASS_PATH: ":".join([*theirs, *(str(jar) for jar in ours)])} if ours else master
 
 
 def _fitting(config: SparkConfig, log_mb: float | None) -> dict[str, str]:

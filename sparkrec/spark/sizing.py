@@ -14,6 +14,9 @@ from pathlib import Path
 
 import psutil
 
+from sparkrec.storage import files
+from sparkrec.storage.places import LOCAL, place_of
+
 MB = 1 << 20
 SMALL_MB = 16  # of log, some 200,000 rows: below it Spark's planning and compiling costs more than its computing
 LARGEST_HEAP_MB = 30 * 1024  # from 32 GB on the JVM's pointers take twice the room
@@ -83,16 +86,18 @@ def this_machine(root: Path = Path("/")) -> Machine:
 
 
 def log_mb(*paths: str | None) -> float | None:
-    """Megabytes of the local files and folders as plain text; None where one of them is not on this machine.
+    """Megabytes of files and folders as plain text; None where storage does not say.
 
     What does not exist is left to those who read it. Files that begin with a dot or an underscore are no data.
     """
     total = 0
     for path in filter(None, paths):
-        place = path.removeprefix("file://")
-        if "://" in place:
+        try:
+            place = place_of(path)
+            found = list(_files(place.inside) if place.store == LOCAL else _stored(path))
+        except Exception:  # each storage raises kinds of its own, and whoever reads there will say it
             return None
-        total += sum(size * _EXPANSION.get(Path(name).suffix, 1) for name, size in _files(place))
+        total += sum(size * _EXPANSION.get(Path(name).suffix, 1) for name, size in found)
     return total / MB
 
 
@@ -104,6 +109,21 @@ def _files(place: str) -> Iterator[tuple[str, int]]:
         for name in names:
             if name[0] not in "._":
                 yield name, os.stat(os.path.join(folder, name)).st_size
+
+
+def _stored(path: str) -> Iterator[tuple[str, int]]:
+    """The same of what is not on this machine."""
+    from pyarrow.fs import FileSelector
+
+    system, inside = files.resolve(path)
+    entry = system.get_file_info(inside)
+    below = (
+        [entry] if entry.is_file else system.get_file_info(FileSelector(inside, allow_not_found=True, recursive=True))
+    )
+    for entry in below:
+        hidden = any(part[0] in "._" for part in entry.path[len(inside) :].split("/") if part)
+        if entry.is_file and not hidden:
+            yield entry.base_name, entry.size
 
 
 def _groups(root: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparkrec.errors import UserError
 from sparkrec.settings.config import config_hash
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.store import Warehouse
 
 HOLDOUT, FULL = "holdout", "full"  # trained before the cutoff and judged after it; trained on everything

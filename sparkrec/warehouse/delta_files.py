@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from sparkrec.warehouse.files import literal_path
+from sparkrec.storage.files import literal_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 from sparkrec.errors import UserError
 from sparkrec.log import warn_event
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.owner import Owner, this_process
 
 LOCK = "_lock.json"
@@ -63,7 +62,7 @@ class Lock:
         new = replace(self._me, expires_at=_in(self._expiry_s))
         if not self._me.has_expired(datetime.now(UTC)):
             files.write_bytes(self._path, _json(new))
-        elif not (self._moved_away() and files.create(self._path, _json(new))):
+        elif not files.replace(self._path, _json(self._me), _json(new)):
             self.check()
             return
         self._me = new
@@ -87,15 +86,12 @@ class Lock:
         except (UserError, OSError) as error:  # whoever comes next sees that this process has ended
             warn_event("lock_not_given_back", reason=str(error))
 
-    def _moved_away(self) -> bool:
-        return _moved_away(self._path, self._expiry_s, self._me.is_attempt)
-
     def _is_mine(self) -> bool:
         """Whether the lock names this attempt; one that is on its way from one name to another is waited for."""
         for look in range(_LOOKS):
-            holder = _read(self._path, self._expiry_s)
-            if holder is not None and holder.named:
-                return holder.is_attempt(self._me)
+            found = _read(self._path, self._expiry_s)
+            if found is not None and found[0].named:
+                return found[0].is_attempt(self._me)
             time.sleep(_BETWEEN_S if look < _LOOKS - 1 else 0)
         return False
 
@@ -104,8 +100,7 @@ class Lock:
 def locked(warehouse: str, run_id: str, expiry_s: float) -> Iterator[Lock]:
     """Holds the warehouse's lock, renewing it every third of its expiry.
 
-    The file is made by ``files.create``, which on a local path no two can do; what object stores need for that is
-    decided there.
+    The file is made by ``files.create``, which no two can do at once on any storage.
 
     Args:
         warehouse: Its folder.
@@ -136,24 +131,25 @@ def locked(warehouse: str, run_id: str, expiry_s: float) -> Iterator[Lock]:
 def _take(path: str, me: Owner, expiry_s: float) -> None:
     """Makes the lock this attempt's; raises ``UserError`` where another one holds it.
 
-    Only ``files.create`` makes a lock, and no two can do that at once. Between looking at one and taking it away
-    another attempt may have taken it over, so what is moved aside is looked at again: a lock that is not the dead one
-    is put back. If a third has made a lock meanwhile, that stays and the one moved aside is lost: its owner sees it
-    before its next write (``Lock.check``) and stops.
+    ``files.create`` makes a lock where there is none, ``files.replace`` makes that of a dead owner another's; no two
+    can do either at once. Where the storage cannot compare and write in one, a lock made in between is lost: its owner
+    sees it before its next write (``Lock.check``) and stops.
     """
     for _ in range(_LOOKS):  # another night may take over the same dead lock first
         if files.create(path, _json(me)):
             return
-        holder = _read(path, expiry_s)
-        if holder is None:
+        found = _read(path, expiry_s)
+        if found is None:
             continue
-        if not holder.named and not holder.has_expired(datetime.now(UTC)):  # it is being written
+        if not found[0].named and not found[0].has_expired(datetime.now(UTC)):  # it is being written
             time.sleep(_BETWEEN_S)
-            holder = _read(path, expiry_s) or holder
+            found = _read(path, expiry_s) or found
+        holder, data = found
         if not holder.is_dead(datetime.now(UTC)):
             raise _refused(path, holder)
-        if _moved_away(path, expiry_s, holder.__eq__):
+        if files.replace(path, data, _json(me)):
             warn_event("lock_taken_over", run_id=holder.run_id, host=holder.host, pid=holder.pid)
+            return
     raise UserError("another night has just begun on this warehouse", where=path, fix="wait for it")
 
 
@@ -168,25 +164,8 @@ def _refused(path: str, holder: Owner) -> UserError:
     )
 
 
-def _moved_away(path: str, expiry_s: float, wanted: Callable[[Owner], bool]) -> bool:
-    """Takes a lock out of the way, and says whether it was there and the wanted one; another is put back.
-
-    Of several that try at once the renaming lets one through. Who put a new lock there in between finds it gone for a
-    moment, and looks again before believing it.
-    """
-    aside = f"{path}.{uuid.uuid4().hex}"
-    if not files.move(path, aside):
-        return False
-    moved = _read(aside, expiry_s)
-    right = moved is None or wanted(moved)
-    if not right:
-        files.create(path, files.read_bytes(aside))
-    files.remove(aside)
-    return right
-
-
-def _read(path: str, expiry_s: float) -> Owner | None:
-    """The owner; None where the file is gone. Of a file that says nothing yet only the age is known.
+def _read(path: str, expiry_s: float) -> tuple[Owner, bytes] | None:
+    """The owner, and the file's content; None where it is gone. Of one that says nothing yet only the age is known.
 
     Raises:
         UserError: It cannot be read.
@@ -202,9 +181,9 @@ def _read(path: str, expiry_s: float) -> Owner | None:
             return None
         raise
     try:
-        return Owner.of(json.loads(data))
+        return Owner.of(json.loads(data)), data
     except (ValueError, TypeError, AttributeError):
-        return Owner.unnamed((modified + timedelta(seconds=expiry_s)).isoformat())
+        return Owner.unnamed((modified + timedelta(seconds=expiry_s)).isoformat()), data
 
 
 def _json(owner: Owner) -> bytes:

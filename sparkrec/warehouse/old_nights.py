@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 
 from sparkrec.errors import UserError
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.cards import CARD, read_card
 from sparkrec.warehouse.store import Warehouse
 

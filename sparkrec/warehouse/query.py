@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from sparkrec.errors import UserError
 from sparkrec.settings.formats import load_format
 from sparkrec.settings.ids import spelt
+from sparkrec.storage.files import first_line
 from sparkrec.warehouse.reading import (
     LATEST,
     choose_night,
     current_nights,
     exists,
-    first_line,
     night_in,
     open_table,
     present_tables,

@@ -5,7 +5,8 @@ What users type reaches the tables as literals of polars expressions, never as p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sparkrec.errors import UserError
 from sparkrec.models import MODELS, beside, models_for
 from sparkrec.models.model import Lists
+from sparkrec.storage.files import first_line
+from sparkrec.storage.places import HDFS, LOCAL, place_of
 from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import (
     CURRENT,
@@ -69,7 +72,8 @@ def check_warehouse(warehouse: Warehouse) -> None:
     """Raises a UserError where no warehouse is given, or a local one is not there."""
     if not warehouse.path:
         raise UserError("no warehouse given", fix="add warehouse.path=DIR, or --conf with one in it")
-    if "://" not in warehouse.path and not Path(warehouse.path).is_dir():
+    place = place_of(warehouse.path)
+    if place.store == LOCAL and not Path(place.inside).is_dir():
         raise UserError("no such warehouse", where=warehouse.path, fix="check warehouse.path, or run sparkrec nightly")
 
 
@@ -82,7 +86,7 @@ def exists(warehouse: Warehouse, table: Table) -> bool:
     from deltalake import DeltaTable
 
     try:
-        return DeltaTable.is_deltatable(warehouse.table_path(table))
+        return DeltaTable.is_deltatable(warehouse.reader_path(table))
     except Exception as error:  # storage back ends raise many kinds
         raise unreadable(warehouse.table_path(table), error) from error
 
@@ -109,7 +113,7 @@ def open_table(warehouse: Warehouse, table: Table, version: int | None = None) -
     if not exists(warehouse, table):
         raise UserError("no such table yet", where=warehouse.table_path(table), fix="run sparkrec nightly first")
     try:
-        return DeltaTable(warehouse.table_path(table), version=version)
+        return DeltaTable(warehouse.reader_path(table), version=version)
     except Exception as error:
         raise unreadable(warehouse.table_path(table), error) from error
 
@@ -117,12 +121,6 @@ def open_table(warehouse: Warehouse, table: Table, version: int | None = None) -
 def unreadable(where: str, error: Exception) -> UserError:
     """What a user is told where storage, a table or a file of it cannot be read."""
     return UserError("table cannot be read", where=where, fix=first_line(error))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error that says anything; else its kind."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def read_rows(
@@ -222,7 +220,31 @@ def scan_rows(warehouse: Warehouse, table: Table, version: int | None = None) ->
     """
     import polars as pl
 
-    return pl.scan_delta(open_table(warehouse, table, version))
+    opened = open_table(warehouse, table, version)
+    place = place_of(warehouse.path)
+    if place.store != HDFS and re.fullmatch(r"[!-$&-~]*", place.inside):  # else polars does not find the files
+        return pl.scan_delta(opened)
+    return _scan_by_delta_rs(opened)
+
+
+def _scan_by_delta_rs(opened: DeltaTable) -> pl.LazyFrame:
+    """The same where polars does not reach the files itself: delta-rs reads the columns that are asked for."""
+    from polars.io.plugins import register_io_source
+
+    def batches(
+        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        reader = opened.scan(columns=columns)
+        for batch in reader:
+            if n_rows is not None and n_rows <= 0:
+                return
+            frame = to_frame([batch], reader.schema)
+            frame = frame if n_rows is None else frame.head(n_rows)
+            n_rows = None if n_rows is None else n_rows - frame.height
+            yield frame if predicate is None else frame.filter(predicate)
+
+    schema = to_frame([], opened.scan(columns=None).schema).schema
+    return register_io_source(batches, schema=schema)
 
 
 def collected(frame: pl.LazyFrame) -> pl.DataFrame:

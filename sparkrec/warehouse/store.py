@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.spark.session import named_jobs
+from sparkrec.storage.places import HDFS, place_of
 from sparkrec.warehouse.delta_files import data_files, read_files
 from sparkrec.warehouse.delta_log import Commits, commits, remove_broken
 from sparkrec.warehouse.tables import RUN_DATE, Table
@@ -35,16 +35,16 @@ def _open() -> None:
 
 @dataclass(frozen=True)
 class Warehouse:
-    """The folder (any file system that Spark reaches) that holds tables, models and snapshots.
+    """The folder (on any storage of ``storage.places``) that holds tables, models and snapshots.
 
     A relative path counts from the current folder, once and for all: Delta takes absolute locations only.
 
     Attributes:
-        path: The folder.
+        path: The folder, as Spark takes it.
         fence: Called before each write: it raises where whoever writes has lost the warehouse's lock.
 
     Raises:
-        UserError: A path that not every reader takes for the same place.
+        UserError: A path that not every reader takes for the same place, or of a storage that is not supported.
     """
 
     path: str
@@ -53,12 +53,21 @@ class Warehouse:
     def __post_init__(self) -> None:
         if re.search("%[0-9A-Fa-f]{2}", self.path):  # half of the readers take %20 for a blank, half as it is written
             raise UserError("a path with %20 or the like", where=f"warehouse.path={self.path}", fix="rename the folder")
-        if self.path and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", self.path):  # no scheme: a local path
-            object.__setattr__(self, "path", os.path.abspath(self.path))
+        if not self.path:
+            return
+        place = place_of(self.path)
+        if place.store == HDFS and not re.fullmatch(r"[\w./=@:+,~-]*", place.inside, re.ASCII):
+            fix = "rename the folder: letters, digits and ./=@:+,~-_"
+            raise UserError("a path that delta-rs does not find on HDFS", where=f"warehouse.path={self.path}", fix=fix)
+        object.__setattr__(self, "path", place.uri)
 
     def table_path(self, table: Table) -> str:
-        """``<warehouse>/<table>``."""
+        """``<warehouse>/<table>``, as Spark takes it."""
         return f"{self.path.rstrip('/')}/{table.name}"
+
+    def reader_path(self, table: Table) -> str:
+        """``<warehouse>/<table>``, as delta-rs takes it."""
+        return place_of(self.table_path(table)).reader_uri
 
     def model_path(self, model: str, run_date: date) -> str:
         """``<warehouse>/models/<model>/<run_date>``."""

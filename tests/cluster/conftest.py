@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkrec.spark.session import delta_jars
+from sparkrec.spark.jars import delta_jars
 from tests.quick import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]

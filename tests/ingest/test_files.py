@@ -9,7 +9,7 @@ from sparkrec.ingest.hadoop import FileStatus, normal_uri
 from sparkrec.ingest.log_files import KnownFile, file_date, reader_for, select_files
 from sparkrec.settings.formats import Reader, load_format
 from sparkrec.settings.sections import IngestConfig
-from sparkrec.warehouse.files import literal_path
+from sparkrec.storage.files import literal_path
 
 T1, T2 = datetime(2011, 1, 1), datetime(2011, 1, 2)
 CSV = Reader("csv")

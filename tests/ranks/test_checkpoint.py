@@ -13,7 +13,7 @@ from sparkrec.ranks.checkpoint import (
     save_checkpoint,
     save_model,
 )
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 
 
 def save(path, epoch, key="k"):
@@ -95,5 +95,5 @@ def test_file_errors_are_the_users(tmp_path):
     Path(tmp_path, "plain").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         files.write_bytes(str(tmp_path / "plain" / "x"), b"")
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match="is not supported"):
         files.exists("nosuch://x")

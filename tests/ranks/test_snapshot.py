@@ -11,7 +11,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.feed import check_total, read_files
 from sparkrec.ranks.snapshot import read_manifest, spark_hash, write_snapshot
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 
 COLUMNS = ["g", "t", "x"]
 

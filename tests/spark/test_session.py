@@ -10,6 +10,7 @@ from py4j.java_gateway import JavaPackage, java_import
 from pyspark import inheritable_thread_target
 
 from sparkrec.settings.sections import SparkConfig
+from sparkrec.spark.jars import delta_jars
 from sparkrec.spark.jvm import archive_options
 from sparkrec.spark.session import (
     CLASS_PATH,
@@ -18,7 +19,6 @@ from sparkrec.spark.session import (
     _local_cores,
     _merge_conf,
     build_session,
-    delta_jars,
     jobs_started,
     named_jobs,
 )

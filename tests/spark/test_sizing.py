@@ -86,4 +86,4 @@ def test_log_is_measured_as_plain_text(tmp_path):
     write(tmp_path, "one.csv", "x" * 500)
     assert log_mb(f"{tmp_path}/log", f"file://{tmp_path}/one.csv", None) == pytest.approx(9500 / (1 << 20))
     assert log_mb(f"{tmp_path}/none") == 0
-    assert log_mb(f"{tmp_path}/log", "s3a://bucket/log") is None
+    assert log_mb(f"{tmp_path}/log", "nosuch://bucket/log") is None

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sparkrec.errors import UserError
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.lock import LOCK, locked
 from sparkrec.warehouse.owner import this_process
 

@@ -49,7 +49,7 @@ def test_relative_warehouse_counts_from_the_current_folder(spark, tmp_path, monk
     assert relative == Warehouse(f"{tmp_path}/some/where")
     assert rows(store.read(spark, relative, tables.USER_INDEX)) == [("a", 0)]
     assert Warehouse("s3a://bucket/where").path == "s3a://bucket/where"
-    assert Warehouse("file:/some/where").path == "file:/some/where"
+    assert Warehouse("file:/some/where").path == "file:///some/where"
     assert Warehouse("").path == ""
 
 

@@ -30,6 +30,7 @@ from sparkrec.prepare.cut import utc
 from sparkrec.prepare.rating_biases import ITEM_BIAS, RatingBiases, rating_biases
 from sparkrec.prepare.user_item import debiased, user_item
 from sparkrec.retrieval.topk import VECTOR, item_matrix
+from sparkrec.storage import files
 from sparkrec.warehouse.cards import HOLDOUT, ModelCard, part_path
 from sparkrec.warehouse.ledger import StageResult
 from sparkrec.warehouse.tables import IDX, INTERACTIONS, ITEM_IDX, ITEM_INDEX, TS, USER_IDX, USER_INDEX, USER_ITEM
@@ -53,7 +54,8 @@ def train(night: Night, inputs: Inputs) -> StageResult:
             if left is not None:
                 settings = replace(settings, reg=left.reg)
                 matrix = residuals(kept, load_biases(night.spark, path), left.deviation)
-        save_als(fit_als(matrix, settings, f"{config.warehouse.path}/_checkpoints/{night.run_id}"), path, meta)
+        scratch = files.join(night.warehouse.path, "_checkpoints", night.run_id)
+        save_als(fit_als(matrix, settings, scratch), path, meta)
         if config.als.feedback == "explicit":
             kept.unpersist()
         return ""

@@ -10,7 +10,7 @@ import numpy as np
 from sparkrec.evaluation.ratings import PREDICTED
 from sparkrec.models.als.train import ITEM_FACTORS, MODEL_FILE, USER_FACTORS, VECTOR, load_als
 from sparkrec.prepare.rating_biases import EXPECTED, ITEM_BIAS, USER_BIAS, RatingBiases
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import IDX, ITEM_IDX, RATING, USER_IDX
 
 if TYPE_CHECKING:

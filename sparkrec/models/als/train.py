@@ -26,7 +26,7 @@ from sparkrec.errors import InvariantError, NothingToTrain, UserError
 from sparkrec.log import log_event
 from sparkrec.models.als.settings import AlsConfig
 from sparkrec.spark.session import task_slots
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import CONFIDENCE, IDX, ITEM_IDX, RATING, USER_IDX
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from sparkrec.models.popularity.counts import popularities
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.user_item import MICROS_PER_DAY
 from sparkrec.prepare.weights import counted
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import ITEM_IDX, RANK, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, read_manifest
 from sparkrec.settings.config import config_hash
 from sparkrec.settings.sections import TrainConfig
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import ITEM_IDX, NAME, USER_IDX, VECTOR
 
 if TYPE_CHECKING:

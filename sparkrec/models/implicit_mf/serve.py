@@ -10,7 +10,7 @@ import numpy as np
 
 from sparkrec.processes import begin_task
 from sparkrec.retrieval.topk import VECTOR
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import USER_IDX
 
 if TYPE_CHECKING:

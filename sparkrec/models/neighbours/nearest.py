@@ -39,7 +39,7 @@ from sparkrec.prepare.weights import WEIGHT, counted
 from sparkrec.retrieval.block_search import FloatArray, IntArray
 from sparkrec.retrieval.sparse import INDICES, WEIGHTS, Doubles, SparseMatrix, sparse_matrix, sparse_top_k
 from sparkrec.retrieval.topk import PASS_MB
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import CONFIDENCE, ITEM_IDX, QUERY_IDX, RANK, SCORE, TS, USER_IDX
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparkrec.models.two_tower.network import Feature
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 
 if TYPE_CHECKING:
     from torch import Tensor

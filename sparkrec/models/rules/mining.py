@@ -22,7 +22,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 from sparkrec.models.rules.itemsets import N_BASKETS, itemsets, prepared, refuse_too_many
 from sparkrec.models.rules.settings import RulesConfig
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import (
     ANTECEDENT,
     CONFIDENCE,

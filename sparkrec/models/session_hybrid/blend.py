@@ -29,7 +29,7 @@ from sparkrec.processes import begin_task
 from sparkrec.retrieval.block_search import FloatArray, IntArray, ItemMatrix, select
 from sparkrec.retrieval.topk import VECTOR, list_batch, prepared_queries, query_vectors, seen_positions
 from sparkrec.spark.broadcast import broadcast
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import ITEMS, USER_IDX
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ from sparkrec.retrieval.sparse import best, cuts, without_seen
 from sparkrec.retrieval.topk import SEEN, list_batch, prepared_queries, seen_positions
 from sparkrec.spark.broadcast import broadcast
 from sparkrec.spark.collected import collected
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS, USER_IDX
 
 if TYPE_CHECKING:

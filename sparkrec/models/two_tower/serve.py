@@ -19,7 +19,7 @@ from sparkrec.models.two_tower.examples import counted_events, flat_codes, secon
 from sparkrec.models.two_tower.network import PAD, Feature, ItemBatch, TowerShape, TwoTower
 from sparkrec.models.two_tower.step import user_batch
 from sparkrec.processes import begin_task
-from sparkrec.warehouse import files
+from sparkrec.storage import files
 from sparkrec.warehouse.tables import EVENT_ORDER, ITEM_IDX, USER_IDX
 
 if TYPE_CHECKING:
