@@ -18,6 +18,7 @@ from deltalake import write_deltalake
 from sparkrec import cli
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.settings.config import load_config
+from sparkrec.spark.jars import store_jars
 from sparkrec.warehouse.tables import METRICS, topk_table
 
 NIGHT = date(2024, 1, 1)
@@ -157,6 +158,10 @@ def test_jars(capsys, monkeypatch, tmp_path):
     for name in ("b.jar", "a.jar"):
         (folder / name).write_text("")
     assert run(capsys, "jars") == (0, f"{folder}/a.jar,{folder}/b.jar\n", "")
+    assert run(capsys, "jars", "--with", "ftp") == (2, "", "sparkrec: no such store: ftp (one of azure, gcs, s3)\n")
+    with pytest.raises(UserError, match=r"jars for s3 are missing.*sparkrec jars --with s3"):
+        store_jars(["s3", "local"])
+    assert store_jars(["s3"], "org.apache.hadoop:hadoop-aws:3.4.1") == store_jars(["local", "hdfs"]) == []
 
 
 def test_main_guard(capsys):

@@ -19,6 +19,7 @@ from sparkrec.look.seen import Seen, names_of
 from sparkrec.look.shipped import fitting
 from sparkrec.settings.config import conf_dir
 from sparkrec.settings.formats import AttributeFile, LogFormat, format_of, load_format
+from sparkrec.storage.files import join, resolve
 
 if TYPE_CHECKING:
     import polars as pl
@@ -197,7 +198,7 @@ def _write_night(seen: Seen, log: str, folder: Path) -> Path:
 
     target = (folder / "night.yaml").resolve()
     beside = {"items_path": seen.items, "users_path": seen.users}
-    paths = {name: _path(found.kind) for name, found in beside.items() if found is not None}
+    paths = {name: _path(found.kind, log) for name, found in beside.items() if found is not None}
     path = log if "://" in log else str(Path(log).resolve())
     form, warehouse = str((folder / "format.yaml").resolve()), str((folder / "warehouse").resolve())
     logs = {"path": path, "format": form} | {name: where for name, where in paths.items() if where}
@@ -209,10 +210,13 @@ def _write_night(seen: Seen, log: str, folder: Path) -> Path:
     return target
 
 
-def _path(kind: Kind) -> str | None:
-    """The one file that a kind is of; None where it is of several."""
+def _path(kind: Kind, log: str) -> str | None:
+    """The one file of the log's folder that a kind is of; None where it is of several."""
     paths = {file.path for file in kind.files}
-    return str(Path(paths.pop()).resolve()) if len(paths) == 1 else None
+    if len(paths) != 1:
+        return None
+    path = paths.pop()
+    return join(log, path.removeprefix(resolve(log)[1]).lstrip("/")) if "://" in log else str(Path(path).resolve())
 
 
 def _said(kinds: list[Kind]) -> str:

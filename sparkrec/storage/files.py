@@ -152,9 +152,8 @@ def create(path: str, data: bytes) -> bool:
 def replace(path: str, old: bytes, new: bytes) -> bool:
     """Writes a file only where it still holds ``old``, and says whether it did.
 
-    No two succeed. On object stores by a conditional put (``If-Match``), on HDFS by a file beside it that only one can
-    create. On a local path the file is moved aside, which one can do, and looked at; another content is put back, in
-    place of what a third has created by then. Who asks meanwhile finds no file for a moment.
+    No two succeed: on object stores by a conditional put (``If-Match``), elsewhere by a file beside it that only one
+    can create (``storage.claims``).
 
     Raises:
         UserError: The place cannot be read or written.

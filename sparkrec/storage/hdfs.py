@@ -6,20 +6,18 @@ It reads ``core-site.xml`` and ``hdfs-site.xml`` of ``HADOOP_CONF_DIR`` (nameser
 from __future__ import annotations
 
 import functools
-import hashlib
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sparkrec.errors import UserError
+from sparkrec.storage import claims
 from sparkrec.storage.files import Info
 from sparkrec.storage.places import Place
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
-
-_CLAIMED = timedelta(minutes=1)  # the right to replace a file is somebody's for so long
 
 
 def info(place: Place) -> Info | None:
@@ -57,21 +55,7 @@ def create(place: Place, data: bytes) -> bool:
 
 
 def replace(place: Place, old: bytes, new: bytes) -> bool:
-    claim = Place(place.store, "", place.root, f"{place.inside}.{hashlib.sha256(old).hexdigest()[:16]}.claim")
-    if not create(claim, b""):  # one can have it for this content
-        found = info(claim)
-        if found and found.modified_at and datetime.now(UTC) - found.modified_at > _CLAIMED:
-            remove(claim)  # whoever had it has ended
-        return False
-    try:
-        if read(place) != old:
-            return False
-        write(place, new)
-        return True
-    except FileNotFoundError:
-        return False
-    finally:
-        remove(claim)
+    return claims.replace(place, old, new, info=info, read=read, write=write, create=create, remove=remove)
 
 
 def move(place: Place, to: Place) -> bool:

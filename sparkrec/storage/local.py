@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from sparkrec.storage import claims
 from sparkrec.storage.files import Info
 from sparkrec.storage.places import Place
 
@@ -66,14 +67,7 @@ def create(place: Place, data: bytes) -> bool:
 
 
 def replace(place: Place, old: bytes, new: bytes) -> bool:
-    aside = Place(place.store, "", "", f"{place.inside}.{uuid.uuid4().hex}")
-    if not move(place, aside):
-        return False
-    if read(aside) != old:
-        os.rename(aside.inside, place.inside)  # as it is: who made it may still be writing it
-        return False
-    os.unlink(aside.inside)
-    return create(place, new)
+    return claims.replace(place, old, new, info=info, read=read, write=write, create=create, remove=remove)
 
 
 def move(place: Place, to: Place) -> bool:

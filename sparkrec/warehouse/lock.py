@@ -132,8 +132,7 @@ def _take(path: str, me: Owner, expiry_s: float) -> None:
     """Makes the lock this attempt's; raises ``UserError`` where another one holds it.
 
     ``files.create`` makes a lock where there is none, ``files.replace`` makes that of a dead owner another's; no two
-    can do either at once. Where the storage cannot compare and write in one, a lock made in between is lost: its owner
-    sees it before its next write (``Lock.check``) and stops.
+    can do either at once. An owner that was taken for dead and lives sees it before its next write (``Lock.check``).
     """
     for _ in range(_LOOKS):  # another night may take over the same dead lock first
         if files.create(path, _json(me)):

@@ -9,7 +9,7 @@ from sparkrec import cli
 from sparkrec.errors import UserError
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.pipeline.search import parse_grid, run_search, shown
-from sparkrec.pipeline.trials import Tried, reached
+from sparkrec.pipeline.trials import Tried, reached, value_of
 from sparkrec.settings.config import load_config
 from sparkrec.settings.formats import load_format
 from sparkrec.settings.sections import GateConfig
@@ -110,7 +110,7 @@ def test_settings_are_tried_on_the_night_before_the_holdout(spark, night, later,
         lambda more: load_config(None, place.settings(*more)), later.second.isoformat(), "als", GRID, spark=spark
     )
     assert [one.settings for one in tried] == parse_grid(GRID, "als")
-    found = {tuple(one.settings.values()): one.value("ndcg", 20) for one in tried}
+    found = {tuple(one.settings.values()): value_of(one.values, "ndcg", 20) for one in tried}
     assert len({found[rank, 0.0, 0.0] for rank in (2, 4)} | {found[2, 1.5, 0.0]}) == 3
     assert found[2, 0.0, 1e12] == found[4, 1.5, 1e12]  # so much of it is popularity alone
     assert {name: version for name, version in place.versions().items() if name != "searches"} == before
@@ -121,7 +121,7 @@ def test_settings_are_tried_on_the_night_before_the_holdout(spark, night, later,
     assert written["validation_date"].unique().to_list() == [later.first]  # evaluation.holdout_days=3
     of_als = written.filter((pl.col("model") == "als") & (pl.col("metric") == "recall") & (pl.col("k") == 20))
     reached = {row["settings"]: row["value"] for row in of_als.iter_rows(named=True)}
-    assert reached == {json.dumps(one.settings): one.value("recall", 20) for one in tried}
+    assert reached == {json.dumps(one.settings): value_of(one.values, "recall", 20) for one in tried}
 
     # The night of the validation day, which never saw a later event, judged the same users by the same popularity.
     keys = ["model", "metric", "k", "split"]

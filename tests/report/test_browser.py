@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 HEADINGS = [
     "Models", "Stages", "Ingest", "Sessions and baskets", "Training", "Metrics of this night",
-    "Settings found", "Coverage and popularity", "Lists of a few users", "Tables",
+    "Predicted ratings", "Settings found", "Coverage and popularity", "Lists of a few users", "Tables",
 ]  # fmt: skip
 TITLES = "[...document.querySelectorAll('h2')].map(e => e.innerText)"
 # What is wider than its box, or beyond the page's edge, but for tables that scroll in their own box.

@@ -4,17 +4,21 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from io import StringIO
 
 import pyarrow.parquet as pq
 import pytest
 
 from sparkrec.errors import UserError
+from sparkrec.look.run import look
 from sparkrec.pipeline.probes import _try_conditions, _try_python
 from sparkrec.ranks.feed import read_files
 from sparkrec.ranks.snapshot import Manifest, SnapshotFile
+from sparkrec.settings.config import load_config
 from sparkrec.storage import files, objects
 from sparkrec.warehouse.lock import LOCK, _json, locked
 from sparkrec.warehouse.owner import this_process
+from tests.look import logs
 from tests.storage import servers
 
 ODD = "w h/a=b/ü%x"  # names that mean something to one library or another
@@ -134,3 +138,15 @@ def test_a_missing_package_is_one_line(monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(UserError, match=r"pip install sparkrec\[stores\]"):
             files.exists(path)
+
+
+def test_a_log_is_looked_at_there(s3, tmp_path):
+    logs.events_typed(tmp_path / "log")
+    items = [(1000000 + n, f"Thing {n}", ["a|b", "b"][n % 2]) for n in range(60)]
+    logs.write(tmp_path / "log" / "catalog.csv", logs.lines(items, "product_id,title,genres"))
+    there = f"s3://{servers.BUCKET}/{tmp_path.name}/a log"
+    for file in (tmp_path / "log").iterdir():
+        files.write_bytes(f"{there}/{file.name}", file.read_bytes())
+    look(there, str(tmp_path / "out"), StringIO())
+    proposed = load_config(str(tmp_path / "out" / "night.yaml")).logs
+    assert (proposed.path, proposed.items_path) == (there, f"{there}/catalog.csv")
