@@ -21,6 +21,8 @@ from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import COPURCHASE, EVENTS, INTERACTIONS, PREPARED, SESSIONS, USER_ITEM
 from tests.nights import make_place
 
+pytestmark = pytest.mark.slow
+
 READERS = [stage for stage in STAGES.values() if {*stage.inputs, *stage.optional} & set(PREPARED)]
 
 

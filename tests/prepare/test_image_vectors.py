@@ -20,6 +20,8 @@ from sparkrec.prepare.image_vectors import BROKEN, LACKING, LARGE, _UnusableErro
 from sparkrec.settings.config import load_config
 from sparkrec.settings.sections import ImageConfig
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = Path(sklearn.__file__).parent / "datasets" / "images"
 DAISY, PALACE = 985, 698  # ImageNet's classes of the two
 LITE = NETWORKS["efficientnet_lite0"]

@@ -139,6 +139,7 @@ def _train_all(comm, tasks):
     return [ranks.train(comm, task) for task in tasks]
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_and_a_training_goes_on(spark, tmp_path, one_thread):
     rng = np.random.default_rng(0)
     places = rng.permutation((N_USERS - 1) * (N_ITEMS - 1))[:120].tolist()

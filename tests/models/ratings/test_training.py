@@ -98,6 +98,7 @@ def test_only_reviews_of_training_pairs_are_read(spark):
     assert max(row["position"] for row in rows) == 3
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(spark, tmp_path, one_thread):
     made, numbers = snapshots(spark, tmp_path)
     configs = (CONFIG, *OTHERS)
