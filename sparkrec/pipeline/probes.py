@@ -79,13 +79,19 @@ def _told(place: Place, who: str, kind: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each library raises kinds of its own
-        cause = getattr(error, "java_exception", error)
-        reason = f"{error.what}: {error.fix}" if isinstance(error, UserError) else first_line(cause)
+        reason = _reason(error)
         fix = _FIXES.get((place.store, kind))
         where = f"{place.uri}: {who}"
         raise UserError(
             "warehouse cannot be written", where=where, fix=f"{reason}; {fix}" if fix else reason
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line without the place."""
+    if isinstance(error, UserError):
+        return f"{error.what}: {error.fix}"
+    return first_line(getattr(error, "java_exception", error))
 
 
 def _check_default(spark: SparkSession, place: Place) -> None:
@@ -124,7 +130,7 @@ def _try_executor(spark: SparkSession, path: str) -> None:
         try:
             _try_python(path)
         except Exception as error:
-            return [f"{error.what}: {error.fix}" if isinstance(error, UserError) else first_line(error)]
+            return [_reason(error)]
         return []
 
     for reason in spark.sparkContext.parallelize([0], 1).mapPartitions(tried).collect():

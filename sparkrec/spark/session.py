@@ -17,6 +17,7 @@ from sparkrec.settings.config import conf_dir
 from sparkrec.settings.sections import SparkConfig, StorageConfig
 from sparkrec.spark import jars, jvm, sizing
 from sparkrec.storage.access import spark_conf
+from sparkrec.storage.files import first_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -101,7 +102,7 @@ def build_session(
     except UserError:
         raise
     except Exception as error:  # the JVM did not start: PySpark raises several kinds
-        raise UserError("Spark did not start", where=_first_line(error), fix="check Java 17 and spark.conf") from error
+        raise UserError("Spark did not start", where=first_line(error), fix="check Java 17 and spark.conf") from error
     if submitted:  # elsewhere conf/log4j2.properties says what is said
         spark.sparkContext.setLogLevel("ERROR")
     return spark
@@ -212,7 +213,3 @@ def _secret(conf: dict[str, str]) -> dict[str, str]:
         fix = f"export {SECRET}=… with the secret of the cluster's master and workers"
         raise UserError("Spark's authentication is on, but there is no secret", where=conf["spark.master"], fix=fix)
     return {"spark.authenticate.secret": os.environ[SECRET]}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

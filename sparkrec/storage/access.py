@@ -77,9 +77,9 @@ def spark_conf(config: StorageConfig, stores: Iterable[str], given: Mapping[str,
     used = set(stores)
     found: dict[str, str] = {}
     if S3 in used:
-        found |= {f"spark.executorEnv.{name}": value for name, value in environment(config, given).items()}
-        endpoint = config.endpoint or given.get(ENDPOINT)
-        region = config.region or given.get(REGION)
+        python = environment(config, given)
+        found |= {f"spark.executorEnv.{name}": value for name, value in python.items()}
+        endpoint, region = python.get(ENDPOINT), python.get(REGION)
         if endpoint:
             found[f"{_S3A}.endpoint"] = endpoint
             found[f"{_S3A}.connection.ssl.enabled"] = str(not endpoint.startswith("http://")).lower()

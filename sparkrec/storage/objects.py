@@ -162,10 +162,6 @@ def _errors() -> Iterator[None]:
     """Obstore's errors as ``OSError``."""
     try:
         yield
-    except UserError:
-        raise
-    except OSError:
-        raise
     except Exception as error:
         if type(error).__module__.startswith("obstore"):
             raise OSError(first_line(error)) from error
