@@ -1,6 +1,6 @@
 # make demo    sets everything up, makes a raw log, runs one night, prints the top-K of a few users
 # make test    sets everything up, passes all tests
-# make check   the same without the slow tests
+# make check   the same without what takes seconds each: the unit tests
 # make setup   the set-up alone: the environment is .venv (first time: minutes, later: a second)
 #              STORES=s3,gcs,azure: with Spark's jars for these object stores
 # make package dist/sparkrec.zip, the code for spark-submit --py-files
@@ -21,7 +21,7 @@ test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests; $(TOOK)
 
 check: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow" tests; $(TOOK)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not integration" tests; $(TOOK)
 
 setup: export STORES := $(STORES)
 setup:

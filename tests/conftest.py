@@ -10,6 +10,7 @@ import pytest
 from sparkrec.settings.sections import SparkConfig
 from tests.quick import LOCAL
 
+NIGHTS = {"night", "later", "products"}
 SHARED = ("later", "products")  # warehouses that stand on the shared night, made once for all files that look at them
 
 
@@ -18,12 +19,18 @@ def pytest_collection_modifyitems(items):
     """With several test processes (-n) the tests of a file stay in one, and so do the files that share a warehouse.
 
     The shared night itself binds no files together: half of the suite stands on it, so each process makes its own.
-    Groups that take long come first, so that no process has a long one left when the others are done.
+    Groups that take long come first, so that no process has a long one left when the others are done. Whoever looks
+    at a night waits for it to be made: such tests are none of ``make check``.
     """
     shared = {item.path: name for name in SHARED for item in items if name in item.fixturenames}
     group = {item.path: shared.get(item.path, str(item.path)) for item in items}
-    slow = {group[item.path] for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (group[item.path] not in SHARED, group[item.path] not in slow))
+    for item in items:
+        if NIGHTS & set(item.fixturenames):
+            item.add_marker(pytest.mark.integration)
+    slow, seconds = (
+        {group[item.path] for item in items if item.get_closest_marker(mark)} for mark in ("slow", "integration")
+    )
+    items.sort(key=lambda item: [group[item.path] not in first for first in (SHARED, slow, seconds)])
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group[item.path]))
     return (yield)

@@ -177,6 +177,7 @@ def test_main_guard(capsys):
         cli.main_guard(lambda: fail(InvariantError("a defect keeps its trace")))
 
 
+@pytest.mark.integration
 def test_a_query_starts_without_spark_and_torch(warehouse):
     program = (
         "import sys; from sparkrec.cli import main; code = main(sys.argv[1:]);"
@@ -187,6 +188,7 @@ def test_a_query_starts_without_spark_and_torch(warehouse):
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
+@pytest.mark.integration
 def test_a_closed_pipe_is_no_error(warehouse):
     statement = "select a.value from generate_series(1, 300000) a"
     command = f'"{sys.executable}" -m sparkrec.cli query sql "{statement}" {warehouse} --format csv | head -1'
@@ -214,6 +216,7 @@ def test_unicode_whatever_the_locale(warehouse):
         assert done.stdout.decode() == "a\n\N{HEADPHONE}\n"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
@@ -245,6 +248,7 @@ def test_a_command_that_is_told_to_end_says_one_line(tmp_path, number, code, sai
     assert list((tmp_path / "log").iterdir()) == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("program", [["-m", "sparkrec.cli", "nightly"], ["jobs/nightly.py"]])
 def test_threads_do_not_spin_where_the_driver_trains(program):
     """OpenMP says what it was told when PyTorch is loaded, which is before the run date is looked at."""

@@ -9,6 +9,8 @@ import time
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from sparkrec.processes import begin_task
 from tests.quick import QUICK
 
@@ -60,6 +62,7 @@ def test_a_task_freezes_what_is_there_and_imports_from_zip_files_go_on(tmp_path,
         gc.unfreeze()
 
 
+@pytest.mark.integration
 def test_a_program_on_spark_that_is_told_to_end_says_one_line(tmp_path):
     """As ``timeout`` and systemd tell it: Python, the JVM and Spark's workers get the signal alike."""
     program = textwrap.dedent(ON_SPARK).replace("QUICK", repr(QUICK))

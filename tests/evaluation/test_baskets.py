@@ -61,6 +61,7 @@ def test_pairs_with_a_cold_next_item_are_judged_apart(spark):
     assert {v.n for v in found[COLD_NEXT]} == {6}
 
 
+@pytest.mark.integration
 def test_segments_add_up(spark):
     pairs = pairs_of(spark, (1, 3, 3), (2, 4, 2))
     some, more = (spark.createDataFrame([(i,)], "item_idx int") for i in (3, 4))
@@ -68,6 +69,7 @@ def test_segments_add_up(spark):
     assert {segment: values[0].n for segment, values in found.items()} == {ALL: 5, "a": 3, "b": 2}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("pairs", "lists", "said"),
     [

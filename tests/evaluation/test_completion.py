@@ -27,6 +27,7 @@ def test_each_next_item_is_a_case_of_the_items_before_it(spark):
     assert {r["case"]: r["next"] for r in prefixes(had).collect()} == {"a#3": 9, "b#2": 3}
 
 
+@pytest.mark.integration
 def test_hand_computed_metrics_of_completion(spark):
     cases = prefixes(baskets(spark)).persist()
     rows = [("a#2", 5, 1, 0.9), ("a#2", 2, 2, 0.8), ("a#2", 6, 3, 0.7), ("a#3", 8, 1, 0.9), ("a#3", 7, 2, 0.5)]
@@ -40,6 +41,7 @@ def test_hand_computed_metrics_of_completion(spark):
     cases.unpersist()
 
 
+@pytest.mark.integration
 def test_lists_and_cases_that_do_not_belong_together_are_a_defect(spark):
     cases = prefixes(baskets(spark)).persist()
     with pytest.raises(InvariantError, match="2 rows of lists are of none"):

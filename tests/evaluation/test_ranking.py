@@ -42,6 +42,7 @@ def judged(spark):
     return ranking_metrics(models, expected, [1, 3])
 
 
+@pytest.mark.integration
 def test_models_are_judged_side_by_side(judged):
     values = {model: {(v.metric, v.k): v.value for v in parts[ALL]} for model, parts in judged.items()}
     recall = {"one": pytest.approx(5 / 9), "bad": pytest.approx(1 / 9), "none": 0.0}  # bad: one item of user 1
@@ -102,6 +103,7 @@ def test_spread_is_that_of_the_definition():
         list_spread({1: 12}, 5)
 
 
+@pytest.mark.integration
 def test_nothing_to_judge_and_doubled_items_are_refused(spark):
     with pytest.raises(InvariantError, match="nothing to judge by"):
         judge(*frames(spark, {1: [2]}, {}), [3], 10)

@@ -24,6 +24,7 @@ def test_hand_computed_values(spark):
     assert {v.n for v in session_metrics(ranks, [5])} == {4}
 
 
+@pytest.mark.integration
 def test_models_are_judged_side_by_side(spark):
     ranks = {"a": spark.createDataFrame([(1,), (3,)], "rank int"), "b": spark.createDataFrame([(2.5,)], "rank double")}
     found = all_session_metrics(ranks, [2, 3])
@@ -39,6 +40,7 @@ def test_ranks_that_cannot_be_are_refused(spark, rows, line):
         session_metrics(spark.createDataFrame(rows, "rank int"), [20])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("ties", "expected"), [("conservative", [1, 3, 5, 6]), ("standard", [1, 2, 4, 6]), ("median", [1, 2.5, 4.5, 6])]
 )
@@ -50,6 +52,7 @@ def test_popularity_counts_ties_against_itself_unless_asked_otherwise(spark, tie
     assert ranks == expected
 
 
+@pytest.mark.integration
 def test_popularity_among_what_is_new_to_the_user(spark):
     """By hand: of items 1 to 5, which 5, 3, 3, 0 and 0 took, and 9, which is not ranked."""
     scores = np.array([0.0, 5.0, 3.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 8.0])

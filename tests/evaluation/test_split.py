@@ -15,6 +15,7 @@ def frame(spark, times):
     return spark.createDataFrame([(t,) for t in times], "ts timestamp")
 
 
+@pytest.mark.integration
 def test_the_first_setting_that_is_set_counts(spark):
     times = frame(spark, [datetime(2020, 1, d) for d in range(1, 12)])
     cutoff = resolve_cutoff(times, "ts", EvaluationConfig(cutoff="2020-01-05", holdout_quantile=0.5), AS_OF)
@@ -45,6 +46,7 @@ def test_no_events_is_refused(spark):
         exact_quantile(frame(spark, [None]), "ts", 0.5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("q", [0.37, 1.0])
 def test_the_quantile_splits_as_the_interpolated_one(spark, q):
     rng = random.Random(7)
@@ -57,6 +59,7 @@ def test_the_quantile_splits_as_the_interpolated_one(spark, q):
     assert cutoff in times
 
 
+@pytest.mark.integration
 def test_truth_is_what_known_users_first_took_after_the_cutoff(spark, caplog):
     cutoff = datetime(2020, 1, 10, tzinfo=UTC)
     rows = [

@@ -35,6 +35,7 @@ def silhouette(vectors, groups):
     return total / len(users)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["kmeans", "bisecting"])
 def test_planted_groups_are_found_and_numbered_by_size(spark, method):
     frame, vectors = planted(spark)
@@ -53,6 +54,7 @@ def test_planted_groups_are_found_and_numbered_by_size(spark, method):
     assert found.silhouettes[3] == pytest.approx(silhouette(vectors, groups), abs=1e-9)
 
 
+@pytest.mark.integration
 def test_groups_do_not_depend_on_the_order_of_the_users(spark):
     rng = np.random.default_rng(5)
     rows = [(u, v) for u, v in enumerate(rng.normal(size=(300, 3)).astype(np.float32).tolist())]  # no groups to find
@@ -66,6 +68,7 @@ def test_groups_do_not_depend_on_the_order_of_the_users(spark):
     assert found[0] == found[1]
 
 
+@pytest.mark.integration
 def test_groups_of_one_size_are_in_order_of_their_centres_and_fewer_win_ties(spark):
     rows = [(user, [x, 1.0]) for user, x in enumerate([5.0, -5.0, 5.0, -5.0])]
     frame = spark.createDataFrame(rows, "user_idx int, vector array<double>")
@@ -114,6 +117,7 @@ def overall(spark):
     return fallback_matrix(*popularity_arrays(interactions(spark), {"buy": 1.0}, AS_OF, (None, 7.0), 7))
 
 
+@pytest.mark.integration
 def test_users_are_given_what_is_popular_in_their_group_and_then_with_all(spark):
     groups = spark.createDataFrame([(1, 0, 0.1), (2, 0, 0.1), (3, 1, 0.1), (4, 1, 0.1), (5, 1, 0.1)],
                                    "user_idx int, group_id int, distance float")  # fmt: skip

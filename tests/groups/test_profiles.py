@@ -4,6 +4,7 @@ from sparkrec.errors import UserError
 from sparkrec.groups.profiles import attribute_values, profiles
 
 
+@pytest.mark.integration
 def test_attributes_are_one_value_or_several_and_empty_ones_go(spark):
     items = spark.createDataFrame(
         [("a", "mug ", ["red", "red", ""], 2.5), ("b", "", None, None), ("c", None, ["blue", "red"], 1.0)],
@@ -21,6 +22,7 @@ def test_attributes_are_one_value_or_several_and_empty_ones_go(spark):
         attribute_values(items, index, "size")
 
 
+@pytest.mark.integration
 def test_groups_are_described_by_medians_and_by_what_they_take_above_others(spark):
     groups = spark.createDataFrame([(u, 0) for u in range(4)] + [(4, 1)], "user_idx int, group_id int")
     values = spark.createDataFrame(
@@ -44,6 +46,7 @@ def test_groups_are_described_by_medians_and_by_what_they_take_above_others(spar
     assert second["summary"] == "1 user (20 %), mostly: bag (100 %), mug (100 %)"
 
 
+@pytest.mark.integration
 def test_the_value_with_the_largest_lift_comes_first(spark):
     groups = spark.createDataFrame([(u, int(u > 5)) for u in range(12)], "user_idx int, group_id int")
     values = spark.createDataFrame(

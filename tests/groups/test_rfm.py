@@ -40,6 +40,7 @@ def test_values_are_money_where_the_log_has_prices(spark):
     assert table(found) == {1: (1.0, 2.0, 3 * 1.255 + 40.0 + 0.005), 2: (3.5, 2.0, 2.1)}  # two decimals: 43.77
 
 
+@pytest.mark.integration
 def test_vectors_are_logarithms_in_deviations_from_the_mean(spark):
     values = spark.createDataFrame(
         [(1, 0.0, 3.0, 9.0), (2, 7.0, 3.0, 9.0), (3, 1.0, 3.0, 99.0)],

@@ -67,6 +67,7 @@ def test_a_rerun_after_kills_at_every_write_has_every_row(spark, two_nights, tmp
     assert take_in(spark, base / "logs", base / "warehouse", DAY2) == IngestResult()
 
 
+@pytest.mark.integration
 def test_times_do_not_depend_on_the_zone_of_the_machine(spark, tmp_path, monkeypatch):
     """Nor on its summer time: New York has no 02:30 of the first of these days, and 01:30 of the second twice."""
     times = [f"2011-{day}:30:00" for day in ("03-13 02", "11-06 01", "11-06 05", "11-06 06")]

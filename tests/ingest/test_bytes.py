@@ -57,6 +57,7 @@ PACKED = {"gz": gzip.compress, "bz2": bz2.compress, "zst": zstd, "xz": lzma.comp
           "zip": lambda data: zipped(**{"deep/inner.csv": data})}  # fmt: skip
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("multi_line", [False, True])
 def test_encodings_and_byte_order_marks(spark, tmp_path, multi_line):
     """The key says windows-1252; a mark says more. Each file has the same rows."""
@@ -70,6 +71,7 @@ def test_encodings_and_byte_order_marks(spark, tmp_path, multi_line):
     )
 
 
+@pytest.mark.integration
 def test_bytes_that_do_not_fit_the_encoding_are_a_fault_of_their_row(spark, tmp_path):
     def found(name, data, encoding):
         (tmp_path / name).mkdir()
@@ -91,6 +93,7 @@ def test_bytes_that_do_not_fit_the_encoding_are_a_fault_of_their_row(spark, tmp_
         found("d", cp1252, "utf-9")
 
 
+@pytest.mark.integration
 def test_json_lines_of_another_encoding_and_python_literals(spark, tmp_path):
     fmt = load_format("reviews")
     line = '{"reviewerID": "u", "asin": "Größe", "overall": 5, "unixReviewTime": 1300000000}\n'

@@ -211,6 +211,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_refusal_is_one_line_and_leaves_the_tables_as_they_were(spark, first_night, tmp_path, case):
     fmt, make, day, message = REFUSALS[case]
@@ -240,6 +241,7 @@ def test_a_night_without_events_may_be_allowed(spark, first_night):
     assert none.files_new == 0
 
 
+@pytest.mark.integration
 def test_files_without_rows_are_files_all_the_same(spark, tmp_path):
     logs, warehouse = tmp_path / "logs", tmp_path / "warehouse"
     write(logs, "empty.csv", [], header="")
@@ -257,6 +259,7 @@ def test_files_without_rows_are_files_all_the_same(spark, tmp_path):
     assert take_in(spark, logs, warehouse, DAY2, on_changed_file="replace").rows_kept == 2
 
 
+@pytest.mark.integration
 def test_the_day_of_a_night_is_of_the_logs_time_zone(spark, first_night, tmp_path):
     """In Kiritimati the first of January ends at 10:00 UTC, when the first of these events happens."""
     log, there = first_night[0] / "logs" / "2011-01-01.csv", {"timezone": "Pacific/Kiritimati"}
@@ -266,6 +269,7 @@ def test_the_day_of_a_night_is_of_the_logs_time_zone(spark, first_night, tmp_pat
     assert take_in(spark, log, first_night[0] / "warehouse", DAY2, **there) == IngestResult()
 
 
+@pytest.mark.integration
 def test_a_touched_file_is_not_read_again_and_a_changed_one_is_refused_or_replaced(spark, copy):
     log = copy / "logs" / "2011-01-01.csv"
     os.utime(log, (1, 1))
@@ -284,6 +288,7 @@ def test_a_touched_file_is_not_read_again_and_a_changed_one_is_refused_or_replac
     assert take_in(spark, copy / "logs", copy / "warehouse", DAY1) == IngestResult()
 
 
+@pytest.mark.integration
 def test_refused_rows_are_read_again_when_the_format_is_mended_and_on_demand(spark, copy, monkeypatch):
     source, logs, warehouse = "2011-01-01.csv", copy / "logs", copy / "warehouse"
     shipped = (conf_dir() / "formats" / "invoices.yaml").read_text(encoding="utf-8")
@@ -309,6 +314,7 @@ def test_refused_rows_are_read_again_when_the_format_is_mended_and_on_demand(spa
     assert (whole.files_new, whole.rows_kept, len(rows(warehouse, EVENTS, "ts"))) == (1, 4, 4)
 
 
+@pytest.mark.integration
 def test_what_another_file_still_holds_outlives_the_correction_of_the_file_that_kept_it(spark, copy):
     first, second = (copy / "logs" / f"2011-01-0{day}.csv" for day in (1, 2))
     take_in(spark, copy / "logs", copy / "warehouse", DAY2)
@@ -328,6 +334,7 @@ def test_what_another_file_still_holds_outlives_the_correction_of_the_file_that_
     assert rows(copy / "warehouse", FILES, "source", "shares_with") == [(first.name, []), (second.name, [])]
 
 
+@pytest.mark.integration
 def test_the_next_night_reads_only_the_new_file_wherever_it_broke_off_before(spark, copy, monkeypatch):
     """Broken off before the attributes, run again and broken off before the files are noted, and run a third time."""
 
@@ -359,6 +366,7 @@ def test_rows_lost_between_reading_and_judging_are_noticed(first_night):
         ingest_run.account(ingest_run.Staged(None, ("f",), 6), ingest_run.Verdict({}, {"x": 1}, {}), kept, 1)
 
 
+@pytest.mark.integration
 def test_attribute_files_names_with_odd_characters_and_duplicates_across_files(spark, tmp_path):
     logs = tmp_path / "lo gs é%20😀"
     logs.mkdir()
@@ -383,6 +391,7 @@ def test_attribute_files_names_with_odd_characters_and_duplicates_across_files(s
     assert rows(tmp_path / "w", QUARANTINE, "raw") == []
 
 
+@pytest.mark.integration
 def test_a_delta_table_as_a_log(spark, tmp_path):
     table = str(tmp_path / "log")
     first = spark.sql("select 1 as user_id, 2 as item_id, 1293876000 as ts, 's' as session_id")

@@ -230,6 +230,7 @@ LONDON = [
 ]
 
 
+@pytest.mark.integration
 def test_local_times_are_read_in_the_time_zone_of_the_format(spark):
     """As text, or of a type without a zone; one that names its offset, or its instant, is what it says."""
     fmt = dataclasses.replace(load_format("sessions"), timezone="Europe/London")
@@ -272,6 +273,7 @@ def test_a_file_that_cannot_be_right_is_refused_by_name_and_one_of_nothing_is_in
     assert group_files(fs, [(f, reader_for(f.name, fmt.readers)) for f in fs.list_files(str(tmp_path))], []) == []
 
 
+@pytest.mark.integration
 def test_columns_of_other_types_in_other_files_times_of_nanoseconds_and_columns_of_the_path(spark, tmp_path):
     at, utc = datetime(2011, 7, 1, 12), pa.timestamp("us", tz="UTC")
     files = {

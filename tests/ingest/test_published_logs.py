@@ -170,6 +170,7 @@ SAMPLES = {
 }  # fmt: skip
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_published_log_is_read_with_its_format(spark, tmp_path, name):
     files, columns, expected = SAMPLES[name]
@@ -182,6 +183,7 @@ def test_a_published_log_is_read_with_its_format(spark, tmp_path, name):
     assert sorted(found, key=repr) == sorted(expected, key=repr)
 
 
+@pytest.mark.integration
 def test_lines_of_instacart_have_the_time_of_their_orders(spark, tmp_path):
     files = {
         "order_products__prior.csv": "order_id,product_id,add_to_cart_order,reordered\n2,33120,1,1\n2,28985,2,1\n"

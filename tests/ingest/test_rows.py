@@ -169,6 +169,7 @@ def test_a_name_with_a_dot_goes_into_objects_and_structs_where_no_column_has_it(
     assert found(parsed(spark, tmp_path / "b.parquet", fmt), "user_id", "item_id") == [(None, "u", "whole")]
 
 
+@pytest.mark.integration
 def test_the_place_of_a_row_in_its_file_decides_whatever_parts_it_is_read_in(spark, tmp_path):
     log(tmp_path, "a.csv", ["user,item,at", *(f"u,{n},{AT}" for n in range(5000)), "u,,1", f"u,last,{AT}"])
     log(tmp_path, "b.json", [json.dumps({"user": "v", "item": n, "at": AT}) for n in range(50)])
@@ -196,6 +197,7 @@ def test_a_place_that_is_no_whole_number_is_refused(spark, tmp_path):
 PIECES = [f"u,i,{AT},1", f"u,i,{AT},1", f"u,i,{AT},3", f"u,j,{AT},", f"v,i,{AT},1"]
 
 
+@pytest.mark.integration
 def test_equal_rows_of_a_file_are_pieces_and_those_of_another_are_the_same_once_more(spark, tmp_path):
     log(tmp_path, "a.csv", ["user,item,at,n", *PIECES])
     fmt = form(tmp_path, quantity={"columns": "n", "required": False}, duplicates="keep")
@@ -211,6 +213,7 @@ def test_equal_rows_of_a_file_are_pieces_and_those_of_another_are_the_same_once_
     assert {source for (source,) in table(tmp_path, "events", "source")} == {"b.csv"}
 
 
+@pytest.mark.integration
 def test_equal_rows_of_a_file_may_be_one_event_of_their_sum(spark, tmp_path):
     log(tmp_path, "a.csv", ["user,item,at,n", *PIECES, PIECES[3]])
     log(tmp_path, "b.csv", ["user,item,at,n", *PIECES[::-1], PIECES[3]])
@@ -233,6 +236,7 @@ def test_where_times_are_dates_equal_rows_are_pieces(tmp_path, unit, more, expec
     assert load_format(form(tmp_path, ts={"columns": "at", "unit": unit}, **more)).equal_rows == expected
 
 
+@pytest.mark.integration
 def test_by_its_id_an_event_is_known_across_files_and_nights(spark, tmp_path):
     later = AT + 86400
     fmt = form(tmp_path, event_id={"columns": "id", "required": False})
@@ -252,6 +256,7 @@ def test_by_its_id_an_event_is_known_across_files_and_nights(spark, tmp_path):
     assert table(tmp_path, "events", "event_id", "source") == ids
 
 
+@pytest.mark.integration
 def test_other_events_are_left_out_and_do_not_count_as_faults(spark, tmp_path):
     lines = [
         {"kind": "view", "at": AT, "items": [{"id": "a"}, {"id": ""}, {"id": "b"}]},
@@ -294,6 +299,7 @@ BY_ORDER = {
 }
 
 
+@pytest.mark.integration
 def test_lines_have_what_their_orders_say(spark, tmp_path):
     log(tmp_path, "lines.csv", ["order,product", *LINES])
     fmt = form(tmp_path, **BY_ORDER)
@@ -319,6 +325,7 @@ def test_lines_have_what_their_orders_say(spark, tmp_path):
     assert [user for (user,) in table(tmp_path, "events", "user_id")] == ["V", "V", "u", "u", "x", "x"]
 
 
+@pytest.mark.integration
 def test_the_row_of_the_last_file_is_the_partner_and_what_a_line_says_counts(spark, tmp_path):
     log(tmp_path, "lines.csv", ["order,product,who", "0,a,", "0,b,me", "2,c,"])
     log(tmp_path, "orders-1.csv", ORDERS)

@@ -316,6 +316,7 @@ def attributes(spark, folder, declared, fmt):
     return {r["id"]: tuple(r[a.name] for a in declared.attributes) for valid in found for r in valid.collect()}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: f"{s.format} {next(iter(s.files))}")
 def test_a_published_log_is_taken_in_whole(spark, tmp_path, sample):
     fmt = load_format(sample.format)
@@ -344,6 +345,7 @@ R1002;K1;B-2;Tisch;-1;1299;01.01.2025 00:15
 '''
 
 
+@pytest.mark.integration
 def test_the_german_shop_of_the_documentation(spark, tmp_path):
     """Packed and whole: every row is accounted for, and the archive is the source."""
     text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")

@@ -140,6 +140,7 @@ def test_spans_since_the_row_before_are_summed(spark, tmp_path):
     }
 
 
+@pytest.mark.integration
 def test_sums_over_all_files_have_all_files_read_again_with_a_new_one(spark, tmp_path, monkeypatch):
     fmt = of(load_format("sessions"), **SINCE)
     monkeypatch.setattr("tests.ingest.test_ingest.load_format", lambda _: fmt)

@@ -147,6 +147,7 @@ def test_searches_and_filters_weigh_nothing_and_nanoseconds_are_times(tmp_path):
     assert fmt["ts"]["unit"] == "ns"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("make", [logs.orders_and_lines, logs.orders_of_accounts])
 def test_lines_are_joined_with_their_orders(tmp_path, make):
     fmt, night, said = looked(tmp_path, make(tmp_path / "log"))
@@ -172,6 +173,7 @@ def published():
     return theirs + [(name, files[0]) for name, files in test_published_logs.SAMPLES.items() if name != "segment"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "files"), published(), ids=lambda value: value if isinstance(value, str) else "")
 def test_published_logs_are_known(tmp_path, monkeypatch, name, files):
     monkeypatch.setattr(shipped, "ENOUGH", 0.3)  # of three rows one is there to be refused

@@ -3,6 +3,7 @@
 from datetime import date
 
 import polars as pl
+import pytest
 
 from tests.nights import Place
 
@@ -13,6 +14,7 @@ BEHAVIORS = """\
 """
 
 
+@pytest.mark.integration
 def test_impressions_are_kept_and_reach_no_other_table(spark, tmp_path):
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "behaviors.tsv").write_text(BEHAVIORS)

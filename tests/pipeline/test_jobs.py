@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import polars as pl
+import pytest
 
 from sparkrec.warehouse import store
 from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult
@@ -23,6 +24,7 @@ MOST = {
 }
 
 
+@pytest.mark.integration
 def test_no_stage_starts_more_jobs_than_it_did(night):
     runs = night.table("runs")
     assert dict(runs.select("stage", "jobs").rows()).keys() == MOST.keys()
@@ -31,6 +33,7 @@ def test_no_stage_starts_more_jobs_than_it_did(night):
     assert runs.select((took - pl.col("seconds")).abs().max()).item() < 1
 
 
+@pytest.mark.integration
 def test_a_ledger_of_an_earlier_version_goes_on(spark, tmp_path):
     warehouse, at, day = Warehouse(str(tmp_path)), datetime(2024, 1, 1, tzinfo=UTC), date(2024, 1, 1)
     older = replace(RUNS, columns=RUNS.columns[:-2])

@@ -88,6 +88,7 @@ def test_a_night_whose_care_fails_is_published_all_the_same(spark, night, tmp_pa
         run_nightly(config, place.last.isoformat(), CARE, spark=spark)
 
 
+@pytest.mark.integration
 def test_only_nights_that_nobody_needs_are_removed(spark, tmp_path):
     def on(day, keep=2, lists=3):
         kept = MaintenanceConfig(keep_nights=keep, keep_list_nights=lists, compact_files=0)
@@ -125,6 +126,7 @@ def test_only_nights_that_nobody_needs_are_removed(spark, tmp_path):
     ]  # which the rollback has written; without a ledger nothing needs what it superseded
 
 
+@pytest.mark.integration
 def test_rules_groups_and_pages_go_with_the_lists(spark, tmp_path):
     kept = MaintenanceConfig(keep_nights=1, keep_list_nights=2, compact_files=0)
     tonight, days = (

@@ -19,6 +19,7 @@ from sparkrec.warehouse.store import Warehouse
 ROWS = [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 2), (None, 0), (None, 3), (4, 4)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("items", "users"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 3), (2, 2), (3, 2), (99, 1)])
 def test_rows_with_support_are_those_that_the_filter_keeps(spark, items, users):
     when = datetime(2024, 1, 1)
@@ -43,6 +44,7 @@ def test_vectors_that_have_seen_what_a_model_is_judged_on_are_refused(tmp_path):
         pretrained_part(night, "prod2vec", Part("blend", at), at)
 
 
+@pytest.mark.integration
 def test_what_went_on_until_the_nights_day_is_current_and_so_is_the_last_of_each_user(spark):
     """Across midnight: current on both nights, and by the second with all that is in it."""
     begun, over = datetime(2024, 1, 1, 23, 50), datetime(2024, 1, 2, 0, 10)

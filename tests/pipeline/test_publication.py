@@ -2,6 +2,8 @@
 
 from datetime import UTC, date, datetime
 
+import pytest
+
 from sparkrec.models.publication import current_lists, held_back_before, make_current, nights_held_back
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, ModelCard
@@ -19,6 +21,7 @@ def current(night):
     return {model: (at.run_date, at.model_version) for model, at in current_lists(night).items()}
 
 
+@pytest.mark.integration
 def test_pointers_of_models_that_are_not_published_stay(spark, tmp_path):
     first, second = (a_night(spark, tmp_path, small_gru(), day) for day in (FIRST, SECOND))
     make_current(first, [card("als", "a1"), card("gru", "g1")])
@@ -31,6 +34,7 @@ def test_pointers_of_models_that_are_not_published_stay(spark, tmp_path):
     assert current(second) == {"als": (SECOND, "a4"), "gru": (SECOND, "g4"), "rules": (SECOND, "r4")}
 
 
+@pytest.mark.integration
 def test_nights_that_were_held_back_in_a_row_are_counted_as_each_ended(spark, tmp_path):
     def run(day, hour, status, outputs, model="als", stage="topk"):
         at = datetime(2024, 2, 1, hour, tzinfo=UTC)

@@ -28,6 +28,7 @@ def test_how_often_settings_are_tried():
             load_config(None, [f"tune={wrong}"])
 
 
+@pytest.mark.integration
 def test_settings_that_somebody_has_set_are_not_tried():
     config = load_config(None, ["logs.format=invoices", "als.rank=32"])
     assert "als.rank" not in ranges(config, "als")

@@ -23,6 +23,7 @@ TONIGHT = date(2024, 1, 9)
 MODELS = ("gru", "two_tower")
 
 
+@pytest.mark.integration
 def test_the_latest_earlier_published_model_of_these_settings_comes_first(spark, tmp_path):
     def on(day, config=CONFIG):
         return a_night(spark, tmp_path, config, date(2024, 1, day))
@@ -64,6 +65,7 @@ def test_a_holdout_model_begins_with_one_that_has_not_seen_its_truth():
     assert latest_before(models, cutoff - timedelta(days=3)) is None
 
 
+@pytest.mark.integration
 def test_a_model_of_items_that_were_numbered_anew_is_not_begun_with(spark, tmp_path):
     def on(day):
         return a_night(spark, tmp_path, CONFIG, date(2024, 1, day))
@@ -85,6 +87,7 @@ def test_a_model_of_items_that_were_numbered_anew_is_not_begun_with(spark, tmp_p
     assert [model.run_date.day for model in earlier_models(on(5), "gru")] == [4]
 
 
+@pytest.mark.integration
 def test_every_few_nights_training_begins_from_scratch(spark, tmp_path):
     def on(day, every):
         return a_night(spark, tmp_path, small_gru(full_retrain_nights=every), date(2024, 1, day))
@@ -105,6 +108,7 @@ def test_every_few_nights_training_begins_from_scratch(spark, tmp_path):
     assert again[1].settings(on(2, 3)) != again[3].settings(on(4, 3)) == (full[1], [])
 
 
+@pytest.mark.integration
 def test_training_begins_from_scratch_when_the_gate_held_the_last_night_back(spark, tmp_path):
     def on(day):
         return a_night(spark, tmp_path, CONFIG, date(2024, 1, day))
@@ -129,6 +133,7 @@ def test_training_begins_from_scratch_when_the_gate_held_the_last_night_back(spa
     assert warm_start_of(on(5), "gru").full_retrain == ""
 
 
+@pytest.mark.integration
 def test_only_the_models_that_training_begins_with_decide_whether_it_runs_again(spark, tmp_path):
     def on(day):
         return a_night(spark, tmp_path, CONFIG, date(2024, 1, day))

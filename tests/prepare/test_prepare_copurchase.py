@@ -3,6 +3,7 @@
 import random
 from itertools import pairwise
 
+import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -86,6 +87,7 @@ def purchases(seed):
     return events
 
 
+@pytest.mark.integration
 @example(seed=1, by="window", hours=2.5, min_items=2, max_items=3)
 @example(seed=2, by="basket_id", hours=6.0, min_items=1, max_items=2)
 @settings(max_examples=1, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=True,

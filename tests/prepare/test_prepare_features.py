@@ -67,6 +67,7 @@ def test_codes_are_dense_in_each_feature_and_never_move(spark):
     assert second.dtypes == [("feature", "string"), ("value", "string"), ("idx", "int")]
 
 
+@pytest.mark.integration
 def test_every_id_has_a_row(spark, attributes):
     values = feature_values(attributes, FEATURES, "item")
     codes, _ = new_codes(values, None)
@@ -85,6 +86,7 @@ def test_every_id_has_a_row(spark, attributes):
         encode_features(values, codes.where("value != 'acme'"), index, FEATURES, "item", "item_idx").collect()
 
 
+@pytest.mark.integration
 def test_a_feature_without_its_column_is_unknown_and_said(spark, caplog):
     given = spark.createDataFrame([("a", "x")], "id string, brand string")
     index = spark.createDataFrame([("a", 0)], "id string, idx int")

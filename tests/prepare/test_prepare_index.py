@@ -76,6 +76,7 @@ def test_no_ids(spark):
     assert [(f.name, f.dataType.simpleString()) for f in rows.schema] == [("id", "string"), ("idx", "int")]
 
 
+@pytest.mark.integration
 def test_more_ids_than_int32(spark):
     full = spark.createDataFrame([("a", 2**31 - 2)], "id string, idx int")
     assert new_ids(ids(spark, ["b"]), full)[0].collect()[0]["idx"] == 2**31 - 1

@@ -36,6 +36,7 @@ def items(spark):
     return spark.createDataFrame([("b", 0), ("a", 1)], "id string, idx int")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("broadcast", [True, False])
 def test_each_event_once(spark, users, items, broadcast):
     before = spark.conf.get("spark.sql.autoBroadcastJoinThreshold")
@@ -53,6 +54,7 @@ def test_each_event_once(spark, users, items, broadcast):
     assert tuple(kept.head()) == ("view", 5, 1.5, 2.0, 3.0, "s", "k")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("row", "column"), [(("stranger", "a"), "user_id"), (("u", "novelty"), "item_id")])
 def test_an_id_without_a_number(spark, users, items, row, column):
     bad = events(spark, [*ROWS, row])

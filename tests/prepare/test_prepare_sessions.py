@@ -43,6 +43,7 @@ def test_gap_is_more_than_the_minutes_and_other_types_do_not_count(spark):
     }  # fmt: skip
 
 
+@pytest.mark.integration
 def test_repeats_collapse_before_splitting_and_before_the_minimum(spark):
     visits = [1, 1, 2, 2, 2, 3, 1, 4, 4]  # 1 2 3 1 4 → 1 2 | 3 1 | 4
     events = [Event(0, item, at) for at, item in enumerate(visits)]
@@ -87,6 +88,7 @@ def test_log_sessions_have_one_user_and_unique_ids(spark):
     assert counts["anonymous"] == 1
 
 
+@pytest.mark.integration
 def test_times_are_utc_around_midnight_and_the_change_of_clocks(spark):
     def at(text):
         return int(spark.sql(f"select unix_seconds(timestamp'{text}Z')").head()[0]) - 1_320_000_000
@@ -122,6 +124,7 @@ def test_no_events_give_no_sessions_and_counts_of_zero(spark, kinds):
     assert set(counts.values()) == {0}
 
 
+@pytest.mark.integration
 def test_earlier_sessions_keep_their_ids_when_later_events_arrive(spark):
     events = [Event(0, i, i * 600, session=f"s{i // 4}") for i in range(12)]
     for by in ("gap", "session_id"):
@@ -148,6 +151,7 @@ def histories(seed):
     return events
 
 
+@pytest.mark.integration
 @example(seed=1, by="gap", minutes=5.0, min_length=1, max_length=2, collapse=False)
 @example(seed=2, by="gap", minutes=2.5, min_length=2, max_length=3, collapse=True)
 @example(seed=3, by="session_id", minutes=2.5, min_length=2, max_length=3, collapse=True)

@@ -16,6 +16,7 @@ def pairs(rows):
     return Counter(tuple(r) for r in rows.select("user_idx", "item_idx").collect())
 
 
+@pytest.mark.integration
 def test_removal_goes_on_until_nothing_is_weak(spark):
     # Item 3 has one event, so user 2 has one left, so item 2 has one left, so user 1 has one left; then all is strong.
     chain = [(2, 3), (2, 2), (1, 2), (1, 1), (0, 0), (0, 0), (0, 1), (3, 1), (3, 0)]
@@ -25,6 +26,7 @@ def test_removal_goes_on_until_nothing_is_weak(spark):
     assert report == SupportReport(4, rows_removed=4, items_removed=2, users_removed=2, rows=9, items=4, users=4)
 
 
+@pytest.mark.integration
 def test_anonymous_events_count_for_items_alone(spark):
     events = [Event(None, 1, 0), Event(0, 1, 0), Event(None, 2, 0), Event(1, 3, 0)]
     kept, report = filter_support(frame(spark, events), SupportConfig(min_item_events=2, min_user_events=1))
@@ -57,6 +59,7 @@ def test_what_was_removed_is_said(removed, much, said):
     assert report.much is much
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("least", [2, 10])
 def test_columns_stay_and_all_may_go(spark, least):
     events = frame(spark, [Event(0, 1, 0), Event(0, 1, 0)])
@@ -66,6 +69,7 @@ def test_columns_stay_and_all_may_go(spark, least):
     assert report.rows_removed == 2 - kept.count()
 
 
+@pytest.mark.integration
 @example(seed=1, min_item=3, min_user=2)
 @settings(max_examples=1, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=True,
           suppress_health_check=list(HealthCheck))  # fmt: skip

@@ -53,6 +53,7 @@ def test_rating_is_the_last_one_or_the_mean(spark):
     assert {pair: row[0] for pair, row in mean.items()} == {(0, 1): pytest.approx(10 / 3), (1, 1): 1.5}
 
 
+@pytest.mark.integration
 def test_popular_items_weigh_less_and_the_mean_stays(spark):
     schema = "user_idx int, item_idx int, rating float, confidence float, n_events int, last_ts timestamp"
     rows = [(user, 7, None, 2.0, 1, None) for user in range(4)] + [(0, 8, 3.0, 1.0, 1, None)]

@@ -26,6 +26,7 @@ def test_shrinkage_is_the_noise_over_the_variance_of_the_biases():
     assert fitted.shrunk == pytest.approx((1.0, 4.0), rel=0.4)
 
 
+@pytest.mark.integration
 def test_biases_on_spark_are_those_of_the_ranks(spark, monkeypatch):
     rows, n_users, n_items = drawn(), 40, 30
     monkeypatch.setattr("sparkrec.models.ratings.biases.SWEEPS", on_spark.SWEEPS)

@@ -32,6 +32,7 @@ def test_a_vector_is_the_largest_value_of_each_filter_over_the_text():
         assert network.vectors(words)[0, n].item() == pytest.approx(max(0.0, *windows, 0.0), abs=1e-6)
 
 
+@pytest.mark.integration
 def test_it_learns_what_no_bag_of_words_tells():
     """Categories are of the words' order: a bag of words is the same for both."""
     texts = np.array([[1, 2, 3, 0, 0, 0], [3, 2, 1, 0, 0, 0]] * 40)
@@ -56,6 +57,7 @@ def catalogue(spark):
     return items, index, [row[0] for row in rows]
 
 
+@pytest.mark.integration
 def test_texts_of_a_category_lie_together_also_one_that_has_none(catalogue):
     items, index, ids = catalogue
     config = TextConfig(method="cnn", dim=6, min_df=2, words=6, word_dim=8, epochs=30)
@@ -70,6 +72,7 @@ def test_texts_of_a_category_lie_together_also_one_that_has_none(catalogue):
     assert found["bare"] @ lamps > 0.9 > 0.7 > found["bare"] @ chairs
 
 
+@pytest.mark.integration
 def test_a_catalogue_without_categories_is_one_line(catalogue):
     items, index, _ = catalogue
     assert category_of((Feature("price", "bucket"), GENRE), "") == GENRE

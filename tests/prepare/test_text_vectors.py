@@ -36,6 +36,7 @@ def test_words_are_lower_case_runs_of_letters_and_digits(spark):
     assert words == {10: ["red", "lamp", "60w", "für", "öl"], 11: ["x"]}
 
 
+@pytest.mark.integration
 def test_tfidf_by_hand(spark):
     """Rows (1,1,0,0)/√2 twice and (0,0,1,1)/√2 once: singular values √2 and 1, their vectors the rows themselves."""
     texts = ["red lamp", "Lamp, red", "blue chair", "", None]
@@ -45,6 +46,7 @@ def test_tfidf_by_hand(spark):
     }  # fmt: skip
 
 
+@pytest.mark.integration
 def test_what_no_dimension_shows_has_no_vector(spark):
     """With one dimension only the lamps are described: the chair's vector is 0, not rounding errors of length 1."""
     vectors = vectors_of(spark, ["red lamp", "red lamp", "blue chair"], TextConfig(method="tfidf", dim=1, min_df=1))
@@ -64,6 +66,7 @@ def reference(texts, dim, min_df):
     return vectors @ vectors.T
 
 
+@pytest.mark.integration
 def test_tfidf_is_that_of_a_dense_svd_however_the_rows_lie(spark):
     """Four topics of different size, with words of their own."""
     rng = np.random.default_rng(3)
@@ -78,6 +81,7 @@ def test_tfidf_is_that_of_a_dense_svd_however_the_rows_lie(spark):
     assert ours.tolist() == again.tolist()
 
 
+@pytest.mark.integration
 def test_the_vocabulary_is_bounded_and_rare_words_do_not_count(spark):
     texts = ["a b", "a b", "a c", "b rare"]
     one = vectors_of(spark, texts, TextConfig(method="tfidf", dim=1, min_df=2, vocabulary=1))
@@ -86,6 +90,7 @@ def test_the_vocabulary_is_bounded_and_rare_words_do_not_count(spark):
         vectors_of(spark, texts, TextConfig(method="tfidf", min_df=5))
 
 
+@pytest.mark.integration
 def test_word2vec_is_the_mean_of_the_words_and_the_same_in_each_run(spark):
     texts = [("red lamp", "a"), ("lamp", "red a"), ("blue chair", "a"), ("rare", None), ("red", None)] * 5
     texts[3] = ("unique", None)

@@ -176,6 +176,7 @@ def _waits_forever(path):
     time.sleep(600)
 
 
+@pytest.mark.integration
 def test_a_rank_that_runs_is_waited_for_however_long_it_takes():
     """As rank 0 does while it writes a checkpoint: ten times the limit, and none is lost."""
 

@@ -39,6 +39,7 @@ def read_all(manifest, size, columns=COLUMNS):
 
 
 # One case each: many uneven groups, fewer groups than files, one group that outweighs all, slots beyond the files.
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("sizes", "n_files", "n_slots"),
     [([n % 9 + 1 for n in range(101)], 6, 16), ([4, 1], 6, None), ([40, *[1] * 30], 4, 4)],
@@ -62,6 +63,7 @@ def test_each_row_once_and_whole_groups(spark, tmp_path, sizes, n_files, n_slots
             assert abs(entry.rows - slots * share) <= 9
 
 
+@pytest.mark.integration
 def test_the_same_inputs_use_the_snapshot_again(spark, tmp_path):
     path = tmp_path / "s"
     first = write(spark, path, [2, 3, 4], 2)
@@ -90,6 +92,7 @@ def test_too_large_a_file_is_refused(spark, tmp_path):
         write(spark, tmp_path / "s", [9, 9, 9], 2, rows_per_file_limit=10)
 
 
+@pytest.mark.integration
 def test_lost_rows_are_noticed_on_the_rank_and_in_all(spark, tmp_path):
     manifest = write(spark, tmp_path / "s", [5, 6, 7, 8], 2)
     check_total(manifest, 26, SingleProcess())

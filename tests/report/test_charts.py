@@ -36,6 +36,7 @@ def read(chart):
     return Reader(str(chart.svg)).tags
 
 
+@pytest.mark.integration
 @given(st.text(max_size=40))
 def test_a_text_comes_out_of_a_chart_as_it_went_in_and_never_as_a_tag(text):
     found = Reader(str(lines([Series(text, "line1", (1.0, 2.0))], ["a", "b"], "night", "recall", 2).svg))

@@ -209,6 +209,7 @@ def test_the_file_is_where_it_was_asked_for(warehouse, tmp_path):
         write_report(warehouse, ReportConfig(path=str(tmp_path / "it's.html" / "below")))
 
 
+@pytest.mark.integration
 def test_the_command_starts_no_jvm_and_loads_no_spark(warehouse, tmp_path):
     code = (
         "import sys; from sparkrec.cli import main; "

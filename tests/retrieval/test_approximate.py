@@ -35,6 +35,7 @@ def lists_of(frame):
     return lists
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "settings",
     [
@@ -53,6 +54,7 @@ def test_a_thorough_search_finds_the_exact_lists(spark, settings):
     assert measured_recall(table, items, index, key="key", settings=settings, seen=seen) == 1.0
 
 
+@pytest.mark.integration
 def test_recall_is_the_share_of_the_exact_lists_and_lists_are_whole(spark):
     items, queries = case()
     table, seen = frames(spark, queries)
@@ -88,6 +90,7 @@ def test_nothing_seen_is_shown_even_to_those_who_have_seen_nearly_all():
         search_block(opened, np.full_like(index.matrix, np.nan), ones, rows, positions, K)
 
 
+@pytest.mark.integration
 def test_no_items_no_lists(spark):
     items, queries = case(n_items=0)
     table, _ = frames(spark, queries)

@@ -20,6 +20,7 @@ def rows(frame):
     return sorted(tuple(row) for row in frame.select("user_idx", "rank", "item_idx", "score", "source").collect())
 
 
+@pytest.mark.integration
 def test_short_lists_and_missing_ones_are_filled_up_below_the_models_own(spark):
     lists = spark.createDataFrame(
         [(*row, "model") for row in ((1, 4, 1, 0.9), (1, 2, 2, 0.5), (2, 0, 1, 0.3), (2, 1, 2, 0.2), (2, 3, 3, 0.1))],
@@ -42,6 +43,7 @@ def test_short_lists_and_missing_ones_are_filled_up_below_the_models_own(spark):
     ]
 
 
+@pytest.mark.integration
 def test_a_list_of_no_key_is_filled_up_too_and_one_stays_short_where_nothing_is_left(spark):
     lists = spark.createDataFrame([(5, 0, 1, 1.0, "model")], LISTS)
     keys = spark.createDataFrame([], "user_idx int")

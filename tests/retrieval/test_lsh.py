@@ -23,6 +23,7 @@ def clustered(n_clusters, size, dim, noise, seed=0):
     return (centres + noise * rng.normal(size=centres.shape)).astype(np.float32)
 
 
+@pytest.mark.integration
 def test_where_all_but_opposite_rows_share_a_bucket_the_lists_are_the_exact_ones(spark):
     vectors = np.random.default_rng(1).integers(-2, 3, (40, 3)).astype(np.float32)  # many equal angles, and zeros
     rows = ItemMatrix(vectors, None, np.arange(40) % 7 != 0)
@@ -39,6 +40,7 @@ def test_where_all_but_opposite_rows_share_a_bucket_the_lists_are_the_exact_ones
         assert [s for _, s in entries] == pytest.approx([s for _, s in exact[query]])
 
 
+@pytest.mark.integration
 def test_near_rows_share_buckets_and_far_ones_seldom(spark, monkeypatch):
     monkeypatch.setattr(lsh, "PAIRS_AT_ONCE", 500)  # so that a batch takes several parts
     rows = ItemMatrix(clustered(60, 8, 32, 0.3))
@@ -67,6 +69,7 @@ def test_recall_is_the_share_of_the_exact_lists_that_is_found(spark):
     assert lsh_recall(found, exact.where("query_idx > 0")) == 0.5  # of some queries: the others' lists do not count
 
 
+@pytest.mark.integration
 def test_items_beside_items_by_their_sets(spark):
     rng = np.random.default_rng(2)
     kinds = [set(rng.choice(30, 12, replace=False).tolist()) for _ in range(5)]

@@ -23,6 +23,7 @@ def test_neighbours_are_the_smallest_angles_and_no_item_is_its_own(spark):
     }  # the zero vector and the item that may not be shown are nowhere
 
 
+@pytest.mark.integration
 def test_vectors_held_against_others_are_ranked_by_the_inner_product(spark):
     rows = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [0.0, 0.0]], dtype=np.float32)
     others = np.array([[9.0, 0.0], [3.0, 1.0], [2.0, -5.0], [4.0, 0.0]], dtype=np.float32)

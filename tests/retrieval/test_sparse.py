@@ -192,6 +192,7 @@ def test_spark_equals_dense_loops_however_the_seen_columns_come(spark):
     assert [f.simpleString() for f in as_column.schema] == ["key:int", "item_idx:int", "rank:int", "score:float"]
 
 
+@pytest.mark.integration
 def test_passes_and_partitions_change_no_bit(spark):
     queries, matrix, seen = random_case(12, 150, 2000, 12, exact=False, density=0.9)
     assert len(in_passes(matrix, 1)) == 3  # 87,381 entries to the MB
@@ -221,6 +222,7 @@ def test_excluded_columns_no_queries_and_a_failing_score(spark):
         sparse_top_k(odd, matrix, key="key", k=5, partitions=1).collect()
 
 
+@pytest.mark.integration
 def test_a_matrix_from_rows_has_each_pair_once_and_within(spark):
     rows = spark.createDataFrame([(2, 0, 1.5), (0, 3, 2.0), (0, 1, -1.0)], "u int, i int, w float")
     found = sparse_matrix(rows, "u", "i", "w", (4, 4))

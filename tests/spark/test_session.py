@@ -119,6 +119,7 @@ def test_library_is_reached_without_heavy_imports():
     assert {"pyspark", "torch", "pandas", "horovod", "petastorm"} & set(done.stdout.split()) == set()
 
 
+@pytest.mark.integration
 def test_a_session_of_this_process_says_nothing_of_the_jvm_s_own_affairs():
     code = """
 from sparkrec.settings.config import load_config

@@ -24,6 +24,7 @@ from tests.storage import servers
 ODD = "w h/a=b/ü%x"  # names that mean something to one library or another
 
 
+@pytest.mark.integration
 def test_what_is_written_is_read_listed_moved_and_removed(root):
     folder = files.join(root, ODD)
     one = files.join(folder, "one.json")
@@ -48,6 +49,7 @@ def test_what_is_written_is_read_listed_moved_and_removed(root):
         files.read_bytes(one)
 
 
+@pytest.mark.integration
 def test_of_many_who_create_or_replace_a_file_one_does(root):
     path = files.join(root, "one")
 
@@ -88,6 +90,7 @@ def test_of_twenty_nights_at_once_one_holds_the_lock(root, dead):
     assert not files.exists(files.join(root, LOCK))
 
 
+@pytest.mark.integration
 def test_a_snapshot_is_fed_from_there(root):
     import pyarrow as pa
 

@@ -39,6 +39,7 @@ def in_files(spark, warehouse, table=LISTS, n=3, days=(1, 2)):
             store.append(lists(spark, day, (f"u{number}", 1, 0.5)), warehouse, table)
 
 
+@pytest.mark.integration
 def test_a_row_that_does_not_fulfil_a_check_is_refused(spark, warehouse):
     spark.sparkContext.setLogLevel("OFF")
     store.append(lists(spark, 1, ("u", 1, 0.5)), warehouse, LISTS)
@@ -60,6 +61,7 @@ def test_a_row_that_does_not_fulfil_a_check_is_refused(spark, warehouse):
     assert store.read(spark, warehouse, LISTS).count() == store.read(spark, warehouse, numbers).count() == 1
 
 
+@pytest.mark.integration
 def test_checks_come_to_a_table_of_before_where_its_rows_fulfil_them(spark, tmp_path):
     warehouse = Warehouse(f"{tmp_path}/ware `house` é")  # the path is part of an SQL text here
     values = [(date(2024, 1, 1), "u", 1, "x", float("nan"), "v1", "model")]
@@ -78,6 +80,7 @@ def test_checks_come_to_a_table_of_before_where_its_rows_fulfil_them(spark, tmp_
     assert care.add_check(spark, warehouse, LISTS, "check_rank", other)  # in place of the one that is there
 
 
+@pytest.mark.integration
 def test_care_changes_no_row_and_every_reader_goes_on(spark, warehouse):
     in_files(spark, warehouse)
     path = warehouse.table_path(LISTS)
@@ -106,6 +109,7 @@ def test_care_changes_no_row_and_every_reader_goes_on(spark, warehouse):
     assert store.read(spark, warehouse, LISTS, at=pinned).count() == 6  # and not the row that came since
 
 
+@pytest.mark.integration
 def test_a_version_before_a_change_is_read_as_it_was(spark, warehouse):
     table = tables.USER_INDEX
     index = spark.createDataFrame([("a", 0)], "id string, idx int")
@@ -117,6 +121,7 @@ def test_a_version_before_a_change_is_read_as_it_was(spark, warehouse):
     assert store.read(spark, warehouse, table, at=second).head()[0] == "b"
 
 
+@pytest.mark.integration
 def test_only_what_is_old_enough_is_vacuumed_and_only_once(spark, warehouse):
     in_files(spark, warehouse, n=2, days=(1,))
     care.compact(spark, warehouse, LISTS, [Partition("2024-01-01", 2, 0)], file_mb=1)

@@ -18,6 +18,7 @@ def users(spark, *ids):
     return spark.createDataFrame([(name, n) for n, name in enumerate(ids)], "id string, idx int")
 
 
+@pytest.mark.integration
 def test_tables_are_found_by_name_and_stay_where_they_are(spark, tmp_path, schema):
     warehouse = Warehouse(str(tmp_path / "a warehouse"))
     store.append(users(spark, "a"), warehouse, tables.USER_INDEX)

@@ -117,6 +117,7 @@ def contend(folder, queue):
         queue.put("refused")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_many_that_begin_at_once_one_gets_it(tmp_path, stale):
     if stale:
@@ -160,6 +161,7 @@ def test_what_a_newer_version_says_besides_is_passed_over(tmp_path):
         locked(str(tmp_path), "me", 60).__enter__()
 
 
+@pytest.mark.integration
 def test_storage_that_fails_for_a_moment_loses_no_lock(tmp_path):
     """Reads and renewals fail, as a folder stands in the file's place, and go on when it is back."""
     path, away = tmp_path / LOCK, tmp_path / "away"

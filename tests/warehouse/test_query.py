@@ -448,6 +448,7 @@ def test_any_text_survives_json_and_csv(texts):
     assert [s for _, s in parsed] == texts
 
 
+@pytest.mark.integration
 def test_spark_and_torch_are_not_imported(warehouse):
     program = (
         "import sys; from sparkrec.warehouse import query; from sparkrec.warehouse.store import Warehouse;"

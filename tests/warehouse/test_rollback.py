@@ -93,6 +93,7 @@ def test_none_while_a_night_runs_and_nothing_changes_where_it_is_refused(warehou
     assert pl.read_delta(warehouse.table_path(RUNS)).is_empty()
 
 
+@pytest.mark.integration
 def test_the_command_needs_neither_spark_nor_java(warehouse):
     code = (
         "import sys\nfrom sparkrec.cli import main\n"

@@ -41,6 +41,7 @@ def test_places(warehouse):
     assert warehouse.snapshot_path("gru", date(2011, 12, 9)).endswith("/warehouse/snapshots/gru/2011-12-09")
 
 
+@pytest.mark.integration
 def test_relative_warehouse_counts_from_the_current_folder(spark, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative = Warehouse("some/where")
@@ -53,6 +54,7 @@ def test_relative_warehouse_counts_from_the_current_folder(spark, tmp_path, monk
     assert Warehouse("").path == ""
 
 
+@pytest.mark.integration
 def test_a_lock_that_is_lost_while_a_write_is_prepared_stops_it_before_its_commit(spark, tmp_path):
     """Here as soon as the table is made: the rows of an append are not there yet, nor are those of a merge."""
     for write, table in ((store.append, tables.USER_INDEX), (store.upsert, tables.ITEM_INDEX)):
@@ -84,6 +86,7 @@ def test_append_keeps_old_rows_and_reads_at_a_version(spark, warehouse):
     assert written == [2, 1]
 
 
+@pytest.mark.integration
 def test_replace_night_replaces_that_night_alone(spark, warehouse):
     table, eighth, ninth = TABLES["topk_als"], date(2011, 12, 8), date(2011, 12, 9)
     store.replace_night(lists(spark, eighth, ("u", 1, "x", 0.5)), warehouse, table, eighth)
@@ -143,6 +146,7 @@ def test_a_table_that_is_partitioned_by_day_keeps_a_file_for_a_day(spark, wareho
     assert found.where("event_date = '1970-01-03'").count() == found.where("ts = '1970-01-03'").count() == 24
 
 
+@pytest.mark.integration
 def test_small_tables_are_read_without_a_job_to_find_their_files(spark, tmp_path, warehouse):
     odd = Warehouse(f"{tmp_path}/ware [h]{{o}}*use? é")
     for place in (warehouse, odd):
@@ -160,6 +164,7 @@ def test_small_tables_are_read_without_a_job_to_find_their_files(spark, tmp_path
         assert first.select("rank").head()[0] == 1
 
 
+@pytest.mark.integration
 def test_a_checksum_that_is_cut_short_or_missing_is_done_without(spark, warehouse):
     versions = [store.append(index(spark, (name, n)), warehouse, tables.USER_INDEX) for n, name in enumerate("ab")]
     log = Path(warehouse.table_path(tables.USER_INDEX)) / "_delta_log"
@@ -197,6 +202,7 @@ def test_files_that_plain_parquet_is_not_enough_for(other):
     assert data_files({**whole, **other}) is None
 
 
+@pytest.mark.integration
 def test_a_night_is_as_a_version_held_it_until_it_is_written_again(spark, warehouse):
     table, first, second = TABLES["topk_als"], date(2024, 1, 1), date(2024, 1, 2)
     made = store.replace_night(lists(spark, first, ("u", 1, "a", 3)), warehouse, table, first)
@@ -228,6 +234,7 @@ def test_fixed_tables_take_their_columns_only(spark, warehouse):
         store.append(index(spark, (None, 1)), warehouse, tables.USER_INDEX)  # id is never null
 
 
+@pytest.mark.integration
 def test_open_tables_grow_columns(spark, warehouse):
     table = tables.ITEMS_TABLE
     store.upsert(spark.createDataFrame([("a", "old"), ("b", "B")], "id string, title string"), warehouse, table)
@@ -242,6 +249,7 @@ def test_open_tables_grow_columns(spark, warehouse):
     assert store.read(spark, warehouse, table).columns == ["id", "size"]
 
 
+@pytest.mark.integration
 def test_a_table_of_an_earlier_version_gets_the_columns_that_came_since(spark, warehouse):
     table, eighth, ninth = TABLES["topk_als"], date(2011, 12, 8), date(2011, 12, 9)
     older = replace(table, columns=table.columns[:-1])
@@ -258,12 +266,14 @@ def test_a_table_of_an_earlier_version_gets_the_columns_that_came_since(spark, w
     ]
 
 
+@pytest.mark.integration
 def test_delete_where(spark, warehouse):
     store.append(index(spark, ("a", 0), ("b", 1)), warehouse, tables.USER_INDEX)
     store.delete_where(spark, warehouse, tables.USER_INDEX, F.col("id") == "a")
     assert rows(store.read(spark, warehouse, tables.USER_INDEX)) == [("b", 1)]
 
 
+@pytest.mark.integration
 def test_tables_say_what_they_are_and_every_reader_opens_them(spark, warehouse):
     import polars as pl
     from deltalake import QueryBuilder

@@ -13,6 +13,7 @@ def vectors(frame):
     return {row["idx"]: np.array(row["vector"]) for row in frame.collect()}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("nonnegative", [False, True])
 @pytest.mark.parametrize("feedback", ["implicit", "explicit"])
 def test_a_user_that_als_was_trained_on_is_given_its_own_factors(spark, tmp_path, feedback, nonnegative):

@@ -31,6 +31,7 @@ def biases_of(spark):
     return RatingBiases(3.0, 1.0, 5.0, users, items)
 
 
+@pytest.mark.integration
 def test_factors_learn_what_is_left_in_its_deviations_with_the_noises_threshold(spark):
     matrix, biases = matrix_of(spark, [(0, 0, 5.0), (0, 1, 3.0), (1, 1, 3.5), (1, 2, 0.5)]), biases_of(spark)
     found = left_by(matrix, biases, None)  # 0.5, -0.5, 1.0 and -1.0 are left
@@ -41,6 +42,7 @@ def test_factors_learn_what_is_left_in_its_deviations_with_the_noises_threshold(
     assert left == pytest.approx([1.0, -1.0, 2.0, -2.0])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("biased", [True, False])
 def test_ratings_are_predicted_alike_on_spark_and_without_it(spark, tmp_path, biased):
     matrix, biases, path = matrix_of(spark, [(0, 0, 5.0), (0, 1, 3.0), (1, 1, 3.5), (1, 2, 0.5)]), biases_of(spark), str(tmp_path)  # fmt: skip  # noqa: E501
@@ -62,6 +64,7 @@ def test_ratings_are_predicted_alike_on_spark_and_without_it(spark, tmp_path, bi
     assert load_left(path).reg == (0.5 if biased else 0.0)
 
 
+@pytest.mark.integration
 def test_noise_is_not_learnt_and_taste_is(spark, tmp_path):
     """Two kinds of users and items in noise; then noise alone."""
     rng = np.random.default_rng(0)

@@ -32,6 +32,7 @@ def left_out(user):
     return (user % 2) + 2 * ((user // 2) % (N_ITEMS // 2))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("feedback", ["implicit", "explicit"])
 def test_users_are_given_the_items_of_their_group(spark, tmp_path, caplog, feedback):
     matrix = checkerboard(spark, explicit=feedback == "explicit")
@@ -64,6 +65,7 @@ def test_the_checkpoint_directory_is_in_force_and_its_files_go(spark, tmp_path):
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
+@pytest.mark.integration
 def test_regularisation_scales_with_counts(spark, tmp_path):
     """Rank 1, one item, n equal ratings r: x = y·r / (y² + λ) for each user, y = n·x·r / (n·x² + n·λ).
 

@@ -65,6 +65,7 @@ def test_vectors_stand_side_by_side_each_of_length_one(vectors):
     assert content_matrix(vectors, ["image"], N_ITEMS).eligible.tolist() == [True, False, False, True, False, False]
 
 
+@pytest.mark.integration
 def test_profiles_are_weighted_means_and_users_without_vectors_are_counted(interactions, vectors):
     items, counts = content_matrix(vectors, ["text"], N_ITEMS), Counts()
     found = {row[0]: row[1] for row in profiles(interactions, items, 30.0, WEIGHTS, NOW, counts).collect()}

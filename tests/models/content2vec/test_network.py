@@ -19,6 +19,7 @@ def unit(n, width, seed):
     return F.normalize(torch.randn(n, width, generator=torch.Generator().manual_seed(seed)))
 
 
+@pytest.mark.integration
 def test_the_cosine_is_the_weighted_sum_of_the_similarities():
     model = new_content2vec(Content2VecShape((3, 2), 4, 0), seed=1)
     model.log_weights.copy_(torch.tensor([2.0, 0.5, 1.0]).log())

@@ -61,6 +61,7 @@ def loaded(path):
     return load_model(str(path))[0]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("combine", ["residual", "concatenation"])
 def test_any_number_of_ranks_gives_the_same_model(tmp_path, combine):
     where, config = place(tmp_path), dataclasses.replace(SMALL, combine=combine)
@@ -75,6 +76,7 @@ def test_any_number_of_ranks_gives_the_same_model(tmp_path, combine):
             torch.testing.assert_close(several[name], tensor, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.integration
 def test_resume_gives_the_weights_of_an_unbroken_run(tmp_path):
     where = place(tmp_path)
 

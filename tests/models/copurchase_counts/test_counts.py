@@ -25,6 +25,7 @@ def test_pairs_within_so_many_places(spark):
     assert found(spark, BASKETS, within=3) == wide | {(b, a): n for (a, b), n in wide.items()}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("score", "expected"),
     [("cosine", {(1, 2): 3 / (4 * 3) ** 0.5, (2, 3): 1 / 3**0.5}), ("lift", {(1, 2): 5 * 3 / 12, (2, 3): 5 / 3})],
@@ -47,6 +48,7 @@ def test_seldom_pairs_go_and_the_best_partners_stay(spark):
     }  # of equal ones the smaller
 
 
+@pytest.mark.integration
 @given(st.lists(st.lists(st.integers(0, 6), max_size=7), min_size=1, max_size=6), st.integers(1, 4))
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_counts_are_those_of_every_pair(spark, baskets, within):

@@ -30,6 +30,7 @@ def steps(draw):
     return chunk, torch.tensor(draw(st.lists(items, min_size=1, max_size=12))), draw(st.integers(1, lanes))
 
 
+@pytest.mark.integration
 @given(steps())
 @settings(max_examples=200, deadline=None)
 def test_items_of_a_step_are_those_found_by_sorting(drawn):

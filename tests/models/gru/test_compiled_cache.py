@@ -6,6 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import sparkrec
 
 PROGRAM = """
@@ -41,6 +43,7 @@ def run(code, cache):
     return done.stdout.split()
 
 
+@pytest.mark.integration
 def test_what_one_application_compiles_another_one_loads_and_no_folders_pile_up(tmp_path):
     assert run(shipped(tmp_path / "first"), tmp_path / "cache") == ["0", "1"]
     folders = sorted(p for p in (tmp_path / "cache").rglob("*") if p.is_dir())
@@ -48,6 +51,7 @@ def test_what_one_application_compiles_another_one_loads_and_no_folders_pile_up(
     assert sorted(p for p in (tmp_path / "cache").rglob("*") if p.is_dir()) == folders
 
 
+@pytest.mark.integration
 def test_without_a_folder_to_write_to_loops_are_compiled_and_run(tmp_path):
     (tmp_path / "file").write_text("no folder")
     assert run(shipped(tmp_path / "only"), tmp_path / "file" / "cache") == ["0", "1"]

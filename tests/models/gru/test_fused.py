@@ -23,6 +23,7 @@ from tests.models.gru.step_cases import ONE, plain_steps, trainer_of, trainings
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.integration
 @given(trainings(), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_a_whole_step_is_the_step_by_operations(drawn, cut):
@@ -68,6 +69,7 @@ def multiply():
     return njit([f"void({a}, boolean, {a}, boolean, float32, {a})" for a in kinds], cache=True)(multiply)
 
 
+@pytest.mark.integration
 @given(*[st.integers(0, 12)] * 3, st.booleans(), st.booleans(), st.sampled_from([0.0, 1.0]), st.integers(0, 3))
 @settings(max_examples=150, deadline=None)
 def test_products_are_numpys_whatever_the_shapes(multiply, m, n, k, turn_a, turn_b, keep, more):

@@ -25,6 +25,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.integration
 def test_cell_is_torchs_and_its_gradient_autograds():
     sizes = gru.cell_sizes((4, 3), 3)
     flat = torch.randn(gru.cells_size(sizes), generator=seeded(1))

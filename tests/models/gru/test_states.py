@@ -57,6 +57,7 @@ def walk(network, parameters, items):
     return found
 
 
+@pytest.mark.integration
 def test_states_are_those_of_each_session_alone(sessions, model):
     path, *served = model
     rows = {r["session_id"]: r for r in session_states(sessions, path).collect()}
@@ -68,6 +69,7 @@ def test_states_are_those_of_each_session_alone(sessions, model):
         assert rows[name]["user_idx"] == (None if name == "one" else i)
 
 
+@pytest.mark.integration
 def test_an_lstm_carries_its_cells_through_a_session(sessions, tmp_path):
     network = GruNetwork(N_ITEMS, (5, 4), cell="lstm")
     parameters = init_parameters(network, 2)

@@ -75,6 +75,7 @@ def test_weights_are_those_of_the_plain_reference(tmp_path, loss, mode, lanes):
     assert torch.equal(weights["counts"], counts)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("n_sessions", "lanes", "loss", "mode"),
     [*[(40, 7, loss, "constrained") for loss in LOSSES], (40, 7, "bpr-max", "separate"), (40, 7, "bpr-max", "none"),
@@ -102,6 +103,7 @@ def test_ranks_do_not_change_the_model(tmp_path, n_sessions, lanes, loss, mode):
             assert torch.allclose(weights[name], value, atol=1e-4), name
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_that_go_back_are_the_same_on_any_number_of_ranks_and_in_any_chunks(tmp_path, monkeypatch, mode):
     config = dataclasses.replace(SMALL, lanes=7, embedding=mode, bptt=3, dropout_embedding=0.3, dropout_hidden=0.2)

@@ -74,6 +74,7 @@ def expected(model, rows, name):
     return walk(*model[1:], [known(items) for _, _, items in own[: until + 1]])
 
 
+@pytest.mark.integration
 def test_states_carry_the_users_earlier_sessions(spark, model):
     found = session_states(frame(spark, ROWS), model[0], frame(spark, HISTORY)).collect()
     rows = {r["session_id"]: r for r in found}
@@ -104,6 +105,7 @@ def test_ranks_carry_the_users_earlier_sessions(spark, model):
     assert len(found) == len(wanted) == 2 + 1 + 2 + 2
 
 
+@pytest.mark.integration
 def test_history_means_nothing_to_other_networks(spark, tmp_path):
     config = dataclasses.replace(CONFIG, network="plain")
     network = build_network(config, N_ITEMS, {})

@@ -45,6 +45,7 @@ def interactions(spark, *rows):
     return spark.createDataFrame(values, schema + "log_session_id string, basket_id string")
 
 
+@pytest.mark.integration
 def test_context_is_what_was_known_before_the_time(spark):
     known = interactions(spark, (1, 10, 0.5), (2, 10, 3.0), (2, 10, 20.0), (3, 10, 100.0), (1, 11, 40.0), (1, 10, -1.0))
     rows = spark.createDataFrame([(1, 10), (1, 11), (9, 12)], "user_idx int, item_idx int")
@@ -73,6 +74,7 @@ def planted(spark):
     return hybrid.with_context(frame, known, {"purchase": 1.0}, AS_OF).localCheckpoint(), taken
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("blender", ["logistic", "trees"])
 def test_the_blender_learns_what_is_taken_and_serves_it_again(planted, tmp_path, blender):
     rows, taken = planted
@@ -94,6 +96,7 @@ def test_the_blender_learns_what_is_taken_and_serves_it_again(planted, tmp_path,
     assert sorted(hybrid.blended(again, rows, names, 3).collect()) == best
 
 
+@pytest.mark.integration
 def test_equal_candidates_are_in_order_of_their_numbers(planted):
     rows, taken = planted
     names = ["same"]

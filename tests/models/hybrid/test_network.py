@@ -121,6 +121,7 @@ def task_of(planted, folder, config=CONFIG):
     )  # fmt: skip
 
 
+@pytest.mark.integration
 def test_it_learns_from_the_vectors_and_serves_a_later_training_of_the_models(spark, planted, tmp_path):
     """The served models' spaces are turned: by the stored rotations the network finds itself in the one it knows."""
     frame, near, _, _ = planted
@@ -147,6 +148,7 @@ def test_it_learns_from_the_vectors_and_serves_a_later_training_of_the_models(sp
     assert abs(network(feature, *astray).item() - score) > 0.5  # in another space it says something else
 
 
+@pytest.mark.integration
 def test_ranks_and_resuming_do_not_change_the_network(planted, tmp_path):
     train(SingleProcess(), task_of(planted, tmp_path / "one"))
     alone, described = load_model(str(tmp_path / "one"))
@@ -171,6 +173,7 @@ def test_ranks_and_resuming_do_not_change_the_network(planted, tmp_path):
     assert all(torch.equal(alone[name], again[name]) for name in alone)
 
 
+@pytest.mark.integration
 def test_a_night_without_models_of_vectors_ranks_by_features_alone(spark, planted, tmp_path):
     frame = planted[0]
     bare = dataclasses.replace(

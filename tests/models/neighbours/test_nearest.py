@@ -100,6 +100,7 @@ def test_only_the_nearest_are_kept_and_ties_go_to_the_smaller_number(spark):
     assert set(as_dict(item_neighbours(same, 3, 5, config))) == {(i, j) for i in range(5) for j in range(2)}
 
 
+@pytest.mark.integration
 def test_users_beside_users_are_items_beside_items_of_the_turned_matrix(taken):
     turned = taken.selectExpr("item_idx AS user_idx", "user_idx AS item_idx", "confidence")
     for similarity in ("bm25", "jaccard"):  # what weighs by both sides, and what only counts
@@ -109,6 +110,7 @@ def test_users_beside_users_are_items_beside_items_of_the_turned_matrix(taken):
         assert as_dict(users) == as_dict(item_neighbours(turned, N_ITEMS, N_USERS, config))
 
 
+@pytest.mark.integration
 def test_lists_of_item_neighbours_add_up_what_is_near_to_what_was_taken(spark, taken):
     near = spark.createDataFrame(
         [(0, 0, 1.0), (0, 1, 0.5), (0, 2, 0.25), (1, 1, 1.0), (1, 0, 0.5), (4, 2, 0.5), (4, 3, 0.5)],
@@ -128,6 +130,7 @@ def test_lists_of_item_neighbours_add_up_what_is_near_to_what_was_taken(spark, t
     assert lists_of(found) == {7: [(3, 2.0)], 8: [(0, 0.5)]}
 
 
+@pytest.mark.integration
 def test_lists_of_user_neighbours_add_up_what_the_neighbours_took(spark, taken):
     near = spark.createDataFrame(
         [(0, 0, 1.0), (0, 1, 0.5), (0, 2, 0.25), (2, 1, 0.5)], "user_idx int, neighbour_idx int, score float"
@@ -146,6 +149,7 @@ def test_lists_of_user_neighbours_add_up_what_the_neighbours_took(spark, taken):
     assert lists_of(found, "user_id") == {"a": [(4, 2.0)], "b": [(2, 1.0)]}
 
 
+@pytest.mark.integration
 def test_a_half_life_lets_recent_events_decide_however_long_ago_they_are(spark):
     """A user took item 0 three times, and item 1 once, 300 days later; another did the same 30 years before."""
     now = datetime(2020, 1, 1, tzinfo=UTC)
@@ -190,6 +194,7 @@ def test_a_saved_model_is_read_back_and_a_broken_one_is_none(spark, taken, tmp_p
         load_neighbours(spark, path, "item_idx")
 
 
+@pytest.mark.integration
 def test_pairs_without_weight_do_not_count_and_bad_ones_are_refused(spark, taken):
     config = ItemNeighboursConfig(similarity="jaccard")
     more = taken.unionAll(spark.createDataFrame([(0, 2, 0.0)], SCHEMA))
@@ -202,6 +207,7 @@ def test_pairs_without_weight_do_not_count_and_bad_ones_are_refused(spark, taken
         item_neighbours(spark.createDataFrame([(0, 2, -1.0)], SCHEMA), N_USERS, N_ITEMS, config)
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:Method expects CSR input")
 @pytest.mark.parametrize("similarity", ["bm25", "tfidf", "cosine"])
 def test_equals_implicit(spark, similarity):

@@ -73,6 +73,7 @@ def test_sessions_become_flat_rows(spark):
     assert plan.rows.select("sequence").distinct().count() == 2
 
 
+@pytest.mark.integration
 def test_what_lies_together_in_baskets_is_beside_each_other_in_the_lists(spark, baskets, tmp_path):
     plan = snapshot_rows(baskets)
     where = str(tmp_path / "snapshot")
@@ -93,6 +94,7 @@ def test_what_lies_together_in_baskets_is_beside_each_other_in_the_lists(spark, 
     assert sorted(beside(spark, str(tmp_path / "c"))) == list(range(14))  # all have a text
 
 
+@pytest.mark.integration
 def test_lists_of_what_is_bought_together_are_the_partners_not_their_likes(spark, tmp_path):
     """Each of 0 … 9 is bought with two of 10 … 19, its own and the next: a bolt, and the nuts that fit."""
     pairs = [[n % 10, 10 + (n % 10 + n // 10 % 2) % 10][:: 1 if n % 3 else -1] for n in range(400)]
@@ -112,6 +114,7 @@ def test_lists_of_what_is_bought_together_are_the_partners_not_their_likes(spark
         stored_embeddings(str(tmp_path / "x"))
 
 
+@pytest.mark.integration
 def test_mllib_gives_the_same_kind_of_model(spark, baskets, tmp_path):
     config = Prod2VecConfig(lists="similar", dim=6, window=4, epochs=30, seed=3)
     items = train_mllib(baskets, str(tmp_path / "m"), config, 14, {"night": "x"})

@@ -105,6 +105,7 @@ def reference(path, config, side):
     return weights[0].detach(), weights[1].detach(), squares[0], losses
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("meta", [False, True])
 def test_weights_are_those_of_the_plain_reference(tmp_path, meta):
     config, side = (meta_config(epochs=2), SIDE) if meta else (dataclasses.replace(SMALL, epochs=2), None)

@@ -73,6 +73,7 @@ def test_a_prediction_has_the_mean_and_the_deviation_of_the_samples_and_of_the_b
     assert sampled_products(served.weights["samples"], torch.tensor([0]), torch.tensor([2])).tolist() == [[0.5], [1.5]]
 
 
+@pytest.mark.integration
 def test_lists_add_kappa_deviations(spark, tmp_path):
     path = model_of(tmp_path)
     users = spark.createDataFrame([(0,)], "user_idx int")

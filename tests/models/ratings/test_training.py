@@ -86,6 +86,7 @@ def _train_all(comm, tasks):
     return [ranks.train(comm, task) for task in tasks]
 
 
+@pytest.mark.integration
 def test_only_reviews_of_training_pairs_are_read(spark):
     pairs, events, indexes = tables(spark)
     words = examples.review_words(events, *indexes, pairs, {"review": 1.0}, datetime(2024, 2, 1), CONFIG)

@@ -143,6 +143,7 @@ def refused(spark, baskets, config, miner):
     return str(error.value)
 
 
+@pytest.mark.integration
 def test_what_would_run_away_is_refused_with_the_setting_to_change(spark):
     baskets = everything(spark, 40)  # 2^40 sets: a miner that began would never end
     longer = RulesConfig(min_support=0.5, max_itemset=20, max_rules=50_000)
@@ -156,6 +157,7 @@ def test_what_would_run_away_is_refused_with_the_setting_to_change(spark):
         assert "(raise rules.min_support, or lower rules.max_basket_items)" in refused(spark, baskets, few, miner)
 
 
+@pytest.mark.integration
 def test_few_sets_of_long_baskets_are_let_through(spark):
     rng = np.random.default_rng(1)
     rows = [(sorted({0, 1, *rng.choice(np.arange(2, 32), 12, replace=False).tolist()}),) for _ in range(60)]

@@ -26,6 +26,7 @@ def by_sides(model):
     return {(tuple(r["antecedent"]), r["consequent"]): r for r in model.rules.collect()}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("miner", MINERS)
 def test_hand_computed_rules(spark, miner):
     # Bread 3, butter 1, jam 7, beer 9.
@@ -46,6 +47,7 @@ def test_hand_computed_rules(spark, miner):
     }  # fmt: skip
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("miner", "seed", "support", "confidence", "lift"),
     [("level_wise", 1, 0.05, 0.3, 1.0), ("level_wise", 2, 0.1, 0.05, 0.0), ("fp_growth", 1, 0.05, 0.3, 1.0)],
@@ -69,6 +71,7 @@ def test_rules_are_those_of_mlxtend(spark, miner, seed, support, confidence, lif
         assert rule["n_baskets"] == round(rule["support"] * 60)
 
 
+@pytest.mark.integration
 def test_shares_are_of_all_baskets_as_they_are_mined(spark):
     rows = [[1, 2, 3], [1, 2], [1, 2], [2, 3], [8], [9], [], []]
     found = by_sides(mine_rules(frame(spark, rows), RulesConfig(min_support=0.01, min_lift=0.0, max_basket_items=2)))
@@ -79,6 +82,7 @@ def test_shares_are_of_all_baskets_as_they_are_mined(spark):
     assert found[(2,), 1]["lift"] == pytest.approx(3 / 4 / (3 / 8))
 
 
+@pytest.mark.integration
 def test_nothing_is_mined_from_no_baskets_or_too_many_candidates(spark):
     with pytest.raises(UserError, match="no baskets to find rules in"):
         mine_rules(frame(spark, []), RulesConfig())
@@ -89,6 +93,7 @@ def test_nothing_is_mined_from_no_baskets_or_too_many_candidates(spark):
     assert set(spark.sparkContext._jsc.getPersistentRDDs()) <= held  # what was read is let go
 
 
+@pytest.mark.integration
 def test_rules_are_kept_with_their_description(spark, tmp_path):
     path = str(tmp_path / "rules")
     with pytest.raises(UserError, match="no rules"):
@@ -138,6 +143,7 @@ def test_a_basket_is_completed_by_the_best_rule_for_each_item(spark):
     }
 
 
+@pytest.mark.integration
 def test_what_was_seen_is_left_out_by_the_keys_that_it_has(spark):
     rules = rules_frame(spark, [([1], item, 0.9 - item / 100, 1.0) for item in range(2, 7)])
     baskets = spark.createDataFrame(
@@ -153,6 +159,7 @@ def test_what_was_seen_is_left_out_by_the_keys_that_it_has(spark):
 item_sets = st.sets(st.integers(0, 7), max_size=6)
 
 
+@pytest.mark.integration
 @settings(max_examples=3, deadline=None)
 @given(
     baskets=st.lists(item_sets, min_size=20, max_size=30),

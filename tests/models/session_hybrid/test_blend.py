@@ -123,6 +123,7 @@ def known(items):
     return [item for item in items if item not in UNTRAINED]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("own_items", [1.0, 0.3, 0.0])
 def test_ranks_are_by_the_scores_of_both(sessions, gru, prefix_states, own_items, monkeypatch):
     monkeypatch.setattr(gru_states, "_SCORES_AT_ONCE", 2 * len(TRAINED))
@@ -140,6 +141,7 @@ def test_ranks_are_by_the_scores_of_both(sessions, gru, prefix_states, own_items
     assert {tuple(r) for r in found} != {tuple(r) for r in alone}
 
 
+@pytest.mark.integration
 def test_without_a_weight_the_ranks_are_the_grus(sessions, gru):
     both = gru_states.next_item_ranks(sessions, gru, blend=hybrid(votes_weight=0.0)).collect()
     assert sorted(map(tuple, both)) == sorted(map(tuple, gru_states.next_item_ranks(sessions, gru).collect()))
@@ -154,6 +156,7 @@ def prefix_states(spark, gru):
     return {(name, n): found[f"{name} {n}"] for name, items in SESSIONS.items() for n in range(1, len(items))}
 
 
+@pytest.mark.integration
 def test_lists_are_the_best_scores_without_what_is_seen_or_excluded(spark, sessions, gru):
     blend = hybrid()
     items = ItemMatrix(*gru_states.output_items(gru), gru_states.trained_items(gru))
@@ -175,6 +178,7 @@ def test_lists_are_the_best_scores_without_what_is_seen_or_excluded(spark, sessi
         assert [r["score"] for r in mine] == pytest.approx([allowed[i] for i in best], abs=1e-4)
 
 
+@pytest.mark.integration
 def test_lists_of_a_session_are_those_without_it_among_the_sessions_that_vote(sessions, gru):
     """A night publishes for sessions that it has trained on what it would for others, as where the model is judged."""
     items = ItemMatrix(*gru_states.output_items(gru), gru_states.trained_items(gru))
@@ -202,6 +206,7 @@ def test_votes_decay_as_the_hybrid_says():
         assert built.index.config.decay == decay
 
 
+@pytest.mark.integration
 def test_lists_do_not_depend_on_blocks(sessions, gru, monkeypatch):
     items = ItemMatrix(*gru_states.output_items(gru), gru_states.trained_items(gru))
     current = gru_states.session_states(sessions, gru).join(sessions.select("session_id", "items"), "session_id")

@@ -185,6 +185,7 @@ def test_trained_sessions_are_sets_the_latest_first(older):
         trained_sessions(older.where("false"), N_ITEMS)
 
 
+@pytest.mark.integration
 def test_lists_hold_what_the_nearest_sessions_had(spark, older, current):
     trained = trained_sessions(older, N_ITEMS)
     seen = spark.createDataFrame([("a", 3), ("d", 1), ("d", 13)], "session_id string, item_idx int")
@@ -212,6 +213,7 @@ def test_lists_hold_what_the_nearest_sessions_had(spark, older, current):
     assert sorted(again.collect()) == sorted(rows.collect())
 
 
+@pytest.mark.integration
 def test_a_session_that_is_among_those_that_vote_does_not_vote_itself(older):
     """What a night publishes for its own sessions is what it would be without them, as where the model is judged."""
     config = SessionNeighboursConfig(neighbours=4, idf=0.0)  # the frequencies know of all sessions
@@ -270,6 +272,7 @@ def test_ranks_among_what_is_new_to_the_user_by_counting(spark, older, ties):
     assert sum(rank is not None for rank in expected.values()) == 2 + 3 + 1
 
 
+@pytest.mark.integration
 def test_own_items_are_taken_back_in_lists_and_ranks(spark, older):
     """After items 1, 2 all four neighbours have 2 itself; but 5 follows."""
     trained = trained_sessions(older, N_ITEMS)

@@ -45,6 +45,7 @@ def test_examples_by_hand(spark):
     assert [g[4] for g in got] == pytest.approx([1.5, 0.5 * 2**-0.5, halved])
 
 
+@pytest.mark.integration
 def test_labels_are_the_ratings_or_the_event_types(spark):
     rows = [
         (1, 10, "buy", datetime(1970, 1, 2), 4.5, None),

@@ -18,6 +18,7 @@ from tests.models.two_tower.cases import AS_OF, CONFIG, checkerboard, material
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "more",
     [

@@ -29,6 +29,7 @@ from tests.models.two_tower.cases import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.integration
 def test_resumed_training_equals_unbroken(spark, tmp_path, monkeypatch):
     import sparkrec.models.two_tower.train as module
 
