@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.ingest.parse import REASON, attribute
-from sparkrec.ingest.readers import FAULT, RAW, URI
+from sparkrec.ingest.raw import FAULT, RAW, URI
 from sparkrec.ingest.values import PLAIN, Notation, pick_id
 from sparkrec.settings.formats import AttributeFile
 from sparkrec.warehouse.tables import ID, TS, Column, Table

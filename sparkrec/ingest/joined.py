@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.ingest.dedupe import FILE_NO
 from sparkrec.ingest.parse import REASON
-from sparkrec.ingest.readers import FAULT, RAW, URI
+from sparkrec.ingest.raw import FAULT, RAW, URI
 from sparkrec.ingest.values import pick_id
 from sparkrec.settings.formats import Field, Join
 

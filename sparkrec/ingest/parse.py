@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.ingest.elements import empty
-from sparkrec.ingest.readers import BLOCK, FAULT, RAW, ROW, URI
+from sparkrec.ingest.raw import BLOCK, FAULT, RAW, ROW, URI
 from sparkrec.ingest.times import (
     MICROS,
     TS_TEXT,

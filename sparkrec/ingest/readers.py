@@ -1,9 +1,6 @@
 """Raw log files → rows of text: one DataFrame for each group of files that look alike.
 
-A raw DataFrame has a column for each log column that the format names and the files have, or the folders of their
-path (``event=click/``), as text (Parquet's timestamps stay timestamps), and ``_raw`` (the row as written), ``_fault``
-(why it cannot be taken apart, or null) and ``_uri`` (its file). Where the place of a row matters, ``_block`` and
-``_row`` tell it: within a file, rows are in the order of both.
+What a raw DataFrame has is said in :mod:`sparkrec.ingest.raw`.
 
 Bytes that do not fit the encoding must not become U+FFFD without a word. So CSV is read as ISO-8859-1, where each
 character is a byte, and turned back into bytes, or through the table of an encoding that has a byte for each
@@ -29,18 +26,16 @@ from sparkrec.errors import UserError
 from sparkrec.ingest.elements import ELEMENTS, column_names, element_fields, exploded, own_names, split_text
 from sparkrec.ingest.hadoop import HEAD, MISFIT, UTF_8, Encoding, FileStatus, FileSystem, java_message, normal_uri
 from sparkrec.ingest.literals import literal_as_json
-from sparkrec.ingest.nested import JsonText, TypedColumn, json_schema, json_texts, typed_column
+from sparkrec.ingest.nested import JsonText, json_schema, json_texts
+from sparkrec.ingest.raw import BLOCK, FAULT, INEXACT, NOT_UTF8, RAW, ROW, URI, require_columns
+from sparkrec.ingest.typed import Typed, typed_rows
 from sparkrec.ingest.unpack import DAMAGED
-from sparkrec.ingest.values import inexact, json_number, json_plain, plain
+from sparkrec.ingest.values import inexact, json_number, json_plain
 from sparkrec.settings.formats import Explode, Reader
-from sparkrec.settings.ids import EXACT
 from sparkrec.storage.files import literal_path
 
-RAW, FAULT, URI = "_raw", "_fault", "_uri"
-BLOCK, ROW = "_block", "_row"  # where a row is: the first byte of its part of the file, its number among what is read
-NOT_UTF8, MALFORMED_JSON, FIELD_COUNT = "not UTF-8", "malformed JSON", "wrong number of fields"
+MALFORMED_JSON, FIELD_COUNT = "malformed JSON", "wrong number of fields"
 MALFORMED_PYTHON = "malformed Python literal"
-INEXACT = "id too large for a"
 UNCLOSED = "wrong number of fields over several lines (unclosed quote?)"
 TOO_MANY_LINES = "a record of more than {} lines (stray quote?)"
 _CORRUPT, _BYTES, _BOM, _UNKNOWN = "_corrupt", "ISO-8859-1", "\ufeff", "\ufffd"
@@ -85,7 +80,7 @@ def group_files(
             continue
         folders = tuple(sorted(path_columns(file.name) & named)) if reader.kind != "delta" else ()
         if reader.kind == "csv":
-            _require_columns(file, column_names(explode, (*columns, *folders)), required)
+            require_columns("log file", file.path, column_names(explode, (*columns, *folders)), required)
         groups.setdefault((reader, file.encoding, columns, folders), []).append(file)
     return [Group(*alike, tuple(members)) for alike, members in groups.items()]
 
@@ -164,13 +159,6 @@ def _header(line: str, reader: Reader) -> tuple[str, ...]:
     if len(reader.separator) == 1 and reader.quote:
         return tuple(next(csv.reader([line], delimiter=reader.separator, quotechar=reader.quote)))
     return tuple(line.split(reader.separator))
-
-
-def _require_columns(file: FileStatus, columns: Sequence[str], required: Sequence[tuple[str, ...]]) -> None:
-    for names in required:
-        if not any(name in columns for name in names):
-            fix = f"the file has {', '.join(columns)[:300]}"
-            raise UserError(f"log file lacks column {' or '.join(names)}", where=file.path, fix=fix)
 
 
 def _paths(group: Group) -> list[str]:
@@ -370,95 +358,14 @@ def _read_columnar(
     except Exception as error:  # footers are read here: Py4JJavaError of many kinds
         raise unreadable(error, group.files, _illegal(str(error), group)) from error
     folders = [name for name in group.path_columns if name not in rows.columns]
-    columns = {name: found for name in names if (found := typed_column(rows.schema, name))}
-    array = typed_column(rows.schema, explode.column) if explode else None
-    if explode and array:
-        _require_kind(array, explode, group)
-    _require_columns(group.files[0], _there(rows, [*columns, *folders], names, array, explode), required)
-    own = [name for name in own_names(explode, names) if name in columns]
-    types = {name: _nanos(group, name) or columns[name].type.simpleString() for name in own}
-    used = [_plain(name, types[name], columns[name].column) for name in own]
-    used += [_from_path(name).alias(name) for name in folders]
-    texts = [columns[n].column for n in own if types[n] == "string"]
-    if array and array.type.simpleString() == "string":
-        texts.append(array.column)
-    valid = F.is_valid_utf8(F.concat_ws("", *texts)) if texts else F.lit(True)
-    raw = F.to_json(F.struct(*[F.col(f"`{c}`") for c in rows.columns]))
-    large = [(columns[n].column, types[n]) for n in ids if types.get(n) in EXACT]
-    fault = F.coalesce(F.when(~valid, NOT_UTF8), *[_too_large(column, type_) for column, type_ in large])
-    taken = [F.make_valid_utf8(raw).alias(RAW), fault.alias(FAULT), _uri(), _block(), *used]
-    if explode is None or array is None:
-        rows = rows.select(*taken)
-    else:
-        rows = _typed_elements(rows.select(*taken, _elements(array, explode)), explode, array.type, names, ids)
+    source = Typed(
+        "log file", group.files[0].path, rows, [_uri(), _block()], {name: _from_path(name) for name in folders},
+        {name: found for name in names if (found := _nanos(group, name))},
+    )  # fmt: skip
+    taken = typed_rows(source, names, ids, required, explode)
     if group.reader.kind == "delta":
-        rows = rows.where(F.col(URI).isin([normal_uri(f.uri) for f in group.files]))
-    return rows
-
-
-def _too_large(column: Column, type_: str) -> Column:
-    return F.when(inexact(column, type_), f"{INEXACT} {type_}")
-
-
-def _there(
-    rows: DataFrame,
-    columns_found: Sequence[str],
-    names: Sequence[str],
-    array: TypedColumn | None,
-    explode: Explode | None,
-) -> tuple[str, ...]:
-    """The columns of typed files, those within others too, and those of elements that are among the names."""
-    columns = list(dict.fromkeys([*rows.columns, *columns_found]))
-    if explode is None or array is None:
-        return tuple(columns)
-    inner = _element_type(array.type)
-    of_elements = []
-    if isinstance(inner, StructType):
-        found = [n for n in element_fields(explode, names) if typed_column(inner, n)]
-        of_elements = [f"{explode.column}.{n}" for n in found]
-    return column_names(explode, list(dict.fromkeys([*columns, explode.column, *of_elements])))
-
-
-def _element_type(type_: DataType) -> DataType:
-    return type_.elementType if isinstance(type_, ArrayType) else type_
-
-
-def _require_kind(array: TypedColumn, explode: Explode, group: Group) -> None:
-    """Raises UserError where a column of typed files does not hold the elements that it is said to."""
-    is_array, of_structs = isinstance(array.type, ArrayType), isinstance(_element_type(array.type), StructType)
-    fits = {"structs": is_array and of_structs, "array": is_array, "text": isinstance(array.type, StringType)}
-    if not fits[explode.kind]:
-        what = f"column {explode.column} is not of the kind {explode.kind}"
-        fix = f"it is {array.type.simpleString()[:200]}; change explode.kind"
-        raise UserError(what, where=group.files[0].path, fix=fix)
-
-
-def _elements(array: TypedColumn, explode: Explode) -> Column:
-    """The array whose elements become rows."""
-    return (split_text(array.column, explode) if explode.kind == "text" else array.column).alias(ELEMENTS)
-
-
-def _typed_elements(
-    rows: DataFrame, explode: Explode, array: DataType, names: Sequence[str], ids: Sequence[str]
-) -> DataFrame:
-    inner = _element_type(array)
-
-    def of(element: Column) -> dict[str, tuple[Column, str]]:
-        if explode.kind != "structs" or not isinstance(inner, StructType):
-            return {explode.column: (element, inner.simpleString())}
-        found = ((n, typed_column(inner, n, element)) for n in element_fields(explode, names))
-        return {f"{explode.column}.{n}": (f.column, f.type.simpleString()) for n, f in found if f}
-
-    def values(element: Column) -> dict[str, Column]:
-        return {name: _plain(name, type_, column) for name, (column, type_) in of(element).items()}
-
-    def faults(element: Column) -> list[Column]:
-        found = of(element)
-        texts = [column for column, type_ in found.values() if type_ == "string"]
-        invalid = [F.when(~F.is_valid_utf8(F.concat_ws("", *texts)), NOT_UTF8)] if texts else []
-        return invalid + [_too_large(c, type_) for n, (c, type_) in found.items() if n in ids and type_ in EXACT]
-
-    return exploded(rows, explode, FAULT, RAW, values, faults)
+        taken = taken.where(F.col(URI).isin([normal_uri(f.uri) for f in group.files]))
+    return taken
 
 
 def _illegal(text: str, group: Group) -> str:
@@ -474,16 +381,6 @@ def _nanos(group: Group, name: str) -> str:
     schema = group.columns[0] if group.columns else ""
     found = re.search(rf"int64 {re.escape(name)} \(TIMESTAMP\(NANOS,(true|false)\)\)", schema)
     return f"nanoseconds {found[1]}" if found else ""
-
-
-def _plain(name: str, type_: str, column: Column | None = None) -> Column:
-    column = F.col(f"`{name}`") if column is None else column
-    if type_.startswith("nanoseconds"):
-        micros = F.timestamp_micros(F.expr(f"`{name}` div 1000"))
-        return (micros if type_.endswith("true") else micros.cast("timestamp_ntz")).alias(name)
-    if type_ == "date":
-        return column.cast("timestamp_ntz").alias(name)
-    return (column if type_.startswith("timestamp") else plain(column, type_)).alias(name)
 
 
 def is_read_failure(error: Exception) -> bool:

@@ -15,7 +15,8 @@ from sparkrec.ingest.attributes import changes, latest, one_per_id, parse_attrib
 from sparkrec.ingest.hadoop import FileSystem
 from sparkrec.ingest.log_files import reader_for
 from sparkrec.ingest.parse import parse_rows
-from sparkrec.ingest.readers import _plain, group_files, read_group
+from sparkrec.ingest.readers import group_files, read_group
+from sparkrec.ingest.typed import _plain
 from sparkrec.ingest.values import pick_id, plain
 from sparkrec.settings.formats import Attribute, Field, load_format
 from sparkrec.settings.ids import spelt
