@@ -4,7 +4,7 @@ from itertools import count
 
 from sparkrec.warehouse import store
 
-WRITES = ("create", "append", "upsert", "overwrite", "replace_night", "delete_where")
+WRITES = ("create", "append", "upsert", "overwrite", "replace_night", "delete_where", "delete_matching")
 
 
 class PowerCutError(Exception):

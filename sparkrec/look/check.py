@@ -37,7 +37,7 @@ def check(log: str, out_dir: str, out: TextIO, spark: SparkSession | None = None
     with tempfile.TemporaryDirectory(prefix="sparkrec-look-") as folder:
         config = load_config(str(night), [f"warehouse.path={folder}/warehouse", "ingest.allow_empty_day=true"])
         config = replace(config, ingest=replace(config.ingest, max_quarantine_share=1.0))
-        stores = stores_of([config.logs.path, config.logs.items_path, config.logs.users_path])
+        stores = stores_of(config.logs.places)
         session = spark or build_session(config.spark, storage=config.storage, stores=stores)
         try:
             done = ingest(session, config, fmt, "look", date.max, Warehouse(config.warehouse.path))

@@ -143,8 +143,8 @@ def session_for(config: Config, spark: SparkSession | None) -> Iterator[SparkSes
         yield spark
         return
     reach(config.storage)
-    paths = (config.warehouse.path, config.logs.path, config.logs.items_path, config.logs.users_path)
-    own = build_session(config.spark, _log_mb(config), config.storage, stores_of(paths))
+    stores = stores_of((config.warehouse.path, *config.logs.places))
+    own = build_session(config.spark, _log_mb(config), config.storage, stores)
     try:
         yield own
     finally:
@@ -154,9 +154,10 @@ def session_for(config: Config, spark: SparkSession | None) -> Iterator[SparkSes
 def _log_mb(config: Config) -> float | None:
     """How much there is to work on, in megabytes of plain text: the log, or what the warehouse holds of earlier ones.
 
-    None where either is not on this machine.
+    None where either is not on this machine, or the log is a table of a catalog.
     """
-    log = sizing.log_mb(config.logs.path, config.logs.items_path, config.logs.users_path)
+    named = config.logs.table and not config.logs.table_is_path
+    log = None if named else sizing.log_mb(*config.logs.places)
     held = sizing.log_mb(Warehouse(config.warehouse.path).table_path(EVENTS)) if config.warehouse.path else 0.0
     return None if log is None or held is None else max(log, held)
 

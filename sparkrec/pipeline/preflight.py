@@ -34,7 +34,7 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     """
     _require(config.warehouse.path, "warehouse.path")
     Warehouse(config.warehouse.path)  # refuses a path that not every reader takes for the same place
-    stores_of([config.logs.path, config.logs.items_path, config.logs.users_path])
+    stores_of(config.logs.places)
     _require(config.logs.format, "logs.format")
     fmt = load_format(config.logs.format)
     _check_attributes(config.topk, fmt)
@@ -43,7 +43,7 @@ def preflight(spark: SparkSession, config: Config, stages: Sequence[str], as_of:
     if config.topk.index != "exact" and "topk" in stages:
         require_faiss(config.topk.index)
     if "ingest" in stages:
-        _require(config.logs.path, "logs.path")
+        _require(config.logs.path or config.logs.table, "logs.path")
     declared_cutoff(config.evaluation, as_of)
     if config.warehouse.catalog is not None:
         check_name(config.warehouse.catalog)

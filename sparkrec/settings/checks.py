@@ -40,6 +40,9 @@ def check(config: Config) -> None:
         raise UserError("images need the weights of a pretrained network", where=where, fix=fix)
     tune_nights(config.tune)
     zone_of(config.logs.timezone)
+    if config.logs.path and config.logs.table:
+        where = f"logs.path={config.logs.path}, logs.table={config.logs.table}"
+        raise UserError("logs are either files or a table", where=where, fix="leave one of them out")
     excluded_attributes(config.topk)
     if config.gate.enabled and config.gate.k not in config.evaluation.k:
         fix = f"one of evaluation.k={config.evaluation.k}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import Dict, List, Optional
@@ -34,9 +35,25 @@ class LogsConfig:
     )
     items_path: Optional[str] = setting(None, "file of item attributes, as the format declares it")
     users_path: Optional[str] = setting(None, "file of user attributes, as the format declares it")
+    table: str = setting(
+        "",
+        "in place of path: a table of Spark's catalogs (schema.events, catalog.schema.events), or the path of a Delta "
+        "table; see docs/tables.md",
+    )
     timezone: Optional[str] = setting(
         None, "whose days the nights, sessions and yesterday are, e.g. Europe/London; null: UTC"
     )
+
+    @property
+    def table_is_path(self) -> bool:
+        """Whether the table is named by its path: names of catalogs have neither a slash nor a scheme."""
+        return "`" not in self.table and bool(re.search("[/:]", self.table))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All paths of the section that are set."""
+        table = self.table if self.table_is_path else ""
+        return tuple(path for path in (self.path, table, self.items_path, self.users_path) if path)
 
 
 @dataclass(frozen=True)

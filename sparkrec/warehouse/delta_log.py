@@ -78,7 +78,7 @@ def commits(spark: SparkSession, table_path: str) -> Commits:
     oldest_ms = int(listed[names[0]].getModificationTime()) if names else None
 
     def info(version: int) -> dict[str, Any]:
-        stream = fs.open(jvm.org.apache.hadoop.fs.Path(log, f"{version:020d}.json"))
+        stream = fs.open(jvm.org.apache.hadoop.fs.Path(log, commit_name(version)))
         try:
             reader = jvm.java.io.BufferedReader(jvm.java.io.InputStreamReader(stream, "UTF-8"))
             return _info(str(reader.readLine()))
@@ -98,6 +98,38 @@ def commits(spark: SparkSession, table_path: str) -> Commits:
             stream.close()
 
     return Commits(tuple(int(name[:20]) for name in names), oldest_ms, info, checksum)
+
+
+@dataclass(frozen=True)
+class DataChange:
+    """What a commit did to a table's rows: compaction and settings did nothing.
+
+    Attributes:
+        added: The actions of the files that it added, each as its line of the commit.
+        removes: Whether it removed rows, or rewrote some.
+    """
+
+    added: tuple[str, ...]
+    removes: bool
+
+
+def data_change(spark: SparkSession, table_path: str, version: int) -> DataChange:
+    """What a version of the table in a folder did to its rows, by its commit file, which must be there."""
+    jvm: Any = spark._jvm
+    log, fs = _log(spark, table_path)
+    stream = fs.open(jvm.org.apache.hadoop.fs.Path(log, commit_name(version)))
+    try:
+        lines = str(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8")).splitlines()
+    finally:
+        stream.close()
+    actions = [(line, json.loads(line)) for line in lines if line.startswith(('{"add"', '{"remove"'))]
+    added = tuple(line for line, action in actions if action.get("add", {}).get("dataChange"))
+    return DataChange(added, any(action.get("remove", {}).get("dataChange") for _, action in actions))
+
+
+def commit_name(version: int) -> str:
+    """The name of a version's commit file."""
+    return f"{version:020d}.json"
 
 
 def remove_broken(spark: SparkSession, table_path: str) -> None:

@@ -226,6 +226,22 @@ def delete_where(spark: SparkSession, warehouse: Warehouse, table: Table, condit
     return _require_version(spark, warehouse, table)
 
 
+def delete_matching(keys: DataFrame, warehouse: Warehouse, table: Table, condition: Column) -> int:
+    """Deletes the rows for which one of ``keys`` fits the condition, which may name columns of both (MERGE).
+
+    Returns:
+        The new version.
+    """
+    from delta.tables import DeltaTable
+
+    spark = keys.sparkSession
+    warehouse.fence()
+    with named_jobs(spark, f"delete from {table.name}"):
+        target = DeltaTable.forPath(spark, warehouse.table_path(table)).alias("t")
+        target.merge(keys.alias("s"), condition).whenMatchedDelete().execute()
+    return _require_version(spark, warehouse, table)
+
+
 def assert_unique(df: DataFrame, key: Sequence[str], name: str) -> None:
     """Raises InvariantError where ``key`` is not unique in ``df``."""
     with named_jobs(df.sparkSession, f"keys of {name}"):

@@ -116,7 +116,11 @@ EVENTS = Table(
         _PRICE,
         Column(TEXT, "string", "review text", nullable=True),
         *_OWN_IDS,
-        Column(SOURCE, "string", "file that the row came from, relative to logs.path"),
+        Column(
+            SOURCE,
+            "string",
+            "file that the row came from, relative to logs.path, or logs.table with version or partition",
+        ),
         Column(EVENT_DATE, "date", "UTC date of ts"),
         _ORDER,
         Column(EVENT_ID, "string", "id of the event, where the log has one", nullable=True),
@@ -129,7 +133,7 @@ QUARANTINE = Table(
     (
         Column("raw", "string", "the row as it was written", nullable=True),
         Column("reason", "string", "why it was refused"),
-        Column("source_file", "string", "file that the row came from, relative to logs.path"),
+        Column("source_file", "string", "as source of events"),
         Column("ingested_at", "timestamp", "when it was refused, UTC"),
     ),
 )
@@ -137,10 +141,10 @@ FILES = Table(
     "files",
     "Log files taken in.",
     (
-        Column(SOURCE, "string", "path relative to logs.path"),
+        Column(SOURCE, "string", "path relative to logs.path; of logs.table the version read up to, or a partition"),
         Column("size", "bigint", "bytes", check="size >= 0"),
         Column("modified_at", "timestamp", "modification time, UTC"),
-        Column("sha256", "string", "hash of the bytes; empty while the file is read again"),
+        Column("sha256", "string", "hash of the bytes, of a table its commit's; empty while the file is read again"),
         Column("run_id", "string", "run that took it in"),
         Column("ingested_at", "timestamp", "when, UTC"),
         Column("format_hash", "string", "of the log format and the bounds that judged its rows", nullable=True),
