@@ -19,7 +19,7 @@ class IngestResult:
     """The account of an ingest: ``rows_read == rows_kept + rows_quarantined + rows_duplicate``.
 
     Attributes:
-        files_new: Log files read, changed ones included.
+        files_new: Log files read, changed ones included; of a table its commits up to now, or partitions.
         files_empty: Those of them without a row.
         rows_read: Rows of these files, counted as they were read.
         rows_kept: Rows that became events.
@@ -30,6 +30,7 @@ class IngestResult:
         rows_left_out: Rows in quarantine that the format leaves out.
         reasons: Invalid rows by reason.
         outputs: The tables written, with their versions.
+        rows_removed: Events and rows in quarantine that went, as rows of the log's table went or were updated.
     """
 
     files_new: int = 0
@@ -43,6 +44,7 @@ class IngestResult:
     rows_left_out: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
+    rows_removed: int = 0
 
 
 def ingest(
@@ -68,8 +70,8 @@ def ingest(
         warehouse: Where the tables are, with its fence; None: the configuration's, without one.
 
     Raises:
-        UserError: No path, file, column or event where there must be one, an unreadable or changed file, too many
-            invalid rows, or a warehouse that cannot be written. The tables are as they were.
+        UserError: No path, table, file, column or event where there must be one, an unreadable or changed file, too
+            many invalid rows, or a warehouse that cannot be written. The tables are as they were.
         InvariantError: The account does not add up.
     """
     from sparkrec.ingest.run import run

@@ -69,7 +69,7 @@ def group_equal(batch: DataFrame, existing: DataFrame | None, ordered: bool = Fa
     files = (F.max(FILE_NO).alias(LAST_NO), F.sum(N_ROWS).alias(N_ROWS))
     if by_id:
         names = [FILE_NO, *[name for name in EVENT_KEY if name != EVENT_ID], EVENT_ORDER, EVENT_ID]
-        grouped = rows.groupBy(_same().alias("_same")).agg(F.min(F.struct(*names)).alias("_first"), *files)
+        grouped = rows.groupBy(same_event(True).alias("_same")).agg(F.min(F.struct(*names)).alias("_first"), *files)
         return grouped.select(*[f"_first.{name}" for name in (*EVENT_KEY, EVENT_ORDER, FILE_NO)], LAST_NO, N_ROWS)
     rows = rows.repartition(EVENT_DATE, ITEM_ID)
     if not ordered:
@@ -92,7 +92,7 @@ def holders(batch: DataFrame, existing: DataFrame | None, shared: DataFrame, by_
         ``holders``: each set of files that some events are in, as structs of ``file_no`` (of the batch) and ``source``
         (in the table); the other is null.
     """
-    fingerprint = (_same() if by_id else _fingerprint()).alias("fingerprint")
+    fingerprint = (same_event(True) if by_id else _fingerprint()).alias("fingerprint")
     rows = batch.select(fingerprint, FILE_NO, F.lit(None).cast("string").alias(SOURCE))
     if existing is not None:
         rows = rows.unionByName(existing.select(fingerprint, F.lit(None).cast("bigint").alias(FILE_NO), SOURCE))
@@ -101,11 +101,19 @@ def holders(batch: DataFrame, existing: DataFrame | None, shared: DataFrame, by_
     return sets.select("holders").distinct()
 
 
-def _same() -> Column:
-    """What is equal of the same event, as a text: its id, or where it has none a hash of all of it."""
-    whole = [F.unix_micros(TS) if name == TS else F.col(name) for name in EVENT_KEY]  # JSON has milliseconds
-    hashed = F.sha2(F.to_json(F.struct(*whole)), 256)
-    return F.when(F.col(EVENT_ID).isNull(), F.concat(F.lit("#"), hashed)).otherwise(F.concat(F.lit("="), EVENT_ID))
+def same_event(by_id: bool, but_quantity: bool = False) -> Column:
+    """What is equal of the same event, as a text: its id, or where it has none a hash of all of it.
+
+    Args:
+        by_id: Whether the id is all that counts where there is one.
+        but_quantity: Whether the quantity may differ.
+    """
+    names = [name for name in EVENT_KEY if name != QUANTITY or not but_quantity]
+    whole = [F.unix_micros(TS).alias(TS) if name == TS else F.col(name) for name in names]  # JSON has milliseconds
+    hashed = F.concat(F.lit("#"), F.sha2(F.to_json(F.struct(*whole)), 256))
+    if not by_id:
+        return hashed
+    return F.when(F.col(EVENT_ID).isNull(), hashed).otherwise(F.concat(F.lit("="), EVENT_ID))
 
 
 def _fingerprint() -> Column:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Mapping, Set
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -44,6 +44,49 @@ def _known(row: dict[str, Any]) -> log_files.KnownFile:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What a night takes in, and whose rows go first.
+
+    Attributes:
+        logs: The log's files, or of a table its commits up to now, or partitions.
+        beside: Files beside the log, by kind.
+        stale: Sources whose rows go before the new ones come.
+        noted: Sources that the table ``files`` has, or should have.
+        gone: Those of them that it is to have no more: their rows go, or come again under another name.
+        hashes: Of partitions of a table, which have no bytes of their own.
+    """
+
+    logs: log_files.Selection
+    beside: dict[str, log_files.Selection]
+    stale: list[str]
+    noted: Set[str]
+    gone: tuple[str, ...] = ()
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> int:
+        """The number of files to read."""
+        return sum(len(selection.to_read) for selection in (self.logs, *self.beside.values()))
+
+
+def choose_files(context: Context) -> Chosen:
+    """What a night takes in of ``logs.path``.
+
+    Raises:
+        UserError: As the functions below raise it.
+    """
+    noted = known_files(context)
+    recalled = recall(context, noted, lambda: {file.name for file, reader in list_logs(context) if reader})
+    joined = select_joined(context, recalled)
+    logs = select_logs(context, recalled, joined)
+    if logs.to_read or any(selection.to_read for selection in joined.values()):
+        joined = all_joined(context, recalled)
+    beside = select_attribute_files(context, recalled.known) | joined
+    stale = stale_sources(context, recalled.known, logs, beside)
+    return Chosen(logs, beside, stale, recalled.again | noted.keys())
+
+
+@dataclass(frozen=True)
 class Recalled:
     """What counts as taken in.
 
@@ -58,12 +101,17 @@ class Recalled:
     again: frozenset[str] = frozenset()
 
 
-def recall(context: Context, noted: dict[str, log_files.KnownFile]) -> Recalled:
+def recall(context: Context, noted: dict[str, log_files.KnownFile], there: Callable[[], Set[str]]) -> Recalled:
     """What counts as taken in of the files that are noted.
 
     Where a table that ingest writes is gone, nothing counts: all files that were taken in are read again, those of
     later nights too. Nor do files count that an attempt was about to read again when it broke off, see
     :func:`sparkrec.ingest.write.note_again`.
+
+    Args:
+        context: The attempt.
+        noted: The table ``files``.
+        there: Names of the log's files that can be read.
 
     Raises:
         UserError: Some of these files are gone as well, so that their events would be lost.
@@ -73,10 +121,10 @@ def recall(context: Context, noted: dict[str, log_files.KnownFile]) -> Recalled:
     needed = {name for name in again if not name.startswith("@")}
     if not needed:
         return Recalled(known, context.run_date, frozenset(again))
-    gone = sorted(needed - {file.name for file, reader in list_logs(context) if reader})
+    gone = sorted(needed - there())
     if gone:
         what = f"table {', '.join(lost)} is gone" if lost else "an attempt to read logs again broke off"
-        fix = f"bring them back to {context.config.logs.path}, or the table from a copy"
+        fix = f"bring them back to {context.config.logs.path or 'logs.path'}, or the table from a copy"
         where = f"{len(gone)} files, e.g. {gone[0]}"
         raise UserError(f"{what}, and so are logs that it was made from", where=where, fix=fix)
     warn_event("tables_lost" if lost else "attempt_broke_off", tables=lost, files_read_again=len(needed))

@@ -12,9 +12,10 @@ from pyspark.sql import functions as F
 from sparkrec.ingest import attributes, parse
 from sparkrec.ingest.context import Context, Kept, Staged, Verdict
 from sparkrec.ingest.dedupe import FILE_NO
+from sparkrec.ingest.going import KEY, Going, event_key, owned, refused_key
 from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.ingest.parse import REASON
-from sparkrec.ingest.readers import RAW
+from sparkrec.ingest.raw import RAW
 from sparkrec.ingest.selection import ITEMS_FILE, USERS_FILE
 from sparkrec.prepare.cut import micros, utc
 from sparkrec.prepare.numbering import cut_lineage
@@ -40,14 +41,29 @@ def note_again(context: Context, names: Sequence[str]) -> None:
         store.upsert(_noted(context, {SOURCE: list(names), **blank}, {}), context.warehouse, FILES)
 
 
-def undo(context: Context, stale: Sequence[str]) -> dict[str, int]:
-    """Deletes the rows of stale sources from ``events`` and ``quarantine``."""
+def undo(context: Context, going: Going) -> dict[str, int]:
+    """Deletes from ``events`` and ``quarantine`` what goes: the rows of stale sources, and groups of a table's rows."""
     outputs = {}
     for table, column in ((EVENTS, SOURCE), (QUARANTINE, "source_file")):
-        if stale and store.exists(context.spark, context.warehouse, table):
-            condition = F.col(column).isin(list(stale))
+        if going.sources and store.exists(context.spark, context.warehouse, table):
+            condition = F.col(column).isin(list(going.sources))
             outputs[table.name] = store.delete_where(context.spark, context.warehouse, table, condition)
+    touched = going.touched
+    if touched and touched.n_events:
+        condition = touched.events() & (event_key(touched.fmt) == F.col(KEY))
+        outputs[EVENTS.name] = store.delete_matching(touched.keys, context.warehouse, EVENTS, condition)
+    if touched and touched.n_refused:
+        condition = owned(touched.table, "source_file") & (refused_key(F.col("raw")) == F.col(KEY))
+        outputs[QUARANTINE.name] = store.delete_matching(touched.keys, context.warehouse, QUARANTINE, condition)
     return outputs
+
+
+def forget(context: Context, gone: Sequence[str]) -> dict[str, int]:
+    """Takes sources out of ``files`` whose rows are gone, or are noted under another name by now."""
+    if not gone:
+        return {}
+    condition = F.col(SOURCE).isin(list(gone))
+    return {FILES.name: store.delete_where(context.spark, context.warehouse, FILES, condition)}
 
 
 def write_tables(

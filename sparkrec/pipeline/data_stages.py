@@ -75,7 +75,10 @@ def run_ingest(night: Night, _: Inputs) -> StageResult:
 def _said(done: IngestResult) -> str:
     """What an ingest did, in words."""
     empty = f", {done.files_empty} of them without rows" if done.files_empty else ""
-    counts = ((done.rows_added, "added to others"), (done.rows_impressions, "impressions"))
+    counts = (
+        (done.rows_added, "added to others"), (done.rows_impressions, "impressions"),
+        (done.rows_removed, "rows removed as the table's went"),
+    )  # fmt: skip
     counted = "".join(f", {n} {what}" for n, what in counts if n)
     most = dict(list(done.reasons.items())[:REASONS_SAID])
     return f"{done.files_new} new files{empty}{counted}" + (f", quarantined: {most}" if most else "")

@@ -1,0 +1,193 @@
+"""The table that ``logs.table`` names: what it holds now, what changed since a version, which partitions it has.
+
+Of a Delta table a version is noted by its commit file: a file with a name, a size and a hash like any log. A table that
+was replaced by another, or restored from a copy, has other commits. Of other tables each partition is noted, with a
+hash of its data files, or where Spark does not name these, of its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from sparkrec.errors import UserError
+from sparkrec.ingest.context import Context
+from sparkrec.ingest.hadoop import FileStatus, java_message
+from sparkrec.ingest.raw import URI
+from sparkrec.warehouse.delta_log import Commits, commit_name, commits, data_change
+
+CHANGE_TYPE, COMMIT_VERSION, COMMIT_TIMESTAMP = "_change_type", "_commit_version", "_commit_timestamp"  # Delta's names
+REMOVED = ("delete", "update_preimage")  # of the change types
+FEED = "delta.enableChangeDataFeed"
+_FILES = ("_path", "_size", "_micros")  # of a data file
+
+
+@dataclass(frozen=True)
+class Since:
+    """What changed in a Delta table after a version.
+
+    Attributes:
+        added: Actions of the files that were added, in order; none where nothing changed or rows were removed.
+        removes: Whether rows were removed or rewritten.
+    """
+
+    added: tuple[str, ...]
+    removes: bool
+
+
+@dataclass(frozen=True)
+class LogTable:
+    """A table of logs.
+
+    Attributes:
+        spark: The session.
+        name: As ``logs.table`` has it; the sources of its rows begin with it.
+        is_path: Whether that is a path.
+        location: The folder of a Delta table; empty of others.
+    """
+
+    spark: SparkSession
+    name: str
+    is_path: bool
+    location: str
+
+    def owns(self, source: str) -> bool:
+        """Whether a source is a version, a partition or all of this table."""
+        return source == self.name or source.startswith((f"{self.name}@", f"{self.name}/"))
+
+    def commits(self) -> Commits:
+        """The commits of a Delta table, as its log lists them now."""
+        return commits(self.spark, self.location)
+
+    def commit(self, context: Context, version: int) -> FileStatus:
+        """The commit file of a version of a Delta table, named ``<table>@<version>``."""
+        path = f"{self.location}/_delta_log/{commit_name(version)}"
+        return context.fs.status_of(path, f"{self.name}@{version}")
+
+    def version_of(self, source: str) -> int | None:
+        """The version that a source names; None where it names none."""
+        number = source.removeprefix(f"{self.name}@")
+        return int(number) if source != number and number.isdecimal() else None
+
+    def since(self, version: int, now: int) -> Since:
+        """What changed after a version, up to another one; the commits must be there."""
+        changes = [data_change(self.spark, self.location, v) for v in range(version + 1, now + 1)]
+        removes = any(change.removes for change in changes)
+        return Since(() if removes else tuple(line for change in changes for line in change.added), removes)
+
+    def has_feed(self) -> bool:
+        """Whether a Delta table keeps a change data feed."""
+        from delta.tables import DeltaTable
+
+        row = DeltaTable.forPath(self.spark, self.location).detail().select("properties").head()
+        return row is not None and str(row["properties"].get(FEED, "")).lower() == "true"
+
+    def at(self, version: int | None) -> DataFrame:
+        """The rows of a version of a Delta table; None: of another table, as it is now."""
+        return self._read({} if version is None else {"versionAsOf": str(version)})
+
+    def feed(self, version: int, now: int) -> DataFrame:
+        """The change data feed after a version, up to another one."""
+        return self._read({
+            "readChangeFeed": "true", "startingVersion": str(version + 1), "endingVersion": str(now),
+        })  # fmt: skip
+
+    def files_added(self, actions: Sequence[str]) -> DataFrame:
+        """The rows of files that were added to a Delta table, those among them that have been compacted since."""
+        jvm: Any = self.spark._jvm
+        delta, none = jvm.org.apache.spark.sql.delta, jvm.scala.Option.empty()
+        log = delta.DeltaLog.forTable(self.spark._jsparkSession, self.location)
+        files = jvm.PythonUtils.toSeq([delta.actions.Action.fromJson(line) for line in actions])
+        return DataFrame(log.createDataFrame(log.update(False, none, none), files, False, none), self.spark)
+
+    def parts(self, now: datetime) -> dict[str, tuple[FileStatus, str]]:
+        """The partitions of a table that is not Delta's by name, each as a file with a hash: one scan.
+
+        The ``uri`` of each is what :meth:`part` says of its rows. Where Spark does not name the data files, the size is
+        the number of rows, and the time is now.
+        """
+        rows, columns = self.at(None), self.partition_columns()
+        by = [F.col(f"`{name}`").cast("string").alias(name) for name in columns]
+        try:
+            metadata = [F.col("_metadata.file_path"), F.col("_metadata.file_size"),
+                        F.unix_micros("_metadata.file_modification_time")]  # fmt: skip
+            named = [column.alias(name) for column, name in zip(metadata, _FILES, strict=True)]
+            files = rows.select(self.part(columns).alias(URI), *by, *named).distinct()
+            hashed = F.sha2(F.to_json(F.sort_array(F.collect_list(F.struct(*_FILES)))), 256)
+            found = files.groupBy(URI, *columns).agg(F.sum("_size"), F.max("_micros"), hashed).collect()
+        except AnalysisException:  # a view, a table of another kind of source
+            line = F.xxhash64(F.to_json(F.struct(*[F.col(f"`{c}`") for c in rows.columns])))
+            lines = rows.select(self.part(columns).alias(URI), *by, line.cast("decimal(38,0)").alias("_line"))
+            total = F.sha2(F.concat_ws(" ", F.count("_line"), F.sum("_line")), 256)
+            counts = lines.groupBy(URI, *columns)
+            micros = (now - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+            found = counts.agg(F.count("_line"), F.lit(micros), total).collect()
+        parts = {}
+        for uri, *values, size, micros, sha256 in found:
+            folders = [f"{c}={_escaped(value)}" for c, value in zip(columns, values, strict=True)]
+            name = "/".join([self.name, *folders])
+            changed = datetime(1970, 1, 1) + timedelta(microseconds=micros)
+            parts[name] = (FileStatus(name, name, uri, int(size), changed), str(sha256))
+        return parts
+
+    def part(self, columns: Sequence[str]) -> Column:
+        """What tells the partition of a row."""
+        by = [F.col(f"`{name}`").cast("string").alias(name) for name in columns]
+        return F.to_json(F.struct(*by), {"ignoreNullFields": "false"}) if by else F.lit("{}")
+
+    def partition_columns(self) -> list[str]:
+        """The columns that a catalog's table is partitioned by, where the catalog says so."""
+        try:
+            return [column.name for column in self.spark.catalog.listColumns(self.name) if column.isPartition]
+        except Exception:  # a catalog that lists none
+            return []
+
+    def _read(self, options: dict[str, str]) -> DataFrame:
+        reader = self.spark.read.options(**options)
+        return reader.format("delta").load(self.location) if self.is_path else reader.table(self.name)
+
+
+def open_table(context: Context) -> LogTable:
+    """The table of ``logs.table``.
+
+    Raises:
+        UserError: There is none, or it cannot be read.
+    """
+    spark, logs = context.spark, context.config.logs
+    if logs.table_is_path:
+        path = logs.table.rstrip("/")
+        if not context.fs.exists(f"{path}/_delta_log") or not commits(spark, path).versions:
+            raise UserError("no Delta table", where=f"logs.table={path}", fix="files are read with logs.path")
+        return LogTable(spark, path, True, path)
+    try:
+        spark.catalog.refreshTable(logs.table)  # what a session has seen of its files may be long ago
+        spark.table(logs.table)
+    except Exception as error:  # catalogs raise many kinds
+        fix = f"{java_message(error)}; a path has a slash in it"
+        raise UserError("no such log table", where=f"logs.table={logs.table}", fix=fix) from error
+    return LogTable(spark, logs.table, False, _delta_location(spark, logs.table))
+
+
+def _delta_location(spark: SparkSession, name: str) -> str:
+    """The folder of a Delta table; empty where it is another table, or a view."""
+    from urllib.parse import unquote
+
+    from delta.tables import DeltaTable
+
+    try:
+        row = DeltaTable.forName(spark, name).detail().select("location").head()
+    except AnalysisException:
+        return ""
+    return unquote(str(row["location"])).rstrip("/") if row else ""
+
+
+def _escaped(value: str | None) -> str:
+    if value is None:
+        return "__HIVE_DEFAULT_PARTITION__"
+    return value.replace("%", "%25").replace("/", "%2F")
