@@ -269,7 +269,7 @@ CHANGES = (an_older_copy, an_older_version, no_history, no_files_of_changes)
 
 @pytest.mark.parametrize(
     "change",
-    [another_table, an_older_copy, an_older_version, no_history, no_files_of_changes],
+    [another_table, *(pytest.param(change, marks=pytest.mark.slow) for change in CHANGES)],
     ids=lambda f: f.__name__,
 )
 def test_a_table_that_is_not_what_it_was(spark, tmp_path, change):
