@@ -11,11 +11,14 @@ import yaml
 
 from sparkrec.errors import UserError
 from sparkrec.ingest import IngestResult, files_to_read, ingest
+from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
 from sparkrec.settings.config import Config, load_config
 from sparkrec.settings.formats import load_format
 from sparkrec.settings.sections import IngestConfig, LogsConfig, WarehouseConfig
-from sparkrec.warehouse.tables import EVENTS, FILES, QUARANTINE
+from sparkrec.warehouse.tables import EVENTS, FILES, QUARANTINE, RUNS
 from tests.cuts import PowerCutError, cut_before
+
+pytestmark = pytest.mark.integration
 
 DAY = date(2024, 1, 1)
 FEED = {"delta.enableChangeDataFeed": "true"}
@@ -180,12 +183,23 @@ def test_of_two_equal_rows_that_one_is_deleted_of_one_stays(spark, shop):
     assert_as_a_first_night(spark, shop, table)
 
 
-@pytest.mark.slow
 def test_an_update_of_what_the_format_does_not_read_reads_nothing(spark, shop):
     do(spark, shop / "log", "update {} set id = 'marked'")
     done = take_in(spark, shop, shop / "log")
     assert (done.rows_kept, done.rows_removed) == (0, 1)  # the refused row, whose text is another one
     assert_as_a_first_night(spark, shop, shop / "log")
+
+
+def test_a_nights_stage_says_what_went(spark, shop):
+    do(spark, shop / "log", "delete from {} where item = 'b'")
+    append(spark, shop / "log", [row("e")])
+    keys = {"warehouse.path": shop / "w", "logs.table": shop / "log", "logs.format": shop / "form.yaml"}
+    config, only = load_config(None, [f"{key}={value}" for key, value in keys.items()]), Choice(only=("ingest",))
+    assert plan_nightly(config, DAY.isoformat(), only, spark=spark) == [("ingest", True, "1 new log files")]
+    assert run_nightly(config, DAY.isoformat(), only, spark=spark) == 0
+    assert plan_nightly(config, DAY.isoformat(), only, spark=spark) == [("ingest", False, "no new log file")]
+    columns = ("rows_in", "rows_out", "message")
+    assert rows(shop, RUNS, *columns) == [(1, 1, "1 new files, 1 rows removed as the table's went")]
 
 
 def test_care_of_the_table_reads_nothing(spark, shop):
@@ -209,7 +223,6 @@ def test_care_of_the_table_reads_nothing(spark, shop):
     assert_as_a_first_night(spark, shop, table)
 
 
-@pytest.mark.slow
 def test_rows_appended_and_compacted_since(spark, shop):
     append(spark, shop / "log", [row("e")])
     do(spark, shop / "log", "optimize {}")
@@ -217,7 +230,7 @@ def test_rows_appended_and_compacted_since(spark, shop):
     assert_as_a_first_night(spark, shop, shop / "log")
 
 
-@pytest.mark.parametrize("feed", [False, pytest.param("since later", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("feed", [False, "since later"])
 def test_without_a_feed_rows_that_go_have_the_table_read_whole(spark, tmp_path, feed):
     form(tmp_path)
     table = tmp_path / "log"
@@ -264,12 +277,12 @@ def no_files_of_changes(spark, table):
     shutil.rmtree(table / "_change_data")
 
 
-CHANGES = (an_older_copy, an_older_version, no_history, no_files_of_changes)
+CHANGES = (another_table, an_older_copy, an_older_version, no_history, no_files_of_changes)
 
 
 @pytest.mark.parametrize(
     "change",
-    [another_table, *(pytest.param(change, marks=pytest.mark.slow) for change in CHANGES)],
+    CHANGES,
     ids=lambda f: f.__name__,
 )
 def test_a_table_that_is_not_what_it_was(spark, tmp_path, change):
@@ -286,7 +299,6 @@ def test_a_table_that_is_not_what_it_was(spark, tmp_path, change):
     assert_as_a_first_night(spark, tmp_path, table)
 
 
-@pytest.mark.slow
 def test_another_format_and_the_users_word_read_the_table_whole(spark, shop):
     table = shop / "log"
     form(shop, checks=[])
@@ -374,7 +386,6 @@ def test_an_update_of_a_row_with_an_id(spark, tmp_path):
     assert_as_a_first_night(spark, tmp_path, table)
 
 
-@pytest.mark.slow
 def test_a_table_that_files_were_before(spark, tmp_path):
     """Their events stay; the table's are duplicates, and count as often as the one has most of them."""
     frame(spark, FIRST).write.parquet(str(tmp_path / "files"))
@@ -456,7 +467,6 @@ def test_partitions_of_another_table(spark, tmp_path, schema):
     assert take_in(spark, tmp_path, "shop.log", run_date=date(2024, 1, 2)).rows_read == 1
 
 
-@pytest.mark.slow
 def test_a_view_is_known_by_its_rows(spark, tmp_path, schema):
     form(tmp_path, readers={"kind": "parquet"})
     make(spark, tmp_path / "log", FIRST)
@@ -491,10 +501,3 @@ def test_bad_input_is_one_line_and_changes_nothing(spark, shop, schema):
         with pytest.raises(UserError, match=r"does not go with logs\.table"):
             take_in(spark, shop, shop / "log")
     assert content(shop) == before
-
-
-def test_logs_are_files_or_a_table():
-    with pytest.raises(UserError, match=r"either files or a table: logs\.path=a, logs\.table=b\.c"):
-        load_config(None, ["logs.path=a", "logs.table=b.c"])
-    paths = {"a/b": True, "./b": True, "s3a://b/x": True, "file:/x": True, "b": False, "a.b.c": False, "a.`b/c`": False}
-    assert {table: LogsConfig(table=table).table_is_path for table in paths} == paths

@@ -11,6 +11,7 @@ import yaml
 from sparkrec.errors import UserError
 from sparkrec.settings.checks import check
 from sparkrec.settings.config import Config, conf_dir, config_dict, config_hash, load_config
+from sparkrec.settings.sections import LogsConfig
 from sparkrec.settings.setting import Bounds, check_declared, setting, walked
 from sparkrec.settings.written import as_yaml
 
@@ -273,3 +274,10 @@ def test_networks_that_do_go_together():
     settings = ["gru.network=parallel", "gru.features=[a, b]", "gru.schedule=residual", "gru.epochs=3"]
     assert load_config(None, settings).gru.features == ["a", "b"]
     assert load_config(None, ["gru.bloom_rows=4"]).gru.bloom_rows == 4
+
+
+def test_logs_are_files_or_a_table():
+    with pytest.raises(UserError, match=r"either files or a table: logs\.path=a, logs\.table=b\.c"):
+        load_config(None, ["logs.path=a", "logs.table=b.c"])
+    paths = {"a/b": True, "./b": True, "s3a://b/x": True, "file:/x": True, "b": False, "a.b.c": False, "a.`b/c`": False}
+    assert {table: LogsConfig(table=table).table_is_path for table in paths} == paths
