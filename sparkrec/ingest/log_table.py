@@ -8,6 +8,7 @@ hash of its data files, or where Spark does not name these, of its rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -165,8 +166,9 @@ def open_table(context: Context) -> LogTable:
         if not context.fs.exists(f"{path}/_delta_log") or not commits(spark, path).versions:
             raise UserError("no Delta table", where=f"logs.table={path}", fix="files are read with logs.path")
         return LogTable(spark, path, True, path)
+    with suppress(Exception):  # what a session has seen of a table's files may be long ago; not every catalog can
+        spark.catalog.refreshTable(logs.table)
     try:
-        spark.catalog.refreshTable(logs.table)  # what a session has seen of its files may be long ago
         spark.table(logs.table)
     except Exception as error:  # catalogs raise many kinds
         fix = f"{java_message(error)}; a path has a slash in it"
