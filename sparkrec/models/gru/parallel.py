@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sparkrec.models.gru.network import Cell, cell_forward, cell_sizes, cells_of, cells_size, init_layers, layer_tensors
+from sparkrec.models.gru.cells import Cell, cell_forward, cell_sizes, cells_of, cells_size, init_layers, layer_tensors
 from sparkrec.models.gru.protocol import (
     NO_START,
     Batch,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparkrec.models.gru import network as gru
+from sparkrec.models.gru import cells as gru
 from sparkrec.models.gru.lanes import Chunk
 from sparkrec.models.gru.network import GruNetwork
 from sparkrec.models.gru.protocol import (
