@@ -28,6 +28,7 @@ from sparkrec.models.prod2vec.step import Group, Negatives, draw_negatives, numb
 from sparkrec.models.two_tower.step import adagrad_
 from sparkrec.ranks import checkpoint
 from sparkrec.ranks.comm import Comm
+from sparkrec.ranks.epochs import History, run_epochs
 from sparkrec.ranks.feed import item_counts
 from sparkrec.ranks.item_vectors import describe, read_item_vectors
 from sparkrec.ranks.launch import pick_device
@@ -132,19 +133,18 @@ def train(
     state = State.new(shape_of(config, items), config.seed)
     history = checkpoint.resume(comm, model_path, key, state.tensors())
     state = state.to(device)
-    for epoch in range(len(history) + 1, config.epochs + 1):
-        history.append(_run_epoch(trainer, state, manifest, comm, epoch))
-        if comm.rank == 0:
-            log_event("content2vec_epoch", **history[-1], ranks=comm.size)
-            checkpoint.save_checkpoint(model_path, epoch, state.tensors(), {"history": history}, key)
-    if comm.rank == 0:
-        described: dict[str, Any] = {"config": asdict(config), "inputs": manifest.inputs, "history": history}
+
+    def save(done: History) -> None:
+        described: dict[str, Any] = {"config": asdict(config), "inputs": manifest.inputs, "history": done}
         described |= {"rows": manifest.rows, "sequences": manifest.groups, "meta": meta}
         described |= {"prod2vec": begun, "vectors": describe(content)}
         _save(model_path, state, items, counts, described)
-        checkpoint.remove_checkpoints(model_path)
-    comm.barrier()
-    return history
+
+    return run_epochs(
+        comm, model_path, key, history, config.epochs,
+        run_epoch=lambda epoch: _run_epoch(trainer, state, manifest, comm, epoch), tensors=state.tensors,
+        save=save, name="content2vec",
+    )  # fmt: skip
 
 
 def shape_of(config: Content2VecConfig, items: Items) -> Content2VecShape:

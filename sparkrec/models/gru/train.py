@@ -23,6 +23,7 @@ from sparkrec.models.gru.step import GruState, Trainer, make_batch
 from sparkrec.models.gru.warm_start import begin_with, continued
 from sparkrec.ranks import checkpoint
 from sparkrec.ranks.comm import Comm
+from sparkrec.ranks.epochs import History, run_epochs
 from sparkrec.ranks.feed import check_total, item_counts, read_files
 from sparkrec.ranks.item_vectors import describe, read_item_vectors
 from sparkrec.ranks.launch import pick_device
@@ -117,22 +118,21 @@ def train(
     load(trainer, device, comm)
     if train_config.cuda_graphs and not graphable(trainer, state, comm):
         log_event("gru_not_recorded", network=config.network, device=str(device), ranks=comm.size, bptt=config.bptt)
-    for epoch in range(len(history) + 1, config.epochs + 1):
-        stats = _run_epoch(trainer, state, manifest, n_sessions, comm, epoch, train_config.cuda_graphs)
-        history.append(stats)
-        if comm.rank == 0:
-            log_event("gru_epoch", **stats, ranks=comm.size)
-            checkpoint.save_checkpoint(model_path, epoch, state.tensors(), {"history": history}, key)
-    if comm.rank == 0:
+
+    def save(done: History) -> None:
         weights = {**to_tensors(network, state.parameters()), "counts": counts}
         weights |= {VECTORS + name: matrix for name, matrix in vectors.items()}
         described = {"model": "gru", "config": asdict(config), "n_items": n_items, "inputs": manifest.inputs}
         described |= {"warm_start": earlier, "pretrained": "".join(begun), "vectors": describe(vectors)}
-        described |= {"history": history, "rows": manifest.rows, "sessions": n_sessions, "meta": meta}
+        described |= {"history": done, "rows": manifest.rows, "sessions": n_sessions, "meta": meta}
         checkpoint.save_model(model_path, weights, described)
-        checkpoint.remove_checkpoints(model_path)
-    comm.barrier()
-    return history
+
+    graphs = train_config.cuda_graphs
+    return run_epochs(
+        comm, model_path, key, history, config.epochs,
+        run_epoch=lambda epoch: _run_epoch(trainer, state, manifest, n_sessions, comm, epoch, graphs),
+        tensors=state.tensors, save=save, name="gru",
+    )  # fmt: skip
 
 
 # ---- state -----------------------------------------------------------------------------------------------------------

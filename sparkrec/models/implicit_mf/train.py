@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from sparkrec.errors import InvariantError, NothingToTrain, UserError
-from sparkrec.log import log_event, progress
+from sparkrec.log import progress
 from sparkrec.models.implicit_mf.loss import first_violation, losses, rank_weight
 from sparkrec.models.implicit_mf.settings import ImplicitMfConfig
 from sparkrec.models.two_tower.batches import Plan
 from sparkrec.models.two_tower.step import adagrad_
 from sparkrec.ranks import checkpoint
 from sparkrec.ranks.comm import Comm, touched_rows
+from sparkrec.ranks.epochs import run_epochs
 from sparkrec.ranks.feed import check_total, read_files
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.sampling import PopularitySampler
@@ -157,16 +158,11 @@ def train(comm: Comm, task: MfTask) -> list[dict[str, Any]]:
     key = task.key if comm.rank == 0 else ""
     history = checkpoint.resume(comm, task.model_path, key, state.tensors())
     state = state.to(device)
-    for epoch in range(len(history) + 1, config.epochs + 1):
-        history.append(run_epoch(comm, state, data, epoch))
-        if comm.rank == 0:
-            log_event("implicit_mf_epoch", **history[-1], ranks=comm.size)
-            checkpoint.save_checkpoint(task.model_path, epoch, state.tensors(), {"history": history}, key)
-    if comm.rank == 0:
-        save(task, state, data, history)
-        checkpoint.remove_checkpoints(task.model_path)
-    comm.barrier()
-    return history
+    return run_epochs(
+        comm, task.model_path, key, history, config.epochs,
+        run_epoch=lambda epoch: run_epoch(comm, state, data, epoch), tensors=state.tensors,
+        save=lambda done: save(task, state, data, done), name="implicit_mf",
+    )  # fmt: skip
 
 
 def read_pairs(comm: Comm, manifest: Manifest) -> dict[int, Pairs]:

@@ -33,6 +33,7 @@ from sparkrec.models.prod2vec.step import (
 from sparkrec.models.two_tower.batches import Plan
 from sparkrec.ranks import checkpoint
 from sparkrec.ranks.comm import Comm
+from sparkrec.ranks.epochs import History, run_epochs
 from sparkrec.ranks.feed import item_counts
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, read_manifest
@@ -104,20 +105,20 @@ def train(
     trainer = Trainer.create(config, counts, side)
     parts = [asdict(f) for f in manifest.files]
     key = config_hash(config, manifest.inputs, n_items, parts, side.described if side else None)
-    tables, history = _start(trainer, n_items, comm, model_path, key)
+    tables = new_tables(side.n_rows if side else n_items, config.dim, config.seed)
+    history = checkpoint.resume(comm, model_path, key, tables._asdict())
     tables = Tables(*(t.to(device) for t in tables))
-    for epoch in range(len(history) + 1, config.epochs + 1):
-        history.append(_run_epoch(trainer, tables, manifest, comm, epoch))
-        if comm.rank == 0:
-            log_event("prod2vec_epoch", **history[-1], ranks=comm.size)
-            checkpoint.save_checkpoint(model_path, epoch, tables._asdict(), {"history": history}, key)
-    if comm.rank == 0:
-        described: dict[str, Any] = {"config": asdict(config), "inputs": manifest.inputs, "history": history}
+
+    def save_all(done: History) -> None:
+        described: dict[str, Any] = {"config": asdict(config), "inputs": manifest.inputs, "history": done}
         described |= {"rows": manifest.rows, "sequences": manifest.groups, "meta": meta}
         save(model_path, Tables(*(t.cpu() for t in tables)), counts, side, described)
-        checkpoint.remove_checkpoints(model_path)
-    comm.barrier()
-    return history
+
+    return run_epochs(
+        comm, model_path, key, history, config.epochs,
+        run_epoch=lambda epoch: _run_epoch(trainer, tables, manifest, comm, epoch), tensors=tables._asdict,
+        save=save_all, name="prod2vec",
+    )  # fmt: skip
 
 
 def save(path: str, tables: Tables, counts: torch.Tensor, side: Side | None, described: dict[str, Any]) -> None:
@@ -135,18 +136,6 @@ def save(path: str, tables: Tables, counts: torch.Tensor, side: Side | None, des
         raise NothingToTrain("no item has learnt a vector", where=path, fix=fix)
     model = "prod2vec" if side is None else "meta_prod2vec"
     checkpoint.save_model(path, weights, {"model": model, "n_items": n_items, "items": found, **described})
-
-
-def _start(trainer: Trainer, n_items: int, comm: Comm, path: str, key: str) -> tuple[Tables, list[dict[str, Any]]]:
-    """The tables and history of the newest checkpoint, or those of a beginning; rank 0 reads, all get the same."""
-    config = trainer.config
-    found = checkpoint.load_checkpoint(path, key) if comm.rank == 0 else None
-    n_rows = trainer.side.n_rows if trainer.side else n_items
-    tables = Tables(**found[1]) if found else new_tables(n_rows, config.dim, config.seed)
-    done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
-    if done and comm.size > 1:
-        tables = Tables(*(comm.broadcast(t) for t in tables))
-    return tables, found[2]["history"] if found else [{"epoch": e} for e in range(1, done + 1)]
 
 
 def _run_epoch(trainer: Trainer, tables: Tables, manifest: Manifest, comm: Comm, epoch: int) -> dict[str, Any]:

@@ -113,8 +113,8 @@ class Served:
         return np.sort(enough[order[:at_most]])
 
     def _predict(self, user: np.ndarray, item: np.ndarray) -> Tensor:
+        from sparkrec.models.ratings.loss import logit
         from sparkrec.models.ratings.network import Inputs, mean_rows, statistics_of
-        from sparkrec.models.ratings.train import logit
 
         torch, shape, weights = self._torch, self.shape, self.weights
         of_user, of_item = self._rows(user, shape.n_users), self._rows(item, shape.n_items)

@@ -9,7 +9,6 @@ sums over ranks and updates only the rows that it touches.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,11 +76,6 @@ class Towers:
             named[f"dense.{name}"] = weight.detach()
             named[f"dense.{name}.squares"] = squares
         return named
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes the state of a checkpoint over."""
-        for name, mine in self.tensors().items():
-            mine.copy_(tensors[name])
 
     def served_table(self) -> Tensor:
         """The table with the rows that no gradient has ever reached set to zero: they know nothing."""

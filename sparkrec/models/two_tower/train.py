@@ -40,16 +40,9 @@ from sparkrec.models.two_tower.step import (
     prepare,
     train_step,
 )
-from sparkrec.ranks.checkpoint import (
-    MODEL_HASH,
-    load_checkpoint,
-    load_model,
-    read_model,
-    remove_checkpoints,
-    save_checkpoint,
-    save_model,
-)
+from sparkrec.ranks.checkpoint import MODEL_HASH, load_model, read_model, resume, save_model
 from sparkrec.ranks.comm import Comm
+from sparkrec.ranks.epochs import History, run_epochs
 from sparkrec.ranks.feed import check_total, read_files
 from sparkrec.ranks.snapshot import read_manifest
 from sparkrec.settings.config import config_hash
@@ -208,27 +201,26 @@ def train(comm: Comm, task: TowerTask) -> list[dict[str, Any]]:
     )  # fmt: skip
     towers = new_towers(shape, config.seed, device)
     key = task.key if comm.rank == 0 else ""  # rank 0 alone keeps checkpoints
-    done, history = _start(comm, task, towers, key)
+    history = _start(comm, task, towers, key)
     towers.share(comm)
-    for epoch in range(done, config.epochs):
-        history.append(train_epoch(comm, towers, data, config, epoch))
-        if comm.rank == 0:
-            log_event("two_tower_epoch", **history[-1])
-            save_checkpoint(task.model_path, epoch + 1, towers.tensors(), {"history": history}, key)
-    if comm.rank == 0:
+
+    def save(done: History) -> None:
         scale = {"label_mean": data.label_mean, "label_std": data.label_std} if task.second_outputs else {}
         begun = {"warm_start": task.begun_with, "as_of": task.as_of}
         described = {
             **task.meta,
             "config": dataclasses.asdict(config),
-            "history": history,
+            "history": done,
             **begun,
             **scale,
         }
         save_towers(task.model_path, towers, task.item_codes, data.clock.last(), described)
-        remove_checkpoints(task.model_path)
-    comm.barrier()
-    return history
+
+    return run_epochs(
+        comm, task.model_path, key, history, config.epochs,
+        run_epoch=lambda epoch: train_epoch(comm, towers, data, config, epoch - 1), tensors=towers.tensors,
+        save=save, name="two_tower",
+    )  # fmt: skip
 
 
 def read_sequences(comm: Comm, path: str, shape: TowerShape) -> tuple[dict[int, Sequences], int]:
@@ -282,15 +274,12 @@ def continue_with(towers: Towers, path: str) -> None:
     log_event("warm_start", path=path, rows=taken, new_rows=towers.shape.n_rows - taken)
 
 
-def _start(comm: Comm, task: TowerTask, towers: Towers, key: str) -> tuple[int, list[dict[str, Any]]]:
-    """Epochs done and their statistics, of a checkpoint or a beginning; rank 0 reads, and hands the weights on."""
-    found = load_checkpoint(task.model_path, key) if comm.rank == 0 else None
-    if found is not None:
-        towers.load(found[1])
-    elif task.warm_start_path and comm.rank == 0:
-        continue_with(towers, task.warm_start_path)
-    done = int(comm.broadcast(torch.tensor([found[0] if found else 0]))[0])
-    if done or task.warm_start_path:
+def _start(comm: Comm, task: TowerTask, towers: Towers, key: str) -> History:
+    """The epochs done of a checkpoint, or a beginning; rank 0 reads, and hands the weights on."""
+    history = resume(comm, task.model_path, key, towers.tensors())
+    if task.warm_start_path and not history:
+        if comm.rank == 0:
+            continue_with(towers, task.warm_start_path)
         for tensor in towers.tensors().values():
             tensor.copy_(comm.broadcast(tensor))
-    return done, list(found[2]["history"]) if found else []
+    return history

@@ -17,6 +17,7 @@ from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import write_snapshot
 from sparkrec.settings.sections import TrainConfig
+from tests.models.resumed import goes_on
 
 CONFIG = ImplicitMfConfig(dim=4, batch_size=30, epochs=2, reg=0.05, n_negatives=2, learning_rate=0.1)
 OTHERS = (
@@ -161,25 +162,7 @@ def test_two_ranks_equal_one_and_a_training_goes_on(spark, tmp_path, one_thread)
         expected, found = load_model(one.model_path)[0], load_model(two.model_path)[0]
         for name, tensor in expected.items():
             torch.testing.assert_close(found[name], tensor, atol=1e-3, rtol=1e-2, msg=name)
-
-    again, run_epoch = dataclasses.replace(ones[0], model_path=f"{tmp_path}/again"), ranks.run_epoch
-
-    def stops(comm, state, data, epoch):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return run_epoch(comm, state, data, epoch)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks, "run_epoch", stops)
-        with pytest.raises(KeyboardInterrupt):
-            ranks.train(SingleProcess(), again)
-        seen = []
-        patch.setattr(ranks, "run_epoch", lambda *given: seen.append(given[-1]) or run_epoch(*given))
-        ranks.train(SingleProcess(), again)
-    assert seen == [2]
-    for name, tensor in load_model(ones[0].model_path)[0].items():
-        torch.testing.assert_close(load_model(again.model_path)[0][name], tensor, msg=name)
-
+    goes_on(ranks, ones[0], tmp_path)
     served = load_vectors(ones[0].model_path)
     assert not served.items[-1].any()  # nobody took it
     asked = spark.createDataFrame([(u,) for u in (0, N_USERS - 1, 99)], "user_idx int")

@@ -17,6 +17,7 @@ from sparkrec.ranks.comm import SingleProcess
 from sparkrec.ranks.launch import run_ranks
 from sparkrec.ranks.snapshot import write_snapshot
 from sparkrec.settings.sections import TrainConfig
+from tests.models.resumed import goes_on
 
 CONFIG = RatingsConfig(
     network="text", dim=4, hidden=[8], words=6, min_df=2, reviews=3, word_dim=4, filters=4, filter_widths=[2],
@@ -114,31 +115,7 @@ def test_two_ranks_equal_one(spark, tmp_path, one_thread):
         expected, found = load_model(one.model_path)[0], load_model(two.model_path)[0]
         for name, tensor in expected.items():
             torch.testing.assert_close(found[name], tensor, atol=2e-3, rtol=1e-2, msg=name)
-    _goes_on(ones[0], tmp_path)
+    goes_on(ranks, ones[0], tmp_path)
     served = Served(ones[0].model_path)
     assert served.candidates(3, 1).tolist() == sorted(np.argsort(-served.item_count, kind="stable")[:3])
     assert served.candidates(99, 10**6).tolist() == []
-
-
-def _goes_on(task, folder):
-    """A training that stopped after its first epoch ends as one that did not."""
-    again = dataclasses.replace(task, model_path=f"{folder}/again")
-    run_epoch = ranks.run_epoch
-
-    def stops(comm, state, data, epoch):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return run_epoch(comm, state, data, epoch)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks, "run_epoch", stops)
-        with pytest.raises(KeyboardInterrupt):
-            ranks.train(SingleProcess(), again)
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks, "run_epoch", lambda comm, state, data, epoch: seen.append(epoch) or run_epoch(comm, state, data, epoch))  # fmt: skip  # noqa: E501
-        ranks.train(SingleProcess(), again)
-    assert seen == [2]
-    expected, found = load_model(task.model_path)[0], load_model(again.model_path)[0]
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, msg=name)
