@@ -61,10 +61,16 @@ def left_out(sessions: DataFrame, trained: np.ndarray) -> dict[str, int]:
 
 def known_items(flat: np.ndarray, lengths: np.ndarray, trained: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Leaves out the events of items that are not trained (or newer than the catalogue): flat items and lengths."""
-    inside = (flat >= 0) & (flat < len(trained))
-    keep = inside & trained[np.where(inside, flat, 0)]
+    keep = of_known_items(flat, trained)
     row = np.repeat(np.arange(len(lengths)), lengths)
     return flat[keep], np.bincount(row[keep], minlength=len(lengths))
+
+
+def of_known_items(flat: np.ndarray, trained: np.ndarray) -> npt.NDArray[np.bool_]:
+    """Which events (of items ``flat``) are of items that are trained."""
+    inside = (flat >= 0) & (flat < len(trained))
+    found: npt.NDArray[np.bool_] = inside & trained[np.where(inside, flat, 0)]
+    return found
 
 
 def flat_lists(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:

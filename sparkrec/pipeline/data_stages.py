@@ -18,7 +18,7 @@ from sparkrec.prepare.copurchase import copurchase
 from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.crawlers import SUSPECT, suspect, without_crawlers
 from sparkrec.prepare.cut import until
-from sparkrec.prepare.features import encode_features, feature_values, new_codes
+from sparkrec.prepare.features import coded_types, encode_features, feature_values, new_codes, type_values
 from sparkrec.prepare.image_vectors import image_vectors
 from sparkrec.prepare.index import assert_dense, new_ids
 from sparkrec.prepare.interactions import interactions, taken
@@ -98,7 +98,7 @@ def run_index(night: Night, inputs: Inputs) -> StageResult:
     for table, column in ((USER_INDEX, USER_ID), (ITEM_INDEX, ITEM_ID)):
         rows, count = new_ids(events.select(events[column].alias(ID)), _current(night, table))
         added += _append_index(night, table, rows, count, outputs)
-    if night.fmt.item_features or night.fmt.user_features:
+    if night.fmt.item_features or night.fmt.user_features or coded_types(night.fmt.session_events):
         rows, count = new_codes(_all_feature_values(night, inputs), _current(night, FEATURE_INDEX))
         added += _append_index(night, FEATURE_INDEX, rows, count, outputs)
     else:
@@ -117,7 +117,8 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     outputs: Versions = {}
     events = taken(until(inputs.read(EVENTS), night.run_date, zone), fmt.impression_events)
     events, crawlers = without_crawlers(events, config.max_user_events_per_day, zone)
-    indexed = interactions(events, inputs.read(USER_INDEX), inputs.read(ITEM_INDEX))
+    users, items, codes = (inputs.read(table) for table in (USER_INDEX, ITEM_INDEX, FEATURE_INDEX))
+    indexed = interactions(events, users, items, codes, coded_types(fmt.session_events))
     outputs[INTERACTIONS.name] = store.overwrite(indexed, night.warehouse, INTERACTIONS)
     stored = store.read(night.spark, night.warehouse, INTERACTIONS)
     supported, report = filter_support(stored, config.support)
@@ -190,6 +191,8 @@ def _all_feature_values(night: Night, inputs: Inputs) -> DataFrame:
         feature_values(_attributes(night, inputs, ITEMS_TABLE), night.fmt.item_features, "item"),
         feature_values(_attributes(night, inputs, USERS_TABLE), night.fmt.user_features, "user"),
     ]
+    if types := coded_types(night.fmt.session_events):
+        parts.append(type_values(night.spark, types))
     return reduce(lambda a, b: a.unionByName(b), parts)
 
 

@@ -15,6 +15,7 @@ from sparkrec.pipeline.stage import Stage
 from sparkrec.pipeline.topk_stage import run_topk
 from sparkrec.pipeline.training import training_stage
 from sparkrec.pipeline.tune_stage import run_tune, tune_due
+from sparkrec.prepare.features import coded_types
 from sparkrec.settings.checks import tune_nights
 from sparkrec.settings.config import Config
 from sparkrec.warehouse.tables import (
@@ -49,7 +50,13 @@ _STAGES = (
     Stage(
         "index",
         (EVENTS,),
-        lambda n: (n.fmt.item_features, n.fmt.user_features, n.config.logs.timezone, *n.fmt.impression_events),
+        lambda n: (
+            n.fmt.item_features,
+            n.fmt.user_features,
+            coded_types(n.fmt.session_events),
+            n.config.logs.timezone,
+            *n.fmt.impression_events,
+        ),
         run_index,
         optional=(ITEMS_TABLE, USERS_TABLE),
     ),
@@ -65,7 +72,7 @@ _STAGES = (
         (INTERACTIONS, SESSIONS, COPURCHASE, USER_ITEM, USER_INDEX, ITEM_INDEX, ITEM_FEATURES, USER_FEATURES),
         lambda n: (n.config.models, n.config.tune),
         run_tune,
-        optional=(ITEM_VECTORS,),
+        optional=(ITEM_VECTORS, FEATURE_INDEX),
         plan=tune_due,
     ),
     *(training_stage(model) for model in MODELS.values()),

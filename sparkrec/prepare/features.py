@@ -12,10 +12,10 @@ from pyspark.sql import functions as F
 from sparkrec.log import warn_event
 from sparkrec.prepare.numbering import POSITION, numbered
 from sparkrec.settings.formats import Feature
-from sparkrec.warehouse.tables import FEATURE, ID, IDX, VALUE
+from sparkrec.warehouse.tables import FEATURE, ID, IDX, TYPE_FEATURE, VALUE
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 UNKNOWN = 0
 
@@ -45,6 +45,18 @@ def feature_values(attributes: DataFrame, features: Sequence[Feature], prefix: s
     pairs = [F.struct(F.lit(f"{prefix}.{f.name}").alias(FEATURE), _values(f).alias("many")) for f in there]
     each = attributes.select(ID, F.explode(F.array(*pairs)).alias("of"))
     return each.select(ID, f"of.{FEATURE}", F.explode("of.many").alias(VALUE))
+
+
+def coded_types(session_events: Sequence[str]) -> tuple[str, ...]:
+    """The types of events that get a code: those that make sessions, unless there is but one to tell apart."""
+    types = tuple(sorted(set(session_events)))
+    return types if len(types) > 1 else ()
+
+
+def type_values(spark: SparkSession, types: Sequence[str]) -> DataFrame:
+    """The types of events as values of a feature, in the columns of :func:`feature_values`; the id is null."""
+    rows = [(None, TYPE_FEATURE, name) for name in types]
+    return spark.createDataFrame(rows, f"{ID} string, {FEATURE} string, {VALUE} string")
 
 
 def new_codes(values: DataFrame, feature_index: DataFrame | None) -> tuple[DataFrame, int]:

@@ -12,6 +12,8 @@ from sparkrec.warehouse.tables import (
     BASKET_ID,
     EVENT_ORDER,
     EVENT_TYPE,
+    EVENT_TYPE_IDX,
+    FEATURE,
     ID,
     IDX,
     ITEM_ID,
@@ -20,6 +22,7 @@ from sparkrec.warehouse.tables import (
     PRICE,
     QUANTITY,
     TS,
+    TYPE_FEATURE,
     USER_ID,
     USER_IDX,
     VALUE,
@@ -34,7 +37,13 @@ def taken(events: DataFrame, impression_events: Sequence[str]) -> DataFrame:
     return events.where(~F.col(EVENT_TYPE).isin(*impression_events)) if impression_events else events
 
 
-def interactions(events: DataFrame, user_index: DataFrame, item_index: DataFrame) -> DataFrame:
+def interactions(
+    events: DataFrame,
+    user_index: DataFrame,
+    item_index: DataFrame,
+    feature_index: DataFrame | None = None,
+    types: Sequence[str] = (),
+) -> DataFrame:
     """Replaces ``user_id`` and ``item_id`` by ``user_idx`` (null for an anonymous event) and ``item_idx``.
 
     Outer joins: no event can get lost, and computing one whose id has no number fails. Spark broadcasts a small
@@ -44,10 +53,18 @@ def interactions(events: DataFrame, user_index: DataFrame, item_index: DataFrame
         events: The columns of ``tables.EVENTS``.
         user_index: ``id`` string, ``idx`` int, ids unique.
         item_index: The same for items.
+        feature_index: ``feature``, ``value``, ``idx`` int, with the codes of ``types``; None: there are none.
+        types: Event types that have a code; the others' is null.
 
     Returns:
         One row for each event, in the columns of ``tables.INTERACTIONS``.
     """
+    code = F.lit(None).cast("int")
+    if feature_index is not None and types:
+        codes = feature_index.where(F.col(FEATURE) == TYPE_FEATURE)
+        codes = codes.select(F.col(VALUE).alias(EVENT_TYPE), F.col(IDX).alias(EVENT_TYPE_IDX))
+        events = events.join(F.broadcast(codes), on=EVENT_TYPE, how="left")
+        code = F.when(F.col(EVENT_TYPE).isin(*types), _numbered(EVENT_TYPE_IDX, EVENT_TYPE))
     users = user_index.select(F.col(ID).alias(USER_ID), F.col(IDX).alias(USER_IDX))
     items = item_index.select(F.col(ID).alias(ITEM_ID), F.col(IDX).alias(ITEM_IDX))
     joined = events.join(users, on=USER_ID, how="left").join(items, on=ITEM_ID, how="left")
@@ -62,6 +79,7 @@ def interactions(events: DataFrame, user_index: DataFrame, item_index: DataFrame
         LOG_SESSION_ID,
         BASKET_ID,
         EVENT_ORDER,
+        code.alias(EVENT_TYPE_IDX),
     )
 
 

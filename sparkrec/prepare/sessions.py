@@ -17,6 +17,8 @@ from sparkrec.warehouse.tables import (
     EVENT_ORDER,
     EVENT_TS,
     EVENT_TYPE,
+    EVENT_TYPE_IDX,
+    EVENT_TYPES,
     ITEM_IDX,
     ITEMS,
     LOG_SESSION_ID,
@@ -29,10 +31,10 @@ from sparkrec.warehouse.tables import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 MICROS_PER_MINUTE = 60_000_000
-_VISIT = (TS, EVENT_ORDER, "drawn", ITEM_IDX)  # what in_order() gives
+_VISIT = (TS, EVENT_ORDER, "drawn", ITEM_IDX, EVENT_TYPE_IDX)  # what _in_order() gives
 NEW, REPEAT, BEGAN, KEPT, PIECE, REPEATS = "new", "repeat", "began", "kept", "piece", "repeats"
 
 
@@ -50,8 +52,8 @@ def sessions(
     :func:`sparkrec.prepare.grouping.with_owner`); events without an id fall back to the gap.
 
     Events are in order of time (:func:`sparkrec.prepare.grouping.in_order`). Immediate repeats of an item become its
-    first event (``collapse_repeats``); what is left is split into pieces of ``max_length``; pieces shorter than
-    ``min_length`` are left out. No array is ever longer than ``max_length``, whatever a user did.
+    first event, of whatever types they are (``collapse_repeats``); what is left is split into pieces of ``max_length``;
+    pieces shorter than ``min_length`` are left out. No array is ever longer than ``max_length``, whatever a user did.
 
     Args:
         interactions: The columns of ``tables.INTERACTIONS``.
@@ -66,7 +68,7 @@ def sessions(
     """
     log_id = LOG_SESSION_ID if config.by == "session_id" else None
     events = interactions.where(F.col(EVENT_TYPE).isin(*event_types))
-    events = events.select(USER_IDX, ITEM_IDX, TS, EVENT_ORDER, LOG_SESSION_ID)
+    events = events.select(USER_IDX, ITEM_IDX, TS, EVENT_ORDER, LOG_SESSION_ID, EVENT_TYPE_IDX)
     nobodys = F.col(USER_IDX).isNull() & (F.lit(True) if log_id is None else F.col(LOG_SESSION_ID).isNull())
     events = observed(events, counts, events=F.count(F.lit(1)), anonymous=F.count_if(nobodys))
     pieces = _collect(_cut(with_owner(events, log_id), config, log_id), log_id, zone)
@@ -97,7 +99,7 @@ def _cut(events: DataFrame, config: SessionsConfig, log_id: str | None) -> DataF
     | first  | 1 | 1 | 1 | 1 | 4 | KEPT where the session began
     | PIECE  | 0 | 0 | 0 | 1 | 0 | (KEPT - first) // max_length
     """
-    ordered = Window.partitionBy(*keys(log_id)).orderBy(*in_order())
+    ordered = Window.partitionBy(*keys(log_id)).orderBy(*_in_order())
     previous = F.lag(TS).over(ordered)
     pause = F.unix_micros(TS) - F.unix_micros(previous)
     new = previous.isNull() | (by_time(log_id) & (pause > round(config.gap_minutes * MICROS_PER_MINUTE)))
@@ -116,13 +118,14 @@ def _cut(events: DataFrame, config: SessionsConfig, log_id: str | None) -> DataF
 
 def _collect(events: DataFrame, log_id: str | None, zone: str | None) -> DataFrame:
     """One row for each piece of a session, with its repeats counted."""
-    event = F.struct(*(column.alias(name) for name, column in zip(_VISIT, in_order(), strict=True)))
+    event = F.struct(*(column.alias(name) for name, column in zip(_VISIT, _in_order(), strict=True)))
     visits = F.sort_array(F.collect_list(F.when(~F.col(REPEAT), event)))
     pieces = events.groupBy(*keys(log_id), *id_keys(log_id), BEGAN, PIECE).agg(
         visits.alias("visits"), F.count_if(REPEAT).alias(REPEATS)
     )
     pieces = pieces.withColumns({ITEMS: F.col(f"visits.{ITEM_IDX}"), EVENT_TS: F.col(f"visits.{TS}")})
     start, end = F.element_at(EVENT_TS, 1), F.element_at(EVENT_TS, -1)
+    types = F.col(f"visits.{EVENT_TYPE_IDX}")
     return pieces.select(
         group_id(log_id, F.col(BEGAN), F.col(PIECE)).alias(SESSION_ID),
         F.col(OWNER).alias(USER_IDX),
@@ -131,5 +134,11 @@ def _collect(events: DataFrame, log_id: str | None, zone: str | None) -> DataFra
         ITEMS,
         EVENT_TS,
         day_of(start, zone).alias(START_DATE),
+        F.when(F.element_at(types, 1).isNotNull(), types).alias(EVENT_TYPES),
         REPEATS,
     )
+
+
+def _in_order() -> list[Column]:
+    """What events are ordered by, and then by their type: which of one item's at one time is the first matters here."""
+    return [*in_order(), F.col(EVENT_TYPE_IDX)]

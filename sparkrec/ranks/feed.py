@@ -71,14 +71,24 @@ def item_counts(manifest: Manifest, comm: Comm, n_items: int) -> torch.Tensor:
     Raises:
         InvariantError: An item is outside of the catalogue, or the ranks' rows are not the snapshot's.
     """
+    return code_counts(manifest, comm, "item", n_items)
+
+
+def code_counts(manifest: Manifest, comm: Comm, column: str, n: int) -> torch.Tensor:
+    """int64 [n], the rows of each value 0 … n − 1 of a column in the whole snapshot.
+
+    Raises:
+        InvariantError: There is another value, or the ranks' rows are not the snapshot's.
+    """
     import torch
 
-    counts = np.zeros(n_items, dtype=np.int64)
-    for columns in read_files(manifest, comm.rank, comm.size, ["item"]).values():
-        item = columns["item"]
-        if len(item) and (item.min() < 0 or item.max() >= n_items):
-            raise InvariantError(f"{manifest.path}: an item is outside of the catalogue of {n_items}")
-        counts += np.bincount(item, minlength=n_items)
+    counts = np.zeros(n, dtype=np.int64)
+    for columns in read_files(manifest, comm.rank, comm.size, [column]).values():
+        codes = columns[column]
+        if len(codes) and (codes.min() < 0 or codes.max() >= n):
+            among = "catalogue of" if column == "item" else "codes below"
+            raise InvariantError(f"{manifest.path}: an {column} is outside of the {among} {n}")
+        counts += np.bincount(codes, minlength=n)
     summed = comm.allreduce_sum(torch.from_numpy(counts))
     if int(summed.sum()) != manifest.rows:
         raise InvariantError(f"{manifest.path}: {int(summed.sum())} events counted, expected {manifest.rows}")

@@ -19,10 +19,12 @@ QUERY_IDX, SIMILAR_ITEM_ID, SIMILAR_USER_ID = "query_idx", "similar_item_id", "s
 EVENT_TYPE, TS, VALUE, QUANTITY, TEXT = "event_type", "ts", "value", "quantity", "text"
 PRICE, LOG_SESSION_ID, BASKET_ID, SOURCE, EVENT_DATE = "price", "log_session_id", "basket_id", "source", "event_date"
 EVENT_ORDER, EVENT_ID = "event_order", "event_id"
+EVENT_TYPE_IDX, EVENT_TYPES = "event_type_idx", "event_types"
 SESSION_ID, START_TS, END_TS, START_DATE = "session_id", "start_ts", "end_ts", "start_date"
 ITEMS, EVENT_TS = "items", "event_ts"
 RATING, CONFIDENCE, N_EVENTS, LAST_TS = "rating", "confidence", "n_events", "last_ts"
 NAME, VECTOR, FEATURE = "name", "vector", "feature"
+TYPE_FEATURE = "event.type"  # in FEATURE_INDEX, beside item.<name> and user.<name>
 ANTECEDENT, CONSEQUENT, SUPPORT, LIFT, LEVERAGE = "antecedent", "consequent", "support", "lift", "leverage"
 GROUP_ID, DISTANCE, N_BASKETS = "group_id", "distance", "n_baskets"
 RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "model_version", "key_type"
@@ -183,7 +185,7 @@ FEATURE_INDEX = Table(
     "feature_index",
     "Dense, append-only codes of categorical feature values.",
     (
-        Column(FEATURE, "string", "item.<name> or user.<name>"),
+        Column(FEATURE, "string", f"item.<name> or user.<name>, or {TYPE_FEATURE}"),
         Column(VALUE, "string", "the value"),
         Column(IDX, "int", "1, 2, … within the feature; 0 stands for unknown", check="idx >= 1"),
     ),
@@ -201,6 +203,13 @@ INTERACTIONS = Table(
         _PRICE,
         *_OWN_IDS,
         _ORDER,
+        Column(
+            EVENT_TYPE_IDX,
+            "int",
+            "code of the event type, of those that make sessions where there are several",
+            nullable=True,
+            check="event_type_idx >= 1",
+        ),
     ),
 )
 SESSIONS = Table(
@@ -214,6 +223,13 @@ SESSIONS = Table(
         Column(ITEMS, "array<int>", "item_idx in order of time", check="size(items) >= 1"),
         Column(EVENT_TS, "array<timestamp>", "time of each event, UTC", check="size(event_ts) = size(items)"),
         Column(START_DATE, "date", "date of start_ts, in UTC or logs.timezone"),
+        Column(
+            EVENT_TYPES,
+            "array<int>",
+            "code of each event's type; null where sessions are of one type of events",
+            nullable=True,
+            check="size(event_types) = size(items)",
+        ),
     ),
     key=(SESSION_ID,),
 )

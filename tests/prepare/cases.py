@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 BASE = 1_320_000_000  # seconds since 1970: 2011-10-30 18:40 UTC
 DDL = (
     "user_idx int, item_idx int, event_type string, us bigint, value double, quantity double, "
-    "price double, log_session_id string, basket_id string, event_order bigint"
+    "price double, log_session_id string, basket_id string, event_order bigint, event_type_idx int"
 )
 
 
@@ -24,6 +24,7 @@ class Event(NamedTuple):
     session: str | None = None
     basket: str | None = None
     order: int | None = None
+    code: int | None = None  # of the type, where sessions are of several
 
     @property
     def us(self):
@@ -32,7 +33,7 @@ class Event(NamedTuple):
 
 def frame(spark, events):
     """The events in the columns of tables.INTERACTIONS."""
-    rows = [(e.user, e.item, e.kind, e.us, e.value, 1.0, None, e.session, e.basket, e.order) for e in events]
+    rows = [(e.user, e.item, e.kind, e.us, e.value, 1.0, None, e.session, e.basket, e.order, e.code) for e in events]
     ts = F.timestamp_micros("us").alias("ts")
     wide = spark.createDataFrame(rows, DDL)
     columns = [ts if c == "us" else c for c in wide.columns]
@@ -50,6 +51,11 @@ def found_sessions(sessions):
     rows = sessions.select("session_id", "user_idx", second("start_ts"), second("end_ts"), "items", times).collect()
     assert len({r[0] for r in rows}) == len(rows), "session ids are not unique"
     return {r[0]: tuple(r[1:]) for r in rows}
+
+
+def found_types(sessions):
+    """The types of sessions' events by id."""
+    return dict(sessions.select("session_id", "event_types").collect())
 
 
 def found_baskets(baskets):
@@ -122,12 +128,13 @@ def name(own, owner, first, start, piece):
 
 
 def expected_sessions(events, config, kinds):
-    """What ``sessions`` must give: sessions by id, and the counts."""
+    """What ``sessions`` must give: sessions by id, the counts, and the types of their events by id."""
     events = [e for e in events if e.kind in kinds]
     of_owner, nobodys = groups(events, "session" if config.by == "session_id" else None)
     counts = Counter(events=len(events), anonymous=nobodys)
-    result = {}
+    result, types = {}, {}
     for (own, owner, first), members in of_owner.items():
+        members = sorted(members, key=lambda e: (*place(e)[:-1], e.code or 0))
         cuts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(members)) if own is None and _far(a, b, config))]
         for begin, end in zip(cuts, [*cuts[1:], len(members)], strict=True):
             visits = members[begin:end]
@@ -142,7 +149,8 @@ def expected_sessions(events, config, kinds):
                     times = [e.second for e in part]
                     row = (owner, times[0], times[-1], [e.item for e in part], times)
                     result[name(own, owner, first, visits[0], piece)] = row
-    return result, counts
+                    types[name(own, owner, first, visits[0], piece)] = [e.code for e in part]
+    return result, counts, types
 
 
 def _far(a, b, config):

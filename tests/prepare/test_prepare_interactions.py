@@ -7,8 +7,9 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import InvariantError
 from sparkrec.prepare.cut import as_of, day_of, micros, until, utc
+from sparkrec.prepare.features import coded_types, new_codes, type_values
 from sparkrec.prepare.interactions import assert_indexed, interactions
-from sparkrec.warehouse.tables import EVENTS, INTERACTIONS
+from sparkrec.warehouse.tables import EVENTS, FEATURE_INDEX, INTERACTIONS
 
 ROWS = [("u", "a"), (None, "b"), ("v", "a"), ("u", "b"), ("u", "a")]
 
@@ -52,6 +53,26 @@ def test_each_event_once(spark, users, items, broadcast):
     ]
     kept = found.select("event_type", F.unix_micros("ts"), "value", "quantity", "price", "log_session_id", "basket_id")
     assert tuple(kept.head()) == ("view", 5, 1.5, 2.0, 3.0, "s", "k")
+
+
+@pytest.mark.integration
+def test_types_that_make_sessions_have_codes_that_never_change(spark, users, items):
+    known = spark.createDataFrame([("event.type", "view", 1), ("item.view", "buy", 7)], FEATURE_INDEX.ddl)
+    assert coded_types(["view"]) == coded_types(["view", "view"]) == ()
+    types = coded_types(["view", "buy"])
+    rows, count = new_codes(type_values(spark, types), known)
+    assert [tuple(row) for row in rows.collect()] == [("event.type", "buy", 2)]
+    assert count == 1
+    codes = known.union(rows)
+    given = events(spark, ROWS).withColumn(
+        "event_type", F.when(F.col("item_id") == "b", "buy").when(F.col("user_id") == "v", "other").otherwise("view")
+    )
+    found = interactions(given, users, items, codes, types).select("event_type", "event_type_idx").distinct()
+    assert dict(found.collect()) == {"view": 1, "buy": 2, "other": None}
+    plain = interactions(given, users, items, codes).select("event_type_idx").distinct()
+    assert [row[0] for row in plain.collect()] == [None]
+    with pytest.raises(Exception, match="event_type without a number: buy"):
+        interactions(given, users, items, known, types).collect()
 
 
 @pytest.mark.integration

@@ -12,7 +12,7 @@ from sparkrec.prepare.counts import Counts
 from sparkrec.prepare.sessions import sessions
 from sparkrec.settings.sections import SessionsConfig
 from sparkrec.warehouse.tables import SESSIONS
-from tests.prepare.cases import Event, expected_sessions, found_sessions, frame
+from tests.prepare.cases import Event, expected_sessions, found_sessions, found_types, frame
 
 GAP = 30 * 60
 
@@ -55,6 +55,21 @@ def test_repeats_collapse_before_splitting_and_before_the_minimum(spark):
     assert (counts["repeats"], counts["short_events"], counts["session_events"]) == (4, 1, 4)
     kept, _ = run(spark, events, SessionsConfig(collapse_repeats=False, max_length=100))
     assert [row[3] for row in kept.values()] == [visits]
+
+
+@pytest.mark.integration
+def test_the_types_of_events_stand_beside_the_items(spark):
+    """Of one item at one time the smaller code is the first; where types have no codes there are none."""
+    kinds = {"view": 1, "cart": 2}
+    visits = [(5, 0, "view"), (5, 1, "cart"), (6, 2, "cart"), (6, 2, "view"), (5, 3, "cart")]
+    events = [Event(0, item, at, kind=kind, code=kinds[kind]) for item, at, kind in visits]
+    apart = sessions(frame(spark, events), SessionsConfig(collapse_repeats=False), kinds)
+    (row,) = apart.select("items", "event_types").collect()
+    assert (row["items"], row["event_types"]) == ([5, 5, 6, 6, 5], [1, 2, 1, 2, 2])
+    (row,) = sessions(frame(spark, events), SessionsConfig(), kinds).select("items", "event_types").collect()
+    assert (row["items"], row["event_types"]) == ([5, 6, 5], [1, 1, 2])
+    without = [event._replace(code=None) for event in events]
+    assert list(found_types(sessions(frame(spark, without), SessionsConfig(), kinds)).values()) == [None]
 
 
 def test_repeat_across_a_gap_begins_a_session(spark):
@@ -145,9 +160,9 @@ def histories(seed):
             user = draw.choice([None, 2 * case, 2 * case, 2 * case + 1])
             log_id = draw.choice(LOG_IDS)
             session = None if log_id is None else f"{case}{log_id}"
-            kind = draw.choice(["view", "view", "view", "other"])
+            kind, code = draw.choice([("view", 1), ("view", 1), ("cart", 2), ("other", None)])
             at, order = draw.randint(0, 12) * 100, draw.choice([None, None, 3, 2, 1])
-            events.append(Event(user, draw.randint(0, 3), at, kind=kind, session=session, order=order))
+            events.append(Event(user, draw.randint(0, 3), at, kind=kind, session=session, order=order, code=code))
     return events
 
 
@@ -167,8 +182,11 @@ def histories(seed):
 )
 def test_same_as_one_event_after_another(spark, seed, by, minutes, min_length, max_length, collapse):
     config, events = SessionsConfig(by, minutes, min_length, max_length, collapse), histories(seed)
-    found, counts = run(spark, events, config)
-    expected, expected_counts = expected_sessions(events, config, ("view",))
+    counted = Counts()
+    made = sessions(frame(spark, events), config, ("view", "cart"), counted).persist()
+    found, types, counts = found_sessions(made), found_types(made), counted.get()
+    expected, expected_counts, expected_types = expected_sessions(events, config, ("view", "cart"))
     assert found == expected
+    assert types == expected_types
     assert counts == {key: expected_counts[key] for key in counts}
     assert counts["events"] == sum(counts[k] for k in ("anonymous", "repeats", "short_events", "session_events"))

@@ -256,6 +256,8 @@ def test_empty_file_changes_nothing(tmp_path):
         (["gru.bloom_rows=100", "gru.embedding=separate"], "constrained"),
         (["gru.bloom_rows=100", "gru.network=hierarchical-init"], "only the plain network"),
         (["gru.bloom_rows=3", "gru.bloom_hashes=4"], "more positions than rows"),
+        (["gru.event_types=true", "gru.network=hierarchical-init"], "types of events"),
+        (["gru.event_types=true", "gru.bloom_rows=100"], "types of events"),
         (["gru.network=deep"], "wrong configuration value"),
         (["gru.cell=lstm", "gru.network=hierarchical-init"], "LSTM"),
         (["gru.cell=lstm", "gru.embedding=none"], "LSTM"),

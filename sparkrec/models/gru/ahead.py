@@ -42,7 +42,7 @@ def _copier(device: torch.device) -> Callable[[Chunk], Arrival]:
         def arrive() -> Chunk:
             here = torch.cuda.current_stream(device)
             here.wait_event(copied)
-            for tensor in (there.input, there.target, there.start):
+            for tensor in there.tensors:
                 tensor.record_stream(here)  # its memory is not given to another copy while steps read it
             return there
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sparkrec.models.gru.network import GruNetwork
-from sparkrec.models.gru.protocol import Batch, Gradients, Mask, Parameters, ScoreLoss, Scorer, Table, Touched
+from sparkrec.models.gru.around import AroundPlain
+from sparkrec.models.gru.protocol import Batch, Gradients, Parameters, ScoreLoss, Scorer, Table, Touched
 
 
 def positions(items: torch.Tensor, n_rows: int, n_hashes: int, seed: int) -> torch.Tensor:
@@ -59,51 +59,17 @@ def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class BloomNetwork:
+class BloomNetwork(AroundPlain):
     """A plain network with constrained embedding whose items' rows are sums of shared ones. A ``protocol.Network``."""
 
-    plain: GruNetwork
     n_rows: int
     n_hashes: int
     seed: int
 
     @property
-    def n_items(self) -> int:
-        """As the plain network's."""
-        return self.plain.n_items
-
-    @property
-    def dim(self) -> int:
-        """As the plain network's."""
-        return self.plain.dim
-
-    @property
     def tables(self) -> tuple[Table, ...]:
         """Those of the plain network with ``n_rows`` rows: positions in place of items."""
         return tuple(replace(table, n_rows=self.n_rows) for table in self.plain.tables)
-
-    @property
-    def flat_size(self) -> int:
-        """As the plain network's."""
-        return self.plain.flat_size
-
-    @property
-    def state_widths(self) -> tuple[int, ...]:
-        """As the plain network's."""
-        return self.plain.state_widths
-
-    @property
-    def masks(self) -> tuple[Mask, ...]:
-        """As the plain network's."""
-        return self.plain.masks
-
-    def init_flat(self, flat: torch.Tensor, generator: torch.Generator) -> None:
-        """See ``Network``."""
-        self.plain.init_flat(flat, generator)
-
-    def flat_tensors(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """See ``Network``."""
-        return self.plain.flat_tensors(flat)
 
     def touched(self, batch: Batch) -> tuple[Touched, ...]:
         """See ``Network``."""
@@ -139,7 +105,12 @@ class BloomNetwork:
         return replace(found, tables=tables)
 
     def advance(
-        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
+        self,
+        parameters: Parameters,
+        items: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        start: torch.Tensor,
+        types: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See ``Network``."""
         distinct, place = torch.unique(items, return_inverse=True)

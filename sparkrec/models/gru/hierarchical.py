@@ -120,7 +120,12 @@ class HierarchicalNetwork:
         return autograd_gradients(forward, weights, hidden, score_loss)
 
     def advance(
-        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
+        self,
+        parameters: Parameters,
+        items: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        start: torch.Tensor,
+        types: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See ``Network``."""
         embedded = parameters.tables[0].index_select(0, items)

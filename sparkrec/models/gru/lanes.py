@@ -29,6 +29,7 @@ class Lanes:
     input: np.ndarray  # int32
     target: np.ndarray  # int32
     start: np.ndarray  # int8: SESSION_START or USER_START where this input is the first event of one, else NO_START
+    types: np.ndarray | None = None  # int32, of the inputs' events, where the network asks for them
 
 
 def lanes_of_files(n_lanes: int, rows: list[int]) -> list[int]:
@@ -44,6 +45,7 @@ def walk_lanes(
     n_lanes: int,
     shuffle: np.random.Generator | None = None,
     user: np.ndarray | None = None,
+    types: np.ndarray | None = None,
 ) -> Lanes:
     """Lays a file's sessions out on lanes.
 
@@ -54,6 +56,7 @@ def walk_lanes(
         shuffle: Walks the sessions in an order drawn from it; default in that of their first event.
         user: [rows], equal values adjacent: a user's sessions follow each other on one lane, and it is users that are
             shuffled. Default: each session takes a lane for itself.
+        types: int [rows], codes of the events' types. An input has that of its own event, never that of the target.
 
     Raises:
         InvariantError: The rows of a session or user are not adjacent.
@@ -74,9 +77,12 @@ def walk_lanes(
         np.zeros((length, n_lanes), np.int32),
         np.full((length, n_lanes), NO_TARGET, np.int32),
         np.full((length, n_lanes), NO_START, np.int8),
+        None if types is None else np.zeros((length, n_lanes), np.int32),
     )
     lanes.input[t, column] = item[row]
     lanes.target[t, column] = item[row + 1]
+    if types is not None and lanes.types is not None:
+        lanes.types[t, column] = types[row]
     lanes.start[t[begins], column[begins]] = SESSION_START
     if user is not None:
         lanes.start[start, lane] = USER_START
@@ -114,10 +120,17 @@ class Chunk:
     target: torch.Tensor  # int64, −1 where masked
     start: torch.Tensor  # int8 [back + K, L], NO_START, SESSION_START or USER_START
     n_valid: list[int]  # of each step the lanes that have an event
+    types: torch.Tensor | None = None  # int64 [back + K, L], of the inputs' events; 0 before the first step
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Chunk:
         """The chunk with its tensors changed."""
-        return Chunk(change(self.input), change(self.target), change(self.start), self.n_valid)
+        types = None if self.types is None else change(self.types)
+        return Chunk(change(self.input), change(self.target), change(self.start), self.n_valid, types)
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All tensors that there are."""
+        return (self.input, self.target, self.start, *([] if self.types is None else [self.types]))
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,7 @@ class LaneTable:
     order: torch.Tensor  # int64 [all lanes]: their rows in the gathered (rank, lane) order
     padded: int  # lanes that each rank sends
     length: int  # steps, on every rank the same
+    typed: bool = False  # whether inputs have types, on every rank the same
 
     @property
     def valid(self) -> int:
@@ -136,13 +150,14 @@ class LaneTable:
         return sum(int((lanes.target != NO_TARGET).sum()) for lanes in self.lanes.values())
 
 
-def lane_table(lanes: dict[int, Lanes], widths: list[int], comm: Comm) -> LaneTable:
+def lane_table(lanes: dict[int, Lanes], widths: list[int], comm: Comm, typed: bool = False) -> LaneTable:
     """Places this rank's lanes among all.
 
     Args:
         lanes: File number → its lanes, for the files of this rank (file f is rank f mod size's).
         widths: Number of lanes of every file.
         comm: The ranks.
+        typed: Whether the lanes of all ranks have types.
     """
     of_rank = [[f for f in range(len(widths)) if f % comm.size == r] for r in range(comm.size)]
     padded = max(sum(widths[f] for f in mine) for mine in of_rank)
@@ -157,7 +172,7 @@ def lane_table(lanes: dict[int, Lanes], widths: list[int], comm: Comm) -> LaneTa
     longest = int(comm.allgather(torch.tensor([here])).max())
     places = [np.arange(starts[f], starts[f + 1]) for f in of_rank[comm.rank]]
     own = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
-    return LaneTable(lanes, torch.from_numpy(own), torch.from_numpy(rows), padded, longest)
+    return LaneTable(lanes, torch.from_numpy(own), torch.from_numpy(rows), padded, longest, typed)
 
 
 def chunks(table: LaneTable, steps: int, comm: Comm, back: int = 0) -> Iterator[Chunk]:
@@ -169,21 +184,24 @@ def chunks(table: LaneTable, steps: int, comm: Comm, back: int = 0) -> Iterator[
         comm: The ranks.
         back: Earlier steps whose inputs and starts a chunk begins with.
     """
-    before = torch.zeros(back, len(table.order), dtype=torch.int32)
+    before = torch.zeros(3, back, len(table.order), dtype=torch.int32)
     for start in range(0, table.length, steps):
         stop = min(start + steps, table.length)
         sent = torch.from_numpy(_packed(table, start, stop))
-        gathered = comm.allgather(sent).index_select(0, table.order)  # [L, 2, K]
+        gathered = comm.allgather(sent).index_select(0, table.order)  # [L, 2 or 3, K]
         ids = gathered.permute(1, 2, 0).contiguous()
-        inputs, target = torch.cat([before, ids[0]]), ids[1].long()
-        before = inputs[len(inputs) - back :]
-        begins = (inputs & _START_MASK).to(torch.int8)
-        yield Chunk((inputs >> _START_BITS).long(), target, begins, (target != NO_TARGET).sum(1).tolist())
+        target, ids = ids[1].long(), torch.cat([before[: len(ids)], ids], dim=1)
+        before = ids[:, ids.shape[1] - back :]
+        begins, types = (ids[0] & _START_MASK).to(torch.int8), ids[2].long() if table.typed else None
+        yield Chunk((ids[0] >> _START_BITS).long(), target, begins, (target != NO_TARGET).sum(1).tolist(), types)
 
 
 def _packed(table: LaneTable, start: int, stop: int) -> np.ndarray:
-    """int32 [padded lanes, 2, K]: inputs (with the start in the low bits) and targets of this rank's lanes."""
-    packed = np.zeros((table.padded, 2, stop - start), np.int32)
+    """int32 [padded lanes, 2, K]: inputs (with the start in the low bits) and targets of this rank's lanes.
+
+    Where inputs have types, these are a third part.
+    """
+    packed = np.zeros((table.padded, 3 if table.typed else 2, stop - start), np.int32)
     packed[:, 1] = NO_TARGET
     place = 0
     for f in sorted(table.lanes):
@@ -193,5 +211,7 @@ def _packed(table: LaneTable, start: int, stop: int) -> np.ndarray:
         inputs = part.input[block] << _START_BITS | part.start[block]
         packed[place : place + width, 0, :n] = inputs.T
         packed[place : place + width, 1, :n] = part.target[block].T
+        if part.types is not None:
+            packed[place : place + width, 2, :n] = part.types[block].T
         place += width
     return packed

@@ -239,7 +239,12 @@ class GruNetwork:
         return d_input.index_add_(0, inputs, d_inputs), d_scores.t() @ vectors, d_bias
 
     def advance(
-        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
+        self,
+        parameters: Parameters,
+        items: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        start: torch.Tensor,
+        types: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See ``Network``."""
         begins, new = (start != NO_START)[:, None], list[torch.Tensor]()

@@ -138,7 +138,12 @@ class ParallelNetwork:
         return Gradients(found.loss, tables, found.flat[part], found.hidden, part)
 
     def advance(
-        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
+        self,
+        parameters: Parameters,
+        items: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        start: torch.Tensor,
+        types: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See ``Network``."""
         embedded = parameters.tables[0].index_select(0, items)

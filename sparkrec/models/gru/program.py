@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pyspark.sql import functions as F
 
-from sparkrec.errors import NothingToTrain
+from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.models.gru import states
 from sparkrec.models.gru import train as gru
 from sparkrec.models.night import Inputs, Night
@@ -26,6 +27,8 @@ from sparkrec.models.parts import (
 )
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import Wanted
+from sparkrec.prepare.features import coded_types
+from sparkrec.ranks.checkpoint import read_model
 from sparkrec.ranks.item_vectors import write_item_vectors
 from sparkrec.retrieval.best import best
 from sparkrec.retrieval.block_search import ItemMatrix
@@ -34,7 +37,20 @@ from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat
 from sparkrec.warehouse.cards import ModelCard, part_path
 from sparkrec.warehouse.ledger import StageResult
-from sparkrec.warehouse.tables import INTERACTIONS, ITEM_INDEX, ITEM_VECTORS, SESSION_ID, SESSIONS, USER_INDEX
+from sparkrec.warehouse.tables import (
+    EVENT_TYPES,
+    FEATURE,
+    FEATURE_INDEX,
+    IDX,
+    INTERACTIONS,
+    ITEM_INDEX,
+    ITEM_VECTORS,
+    SESSION_ID,
+    SESSIONS,
+    TYPE_FEATURE,
+    USER_INDEX,
+    VALUE,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -49,6 +65,8 @@ def train(night: Night, inputs: Inputs) -> StageResult:
     n_items = index_size(inputs, ITEM_INDEX)
     starts = PartStarts.of(night, inputs, "gru", cutoff)
 
+    types = event_types(inputs) if config.gru.event_types else {}
+
     def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
         plan = gru.snapshot_rows(sessions_of(night, inputs, part), config.gru)
         manifest = snapshot(night, "gru", part, inputs, plan.rows, plan.group, plan.order, n_slots=config.gru.lanes)
@@ -61,10 +79,30 @@ def train(night: Night, inputs: Inputs) -> StageResult:
             write_item_vectors(vectors, manifest.path, config.gru.features, "gru.features")
         first = starts.path(part)
         begun = None if config.gru.pretrained == "none" else pretrained_part(night, PRETRAINED, part, cutoff)
-        note = epochs(night, gru.train, (manifest.path, path, config.gru, config.train, n_items, meta, first, begun))
-        return note + starts.note(part)
+        settings = (config.gru, config.train, n_items, meta)
+        note = epochs(night, gru.train, (manifest.path, path, *settings, first, begun, types))
+        return note + (_said_of_types(path) if types else "") + starts.note(part)
 
     return train_parts(night, starts.inputs, "gru", train_part, cutoff, starts.warm_start)
+
+
+def event_types(inputs: Inputs) -> dict[str, int]:
+    """The codes of the types of events that make sessions.
+
+    Raises:
+        UserError: The sessions have none: an earlier version of the package prepared them.
+    """
+    codes = inputs.read(FEATURE_INDEX).where(F.col(FEATURE) == TYPE_FEATURE).select(VALUE, IDX).collect()
+    if not codes or not inputs.read(SESSIONS).where(F.col(EVENT_TYPES).isNull()).isEmpty():
+        fix = f"run sparkrec nightly --run-date {inputs.night.run_date} --from index"
+        raise UserError("sessions without types of events", where="gru.event_types=true", fix=fix)
+    return {row[VALUE]: row[IDX] for row in codes}
+
+
+def _said_of_types(path: str) -> str:
+    """What the ledger says of a model that learnt from events of one type."""
+    seen = sum(n > 0 for n in read_model(path)["events_of_types"])
+    return "" if seen > 1 else ", gru.event_types has no effect: all events are of one type"
 
 
 @dataclass(frozen=True)
@@ -103,8 +141,12 @@ def session_model(night: Night, card: ModelCard, part: str) -> GruSessions:
     return GruSessions(part_path(night.warehouse, card.model, night.run_date, part))
 
 
-def check(config: Config, _: LogFormat) -> None:
-    """Refuses vectors to begin with that the night does not train."""
+def check(config: Config, fmt: LogFormat) -> None:
+    """Refuses vectors to begin with that the night does not train, and types of events where there is one."""
+    if config.gru.event_types and not coded_types(fmt.session_events):
+        where = f"gru.event_types=true, session_events={list(fmt.session_events)}"
+        fix = "set gru.event_types=false, or name more types in session_events of the format"
+        raise UserError("sessions are of one type of events, which tells nothing", where=where, fix=fix)
     if config.gru.pretrained != "none":
         require_model(config, PRETRAINED, f"gru.pretrained={config.gru.pretrained}", "set gru.pretrained=none")
 
@@ -112,7 +154,7 @@ def check(config: Config, _: LogFormat) -> None:
 PROGRAM = Program(
     train=train,
     reads=(INTERACTIONS, SESSIONS, USER_INDEX, ITEM_INDEX),
-    optional=(ITEM_VECTORS,),
+    optional=(ITEM_VECTORS, FEATURE_INDEX),
     depends=lambda night: (night.fmt.session_events,),
     models=lambda config: [] if config.gru.pretrained == "none" else [PRETRAINED],
     check=check,

@@ -68,6 +68,7 @@ class Batch:
     past_row: torch.Tensor  # int64 [bptt - 1, B], of the same in ``rows``
     past_start: torch.Tensor  # int8 [bptt - 1, B], their starts
     repeats: Repeats | None = None  # where items are repeated instead of distinct and counted
+    types: torch.Tensor | None = None  # int64 [bptt, B], of the events that ``past`` and ``input`` are the items of
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,12 @@ class Network(Protocol):
         """
 
     def advance(
-        self, parameters: Parameters, items: torch.Tensor, states: Sequence[torch.Tensor], start: torch.Tensor
+        self,
+        parameters: Parameters,
+        items: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        start: torch.Tensor,
+        types: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """One step without dropout, as in serving.
 
@@ -172,6 +178,7 @@ class Network(Protocol):
             items: int64 [B], the items of the current events.
             states: For each state [B, width], as the step before left it.
             start: int8 [B]: NO_START, SESSION_START or USER_START.
+            types: int64 [B], codes of the events' types, where the network asks for them.
 
         Returns:
             The vector [B, D] whose product with an item's row of ``output`` plus its bias is the item's score, and

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import torch
 
+from sparkrec.models.gru.event_types import TypedNetwork
 from sparkrec.models.gru.lanes import Chunk
 from sparkrec.models.gru.network import GruNetwork
 from sparkrec.models.gru.protocol import Batch, Repeats
@@ -48,6 +49,7 @@ class GraphedSteps:
         self._input, self._target = torch.zeros(2, n_lanes, dtype=torch.int64, device=device)
         self._start = torch.zeros(n_lanes, dtype=torch.int8, device=device)
         self._samples = torch.zeros(n_sample, dtype=torch.int64, device=device)
+        self._types = torch.zeros(n_lanes, dtype=torch.int64, device=device) if trainer.config.event_types else None
         self._loss = torch.zeros((), device=device)
         self._made = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -71,6 +73,8 @@ class GraphedSteps:
             given = (chunk.input[k], chunk.target[k], chunk.start[k], samples[k])
             for here, there in zip((self._input, self._target, self._start, self._samples), given, strict=True):
                 here.copy_(there)
+            if self._types is not None and chunk.types is not None:
+                self._types.copy_(chunk.types[k])
             self._make(drops)
             yield self._loss
 
@@ -94,11 +98,17 @@ class GraphedSteps:
         self._made += 1
 
     def _step(self, drops: torch.Generator) -> None:
-        batch = repeated_batch(self._input, self._target, self._start, self._samples)
+        batch = repeated_batch(self._input, self._target, self._start, self._samples, self._types)
         self._loss.copy_(self._trainer.step(self._state, self._hidden, batch, drops, self._comm))
 
 
-def repeated_batch(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, samples: torch.Tensor) -> Batch:
+def repeated_batch(
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    start: torch.Tensor,
+    samples: torch.Tensor,
+    types: torch.Tensor | None = None,
+) -> Batch:
     """A step in which all lanes have an event, by operations whose sizes do not depend on the items.
 
     Args:
@@ -106,6 +116,7 @@ def repeated_batch(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Ten
         targets: int64 [L], items.
         start: int8 [L].
         samples: int64 [S], the additional negatives.
+        types: int64 [L], of the inputs' events.
     """
     n_lanes, n = len(targets), len(targets) + len(samples)
     rows = torch.cat([targets, samples, inputs])
@@ -132,6 +143,7 @@ def repeated_batch(inputs: torch.Tensor, targets: torch.Tensor, start: torch.Ten
         past_row=none,
         past_start=none.to(torch.int8),
         repeats=Repeats(*map(first_places, (inputs, rows, rows[:n]))),
+        types=None if types is None else types[None],
     )
 
 
@@ -146,5 +158,6 @@ def first_places(items: torch.Tensor) -> torch.Tensor:
 
 def graphable(trainer: Trainer, state: GruState, comm: Comm) -> bool:
     """Whether ``GraphedSteps`` can record the steps: a plain network on one rank's GPU, gradients over one step."""
-    plain = isinstance(trainer.network, GruNetwork) and trainer.network.bptt == 1
+    network = trainer.network.plain if isinstance(trainer.network, TypedNetwork) else trainer.network
+    plain = isinstance(network, GruNetwork) and network.bptt == 1
     return plain and comm.size == 1 and state.flat.is_cuda

@@ -56,6 +56,10 @@ class GruConfig:
     bptt: int = setting(
         1, "plain: events of the session that a gradient goes back over; more take longer and remember more", COUNT
     )
+    event_types: bool = setting(
+        False,
+        "plain: inputs have the type of their event, where sessions have several; by operations: no compiled step",
+    )
     user_units: int = setting(100, "hierarchical: hidden units of the user-level GRU", COUNT)
     bloom_rows: int = setting(
         0, "rows that all items share (Bloom embeddings); 0: each item has its own", COUNT_OR_NONE
@@ -117,6 +121,9 @@ class GruConfig:
              f"gru.network={self.network}, gru.bloom_rows={self.bloom_rows}", "set gru.bloom_rows=0"),
             (alone and self.bptt > 1, "only the plain network's gradients go back over several events",
              f"gru.bptt={self.bptt}, gru.network={self.network}, gru.bloom_rows={self.bloom_rows}", "set gru.bptt=1"),
+            (self.event_types and alone, "only the plain network with an embedding of each item has types of events",
+             f"gru.event_types=true, gru.network={self.network}, gru.bloom_rows={self.bloom_rows}",
+             "set gru.event_types=false"),
             (self.cell == "lstm" and (self.network != "plain" or self.embedding == "none"),
              "only the plain network with an embedding has LSTM cells",
              f"gru.cell=lstm, gru.network={self.network}, gru.embedding={self.embedding}", "set gru.cell=gru"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sparkrec.evaluation.session_events import NEW_RANK, Taken, flat_lists, known_items
+from sparkrec.evaluation.session_events import NEW_RANK, Taken, flat_lists, known_items, of_known_items
 from sparkrec.evaluation.session_events import left_out as left_out
 from sparkrec.evaluation.sessions import rank_of
 from sparkrec.models.gru.protocol import NO_START, SESSION_START, USER_START
@@ -21,7 +21,7 @@ from sparkrec.ranks.checkpoint import MODEL_HASH
 from sparkrec.retrieval.block_search import FloatArray, IntArray
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.spark.broadcast import broadcast
-from sparkrec.warehouse.tables import ITEM_IDX, ITEMS, SESSION_ID, START_TS, USER_IDX
+from sparkrec.warehouse.tables import EVENT_TYPES, ITEM_IDX, ITEMS, SESSION_ID, START_TS, USER_IDX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sparkrec.models.gru.protocol import Network, Parameters
 
-_WALK = "walk"
+_WALK, _ASKED = "walk", "asked"
 _WALKS_AT_ONCE = 2048
 _SCORES_AT_ONCE = 16_000_000  # 64 MB of scores
 
@@ -62,7 +62,8 @@ def session_states(sessions: DataFrame, model_path: str, history: DataFrame | No
     their embeddings are random: a session of nothing else has a zero vector and ``n_known`` 0.
 
     Args:
-        sessions: Columns session_id, user_idx, start_ts and items of ``tables.SESSIONS``.
+        sessions: Columns session_id, user_idx, start_ts and items of ``tables.SESSIONS``, and for a network of them
+            event_types.
         model_path: Folder of the model.
         history: Further sessions of the same users, which get no row; for other networks they have no meaning.
 
@@ -125,8 +126,8 @@ def next_item_ranks(
     counts both.
 
     Args:
-        sessions: Columns session_id, user_idx, start_ts and items of ``tables.SESSIONS``; optionally ``seen
-            array<int>``, see ``scorer.SessionModel``.
+        sessions: Columns session_id, user_idx, start_ts and items of ``tables.SESSIONS``, and for a network of them
+            event_types; optionally ``seen array<int>``, see ``scorer.SessionModel``.
         model_path: Folder of the model.
         trained: Bool [n_items], candidates; default those of the model's training data.
         ties: The item's place among equal scores, see ``evaluation.sessions.rank_of``.
@@ -179,13 +180,15 @@ def _walked(sessions: DataFrame, history: DataFrame | None, model_path: str) -> 
     from sparkrec.ranks.checkpoint import read_model
 
     described = read_model(model_path)
-    columns = [SESSION_ID, USER_IDX, ITEMS, "asked", *([SEEN] if SEEN in sessions.columns else [])]
-    asked = sessions.withColumn("asked", F.lit(True))
-    if not by_user(GruConfig(**described["config"])):
+    config = GruConfig(**described["config"])
+    columns = [SESSION_ID, USER_IDX, ITEMS, _ASKED, *([SEEN] if SEEN in sessions.columns else [])]
+    columns += [EVENT_TYPES] if config.event_types else []
+    asked = sessions.withColumn(_ASKED, F.lit(True))
+    if not by_user(config):
         return described, asked.select(F.array(F.struct(*columns)).alias(_WALK))
     if history is not None:
         users = sessions.select(USER_IDX).distinct()
-        mine = {"asked": F.lit(False), SEEN: F.array().cast("array<int>")}
+        mine = {_ASKED: F.lit(False), SEEN: F.array().cast("array<int>")}
         earlier = history.join(users, USER_IDX, "left_semi").withColumns(mine)
         columns_of_all = [START_TS, *columns]
         asked = asked.select(*columns_of_all).unionByName(earlier.select(*columns_of_all))
@@ -239,6 +242,7 @@ class Walks:
     lengths: np.ndarray  # int [S], events of each session
     sizes: np.ndarray  # int [W], sessions of each walk
     taken: Taken | None  # before each session
+    types: np.ndarray | None = None  # int [E], of the events, where the network asks for them
 
     @property
     def session(self) -> np.ndarray:
@@ -274,11 +278,14 @@ class Walks:
 def _walks(batch: pa.RecordBatch, known: np.ndarray) -> Walks:
     """The walks of a batch, with the events of known items alone."""
     column = batch.column(_WALK)
-    ids, users, items, asked, *seen = column.flatten().flatten()
-    flat, lengths = known_items(*flat_lists(items), known)
-    taken = Taken.listed(seen[0], known) if seen else None
-    sizes = np.diff(column.offsets.to_numpy())
-    return Walks(ids, users, asked.to_numpy(zero_copy_only=False), flat, lengths, sizes, taken)
+    rows = column.flatten()
+    given = dict(zip((field.name for field in rows.type), rows.flatten(), strict=True))
+    every, n_events = flat_lists(given[ITEMS])
+    flat, lengths = known_items(every, n_events, known)
+    taken = Taken.listed(given[SEEN], known) if SEEN in given else None
+    types = flat_lists(given[EVENT_TYPES])[0][of_known_items(every, known)] if EVENT_TYPES in given else None
+    sizes, asked = np.diff(column.offsets.to_numpy()), given[_ASKED].to_numpy(zero_copy_only=False)
+    return Walks(given[SESSION_ID], given[USER_IDX], asked, flat, lengths, sizes, taken, types)
 
 
 def _parts(walks: Walks) -> Iterator[Walks]:
@@ -295,6 +302,7 @@ def _parts(walks: Walks) -> Iterator[Walks]:
             walks.lengths[low:high],
             walks.sizes[start:stop],
             None if walks.taken is None else walks.taken.part(slice(low, high)),
+            None if walks.types is None else walks.types[events[low] : events[high]],
         )
 
 
@@ -319,8 +327,9 @@ def _vectors(served: ServedModel, walks: Walks, wanted: np.ndarray) -> torch.Ten
             on = int((lengths > t).sum())
             event = first[:on] + t
             items = torch.from_numpy(walks.items[event].astype(np.int64))
+            types = None if walks.types is None else torch.from_numpy(walks.types[event].astype(np.int64))
             before = [h[:on] for h in states]
-            vector, after = served.network.advance(served.parameters, items, before, start[event])
+            vector, after = served.network.advance(served.parameters, items, before, start[event], types)
             states = [torch.where(last[event], old, new) for old, new in zip(before, after, strict=True)]
             kept = wanted[event]
             result[place[event[kept]]] = vector[kept]

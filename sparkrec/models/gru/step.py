@@ -133,6 +133,7 @@ def make_batch(
         past=place[:-1],
         past_row=row[place[:-1]],
         past_start=chunk.start[k : k + back, lanes],
+        types=None if chunk.types is None else chunk.types[k : k + back + 1, lanes],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +24,19 @@ from sparkrec.models.gru.warm_start import begin_with, continued
 from sparkrec.ranks import checkpoint
 from sparkrec.ranks.comm import Comm
 from sparkrec.ranks.epochs import History, run_epochs
-from sparkrec.ranks.feed import check_total, item_counts, read_files
+from sparkrec.ranks.feed import check_total, code_counts, item_counts, read_files
 from sparkrec.ranks.item_vectors import describe, read_item_vectors
 from sparkrec.ranks.launch import pick_device
 from sparkrec.ranks.snapshot import Manifest, SnapshotRows, read_manifest
 from sparkrec.settings.config import config_hash
 from sparkrec.settings.sections import TrainConfig
+from sparkrec.warehouse.tables import EVENT_TYPES, ITEMS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 Steps = Callable[[Chunk, torch.Tensor, torch.Generator], Iterator[Any]]  # of a chunk, each with its loss
+TYPE = "event_type"  # column of a snapshot: the code of the event's type
 _CHUNK_IDS = 2_000_000  # ids of a chunk: drawn and gathered at once
 
 
@@ -46,8 +48,9 @@ def snapshot_rows(sessions: DataFrame, config: GruConfig) -> SnapshotRows:
         config: Says whether a lane walks single sessions or those of a user, in order of the first one.
 
     Returns:
-        Rows: session bigint (a hash of session_id), start bigint (µs), position int, item int; for users further user
-        bigint (user_idx, or a hash where the session has none and so is a user's only one) and first bigint (µs).
+        Rows: session bigint (a hash of session_id), start bigint (µs), position int, item int; with
+        ``gru.event_types`` further event_type int, a code; for users further user bigint (user_idx, or a hash where
+        the session has none and so is a user's only one) and first bigint (µs).
         A group takes a lane: write the snapshot with ``n_slots=gru.lanes``.
     """
     from pyspark.sql import Window
@@ -55,8 +58,14 @@ def snapshot_rows(sessions: DataFrame, config: GruConfig) -> SnapshotRows:
 
     columns = [F.xxhash64("session_id").alias("session"), F.unix_micros("start_ts").alias("start")]
     events = F.posexplode("items").alias("position", "item")
+    order = ("start", "session", "position")
+    if config.event_types:
+        both = F.posexplode(F.arrays_zip(ITEMS, EVENT_TYPES)).alias("position", "event")
+        rows = sessions.select(*columns, both)
+        named = [F.col(f"event.{ITEMS}").alias("item"), F.col(f"event.{EVENT_TYPES}").alias(TYPE)]
+        return SnapshotRows(rows.select("session", "start", "position", *named), "session", order)
     if not by_user(config):
-        return SnapshotRows(sessions.select(*columns, events), "session", ("start", "session", "position"))
+        return SnapshotRows(sessions.select(*columns, events), "session", order)
     user = F.coalesce(F.col("user_idx").cast("bigint"), F.xxhash64("session_id")).alias("user")
     first = F.min("start").over(Window.partitionBy("user")).alias("first")
     rows = sessions.select(*columns, user, "items").select("session", "start", "user", first, events)
@@ -73,6 +82,7 @@ def train(
     meta: dict[str, Any],
     warm_start_path: str | None = None,
     pretrained_path: str | None = None,
+    event_types: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains on a snapshot and writes the model; goes on from the last checkpoint of the same run.
 
@@ -88,6 +98,7 @@ def train(
             weights are the initial ones, and items that it does not have get new rows.
         pretrained_path: Folder of a prod2vec model of the same items, whose vectors the embeddings begin with; rank 0
             reads it.
+        event_types: With ``gru.event_types`` the code of each type of events, from 1.
 
     Returns:
         For each epoch: epoch, loss (mean of the events), events, steps, seconds, events_per_second, rows_seen.
@@ -103,7 +114,11 @@ def train(
     counts = item_counts(manifest, comm, n_items)
     n_sessions = _session_count(manifest, comm)
     vectors = read_item_vectors(snapshot_path, config.features, n_items)
-    network = build_network(config, n_items, {name: matrix.to(device) for name, matrix in vectors.items()})
+    codes = dict(event_types or {})
+    n_types = 1 + max(codes.values(), default=0)
+    of_types = code_counts(manifest, comm, TYPE, n_types).tolist() if config.event_types else []
+    there = {name: matrix.to(device) for name, matrix in vectors.items()}
+    network = build_network(config, n_items, there, n_types)
     earlier = None  # hash of the weights to begin with; rank 0 alone keeps checkpoints and writes the model
     if warm_start_path and comm.rank == 0:
         earlier = checkpoint.read_model(warm_start_path)[checkpoint.MODEL_HASH]
@@ -111,8 +126,8 @@ def train(
     begun: list[str] = []  # hash of the vectors to begin with, likewise
     if pretrained_path and comm.rank == 0:
         begun = [checkpoint.read_model(pretrained_path)[checkpoint.MODEL_HASH]]
-    key = config_hash(config, manifest.inputs, n_items, parts, describe(vectors), earlier, *begun)
-    state, history = _start(network, config, comm, model_path, key, warm_start_path, pretrained_path)
+    key = config_hash(config, manifest.inputs, n_items, parts, describe(vectors), earlier, *begun, *codes.items())
+    state, history = _start(network, config, comm, model_path, key, warm_start_path, pretrained_path, codes)
     state = state.to(device).shared(comm)
     trainer = Trainer.create(network, config, counts.to(device))
     load(trainer, device, comm)
@@ -124,6 +139,7 @@ def train(
         weights |= {VECTORS + name: matrix for name, matrix in vectors.items()}
         described = {"model": "gru", "config": asdict(config), "n_items": n_items, "inputs": manifest.inputs}
         described |= {"warm_start": earlier, "pretrained": "".join(begun), "vectors": describe(vectors)}
+        described |= {"event_types": codes, "events_of_types": of_types} if codes else {}
         described |= {"history": done, "rows": manifest.rows, "sessions": n_sessions, "meta": meta}
         checkpoint.save_model(model_path, weights, described)
 
@@ -146,13 +162,14 @@ def _start(
     key: str,
     warm_start_path: str | None,
     pretrained_path: str | None = None,
+    event_types: Mapping[str, int] | None = None,
 ) -> tuple[GruState, list[dict[str, Any]]]:
     """The state and history of the newest checkpoint, or those of a beginning; rank 0 reads, all get the same."""
     found = checkpoint.load_checkpoint(path, key) if comm.rank == 0 else None
     if found is not None:
         state = GruState.of_tensors(found[1])
     elif warm_start_path and comm.rank == 0:
-        state = GruState.new(continued(network, warm_start_path, config.seed))
+        state = GruState.new(continued(network, warm_start_path, config.seed, event_types))
     else:
         parameters = init_parameters(network, config.seed)
         if pretrained_path and comm.rank == 0:
@@ -246,14 +263,22 @@ def _read_lanes(manifest: Manifest, config: GruConfig, epoch: int, comm: Comm) -
     """One epoch's rows from the feed, held against the manifest, on their lanes."""
     widths = lanes_of_files(config.lanes, [f.rows for f in manifest.files])
     users = [] if manifest.group == "session" else [manifest.group]
-    parts = read_files(manifest, comm.rank, comm.size, ["session", "item", *users])
+    types = [TYPE] if config.event_types else []
+    parts = read_files(manifest, comm.rank, comm.size, ["session", "item", *users, *types])
     check_total(manifest, sum(len(c["item"]) for c in parts.values()), comm)
     lanes = {
-        f: walk_lanes(c["session"], c["item"], widths[f], _shuffle(config, epoch, f), *[c[name] for name in users])
+        f: walk_lanes(
+            c["session"],
+            c["item"],
+            widths[f],
+            _shuffle(config, epoch, f),
+            c[manifest.group] if users else None,
+            c.get(TYPE),
+        )
         for f, c in parts.items()
         if widths[f]
     }
-    return lane_table(lanes, widths, comm)
+    return lane_table(lanes, widths, comm, config.event_types)
 
 
 def _shuffle(config: GruConfig, epoch: int, file: int) -> np.random.Generator | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.log import log_event
 from sparkrec.models.gru.choice import stored_network
+from sparkrec.models.gru.event_types import TYPE_ROWS
 from sparkrec.models.gru.protocol import Network, Parameters, Table, from_tensors, init_rows
 from sparkrec.models.prod2vec.embeddings import unit_vectors
 from sparkrec.ranks.checkpoint import load_model
@@ -14,16 +17,18 @@ from sparkrec.ranks.checkpoint import load_model
 EMBEDDING = "embedding"  # the table of the items' inputs
 
 
-def continued(network: Network, path: str, seed: int) -> Parameters:
+def continued(network: Network, path: str, seed: int, event_types: Mapping[str, int] | None = None) -> Parameters:
     """The weights of an earlier model; items that it does not have get new rows, as a new network's.
 
     Item numbers never change, so the earlier items are the first rows. A new row depends on the seed and its place
-    after them, not on how many there are. Adagrad's accumulators are no part of a model: they begin at 0 again.
+    after them, not on how many there are. Types of events are found by their names. Adagrad's accumulators are no part
+    of a model: they begin at 0 again.
 
     Args:
         network: The network to train.
         path: Folder of the earlier model.
         seed: Of the new rows.
+        event_types: The codes of the types, where the network has such.
 
     Raises:
         UserError: There is no such model, or its network has another shape.
@@ -41,7 +46,12 @@ def continued(network: Network, path: str, seed: int) -> Parameters:
         )
     parameters = from_tensors(earlier, weights)
     log_event("warm_start", path=path, items=earlier.n_items, new_items=network.n_items - earlier.n_items)
-    grown = [_grown(*pair, seed) for pair in zip(network.tables, parameters.tables, strict=True)]
+    grown = [
+        _renumbered(table, rows, described["event_types"], event_types or {})
+        if table.name == TYPE_ROWS
+        else _grown(table, rows, seed)
+        for table, rows in zip(network.tables, parameters.tables, strict=True)
+    ]
     return Parameters(tuple(grown), parameters.flat)
 
 
@@ -68,11 +78,19 @@ def begin_with(network: Network, parameters: Parameters, path: str) -> None:
 
 
 def _shape(network: Network) -> list[object]:
-    """What two networks have in common whose weights fit; a table of the catalogue's length may grow."""
-    tables = [(t.name, t.width, t.n_rows == network.n_items or t.n_rows) for t in network.tables]
+    """What two networks have in common whose weights fit; tables of the catalogue's length and of types may grow."""
+    tables = [(t.name, t.width, t.n_rows == network.n_items or t.name == TYPE_ROWS or t.n_rows) for t in network.tables]
     named = network.flat_tensors(torch.empty(network.flat_size))
     return [tables, {name: part.shape for name, part in named.items()}]
 
 
 def _grown(table: Table, rows: torch.Tensor, seed: int) -> torch.Tensor:
     return torch.cat([rows, init_rows(table, table.n_rows - len(rows), seed, first=len(rows))])
+
+
+def _renumbered(table: Table, rows: torch.Tensor, before: Mapping[str, int], now: Mapping[str, int]) -> torch.Tensor:
+    """The rows of the types, each at its present code; a type that the earlier model does not have begins at 0."""
+    found = torch.zeros(table.n_rows, table.width)
+    for name in before.keys() & now.keys():
+        found[now[name]] = rows[before[name]]
+    return found

@@ -20,8 +20,11 @@ def random_sessions(n, n_items, seed=0, longest=7):
     return [rng.integers(0, n_items, rng.integers(1, longest + 1)).tolist() for _ in range(n)]
 
 
-def write_rows(path, sessions, n_files, n_lanes, key="session"):
-    """Sessions, in order of their first event, dealt out over files in the layout of a snapshot."""
+def write_rows(path, sessions, n_files, n_lanes, key="session", types=None):
+    """Sessions, in order of their first event, dealt out over files in the layout of a snapshot.
+
+    ``types``: of each session those of its events.
+    """
     Path(path, "data").mkdir(parents=True)
     entries = []
     for number in range(n_files):
@@ -30,12 +33,14 @@ def write_rows(path, sessions, n_files, n_lanes, key="session"):
             key: np.repeat(np.array(mine, np.int64) * 7, [len(sessions[i]) for i in mine]),
             "item": np.array([x for i in mine for x in sessions[i]], np.int32),
         }
+        if types is not None:
+            columns["event_type"] = np.array([x for i in mine for x in types[i]], np.int32)
         columns["file_no"] = np.full(len(columns["item"]), number, np.int32)
         name = f"data/part-{number:05d}.parquet" if mine else ""
         if mine:
             pq.write_table(pa.table(columns), Path(path, name))
         entries.append(SnapshotFile(name, len(columns["item"]), len(mine)))
-    manifest = Manifest(str(path), tuple(entries), (key, "item", "file_no"), key, (), n_lanes, {"sessions": 1})
+    manifest = Manifest(str(path), tuple(entries), tuple(columns), key, (), n_lanes, {"sessions": 1})
     write_manifest(manifest)
     return manifest
 

@@ -52,7 +52,13 @@ def test_whole_steps_are_what_the_shipped_settings_train_by_and_others_do_not():
     both = GruState(state.rows, state.flat, memory)
     assert fusible(trainer, both, shipped.lanes, ONE)  # the shipped step fits into a message
     assert not fusible(trainer, both, 2000, ONE)
-    for other in ({"embedding": "separate"}, {"embedding": "none"}, {"bptt": 2}, {"bloom_rows": 8}):
+    for other in (
+        {"embedding": "separate"},
+        {"embedding": "none"},
+        {"bptt": 2},
+        {"bloom_rows": 8},
+        {"event_types": True},
+    ):
         config = GruConfig(**{"layers": [4], "embedding_dim": 4, **other})
         assert not fusible(*trainer_of(config), config.lanes, ONE)
 

@@ -16,7 +16,7 @@ from tests.models.gru.step_cases import ONE, plain_steps, trainer_of, trainings
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@given(trainings(embeddings=("constrained", "separate", "none"), cells=("gru", "lstm")))
+@given(trainings(embeddings=("constrained", "separate", "none"), cells=("gru", "lstm"), typed=(False, True)))
 @settings(max_examples=60, deadline=None)
 def test_a_step_of_repeated_items_is_the_step_of_distinct_ones(drawn):
     config, chunk, samples = drawn

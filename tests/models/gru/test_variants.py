@@ -1,4 +1,4 @@
-"""The parallel, hierarchical and Bloom networks: trained as plain references say, on one rank and several, resumed."""
+"""Networks other than the plain GRU: trained as plain references say, on one rank and several, resumed."""
 
 import dataclasses
 from functools import cache
@@ -20,12 +20,15 @@ from sparkrec.ranks.sampling import PopularitySampler
 from sparkrec.settings.sections import TrainConfig
 from tests.models.gru.cases import on_threads, random_sessions, write_rows
 from tests.models.gru.variant_cases import (
+    TYPES,
     Bloom,
     Hierarchical,
     Lstm,
     Parallel,
+    Typed,
     random_users,
     reference_walk,
+    type_of,
     vectors_of,
     write_users,
     write_vectors,
@@ -48,6 +51,10 @@ CASES = {
     "all": dataclasses.replace(SMALL, network="hierarchical-all", loss="cross-entropy"),
     "lstm": dataclasses.replace(SMALL, cell="lstm"),
     "lstm, separate": dataclasses.replace(SMALL, cell="lstm", embedding="separate", embedding_dim=4),
+    "types": dataclasses.replace(SMALL, event_types=True),
+    "types, lstm": dataclasses.replace(
+        SMALL, event_types=True, cell="lstm", embedding="separate", embedding_dim=4, loss="cross-entropy"
+    ),
     "bloom": BLOOM,
     "bloom, one layer": dataclasses.replace(BLOOM, layers=[5], loss="cross-entropy", bloom_hashes=3),
 }
@@ -65,23 +72,28 @@ def write(path, config, users, n_files):
     if by_user(config):
         manifest = write_users(path, users, n_files, config.lanes)
     else:
-        manifest = write_rows(path, [s for user in users for s in user], n_files, config.lanes)
+        sessions = [s for user in users for s in user]
+        types = [[type_of(item, at) for at, item in enumerate(s)] for s in sessions] if config.event_types else None
+        manifest = write_rows(path, sessions, n_files, config.lanes, types=types)
     if config.features:
         write_vectors(path, vectors_of(N_ITEMS))
     return manifest
 
 
 def train(comm, snapshot, path, config):
-    return gru.train(comm, str(snapshot), str(path), config, CPU, N_ITEMS, {"night": "x"})
+    types = TYPES if config.event_types else None
+    return gru.train(comm, str(snapshot), str(path), config, CPU, N_ITEMS, {"night": "x"}, event_types=types)
 
 
 def network_of(config):
-    return build_network(config, N_ITEMS, vectors_of(N_ITEMS) if config.features else {})
+    return build_network(config, N_ITEMS, vectors_of(N_ITEMS) if config.features else {}, 1 + len(TYPES))
 
 
 def reference_of(config):
     if config.features:
         return Parallel(config, vectors_of(N_ITEMS))
+    if config.event_types:
+        return Typed(config)
     if config.cell == "lstm":
         return Lstm(config)
     return Bloom(config) if config.bloom_rows else Hierarchical(config)
@@ -150,7 +162,7 @@ class Epochs(SingleProcess):
         return super().allgather(tensor)
 
 
-@pytest.mark.parametrize("name", ["residual", "all", "bloom", "lstm"])
+@pytest.mark.parametrize("name", ["residual", "all", "bloom", "lstm", "types"])
 def test_resume_gives_the_weights_of_an_unbroken_run(tmp_path, name):
     config = dataclasses.replace(CASES[name], lanes=3, epochs=4, dropout_embedding=0.2)
     manifest = write(tmp_path / "s", config, data(config, 15), 2)
@@ -201,10 +213,11 @@ def test_a_stored_model_scores_as_the_trained_one(trained, name):
     reference.config = final
     for user in users:
         plain, states, start = None, [torch.zeros(1, k) for k in network.state_widths], "user"
-        for item in [x for session in user for x in session]:
+        for at, item in enumerate(x for session in user for x in session):
             expected, plain, _ = reference.step(weights, plain, item, everything, start, 1, 0)
             flag = torch.tensor([start_of[start]], dtype=torch.int8)
-            vector, states = network.advance(parameters, torch.tensor([item]), states, flag)
+            kind = torch.tensor([type_of(item, at)])
+            vector, states = network.advance(parameters, torch.tensor([item]), states, flag, kind)
             assert vector.shape == (1, network.dim)
             assert torch.allclose(vector @ matrix.T + bias, expected, atol=1e-5)
             assert torch.allclose(score(vector), expected[:, 3:], atol=1e-5)

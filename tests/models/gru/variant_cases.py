@@ -146,9 +146,27 @@ class Bloom:
         return scores, new, {"embedding": outputs | set(of[-1].tolist()), "bias": outputs}
 
 
-class Lstm:
-    """The state of each layer is the output and, beside it, the cell's own."""
+def lstm_layers(w, widths, x, states):
+    """The state of each layer: the output and, beside it, the cell's own."""
+    new = []
+    for i, width in enumerate(widths):
+        layer = {k.removeprefix(f"lstm.{i}."): v for k, v in w.items() if k.startswith(f"lstm.{i}.")}
+        before = torch.zeros(1, 2 * width) if states is None else states[i]
+        made = torch.nn.LSTMCell(x.shape[1], width)
+        x, c = torch.func.functional_call(made, layer, (x, before.chunk(2, 1)))
+        new.append(torch.cat([x, c], 1))
+    return new
 
+
+def scored(w, x, item, columns):
+    """Scores, and the rows that a step touches, of inputs and outputs in one table or in two."""
+    matrix = "output" if "output" in w else "embedding"
+    touched = {"embedding": {item}, "bias": set(columns.tolist())}
+    touched[matrix] = touched.get(matrix, set()) | set(columns.tolist())
+    return x @ w[matrix][columns].T + w["bias"][columns], touched
+
+
+class Lstm:
     def __init__(self, config):
         self.config = config
 
@@ -156,17 +174,37 @@ class Lstm:
         return ("",)
 
     def step(self, w, states, item, columns, start, epoch, step):
-        x, new = w["embedding"][[item]], []
-        for i, width in enumerate(self.config.layers):
-            layer = {k.removeprefix(f"lstm.{i}."): v for k, v in w.items() if k.startswith(f"lstm.{i}.")}
-            before = torch.zeros(1, 2 * width) if start else states[i]
-            made = torch.nn.LSTMCell(x.shape[1], width)
-            x, c = torch.func.functional_call(made, layer, (x, before.chunk(2, 1)))
-            new.append(torch.cat([x, c], 1))
-        matrix = "output" if "output" in w else "embedding"
-        touched = {"embedding": {item}, "bias": set(columns.tolist())}
-        touched[matrix] = touched.get(matrix, set()) | set(columns.tolist())
-        return x @ w[matrix][columns].T + w["bias"][columns], new, touched
+        new = lstm_layers(w, self.config.layers, w["embedding"][[item]], None if start else states)
+        scores, touched = scored(w, new[-1][:, : self.config.layers[-1]], item, columns)
+        return scores, new, touched
+
+
+TYPES = {"a": 1, "b": 2, "c": 3}
+
+
+def type_of(item, position):
+    """The type of an event in the tests: it tells what neither the item nor the place alone does."""
+    return 1 + (item + position) % len(TYPES)
+
+
+class Typed:
+    """An input is the item's row and its event's type's."""
+
+    def __init__(self, config):
+        self.config, self.position = config, 0
+
+    def trained(self, epoch, step):
+        return ("",)
+
+    def step(self, w, states, item, columns, start, epoch, step):
+        self.position = 0 if start else self.position + 1
+        x, before = w["embedding"][[item]] + w["event_types"][[type_of(item, self.position)]], None if start else states
+        if self.config.cell == "lstm":
+            new = lstm_layers(w, self.config.layers, x, before)
+        else:
+            new = layered(w, "gru", x, before, len(self.config.layers))
+        scores, touched = scored(w, new[-1][:, : self.config.layers[-1]], item, columns)
+        return scores, new, {**touched, "event_types": set(range(1 + len(TYPES)))}
 
 
 def reference_walk(network, initial, users, samples, config, counts):

@@ -65,8 +65,8 @@ def test_baskets_become_flat_rows(spark):
 
 def test_sessions_become_flat_rows(spark):
     rows = [
-        ("s1", 1, NOON, NOON, [4, 4, 2], [NOON] * 3, NOON.date()),
-        ("s2", None, NOON, NOON, [1], [NOON], NOON.date()),
+        ("s1", 1, NOON, NOON, [4, 4, 2], [NOON] * 3, NOON.date(), None),
+        ("s2", None, NOON, NOON, [1], [NOON], NOON.date(), None),
     ]
     plan = snapshot_rows(spark.createDataFrame(rows, SESSIONS.ddl))
     assert sorted((r["position"], r["item"]) for r in plan.rows.collect()) == [(0, 1), (0, 4), (1, 4), (2, 2)]
