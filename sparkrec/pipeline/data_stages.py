@@ -34,6 +34,7 @@ from sparkrec.warehouse.tables import (
     EVENTS,
     FEATURE_INDEX,
     ID,
+    IMAGE_VECTORS,
     INTERACTIONS,
     ITEM_FEATURES,
     ITEM_ID,
@@ -139,7 +140,7 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
         (ITEM_FEATURES, _features(night, inputs, "item", ITEMS_TABLE, ITEM_INDEX, fmt.item_features, ITEM_IDX)),
         (USER_FEATURES, _features(night, inputs, "user", USERS_TABLE, USER_INDEX, fmt.user_features, USER_IDX)),
     ]
-    images = Counts()
+    images: dict[str, int] = {}
     vectors = _item_vectors(night, inputs, images)
     if vectors is not None:
         frames.append((ITEM_VECTORS, vectors))
@@ -150,10 +151,9 @@ def run_prepare(night: Night, inputs: Inputs) -> StageResult:
     told = {name: text for name, text in (("crawlers", crawlers.said), ("left_out", said)) if text}
     left_out = {**told, "support": asdict(report), **{name: counted.get() for name, counted in counts.items()}}
     if vectors is not None:
-        seen = images.get()
-        left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs) | seen
-        if seen.get("images", 0) > seen.get("images_read", 0):
-            warn_event("images could not be read", **seen)
+        left_out[ITEM_VECTORS.name] = _items_without_vectors(night, inputs) | images
+        if images and images["images"] > images["images_read"] + images["images_kept"]:
+            warn_event("images could not be read", **images)
     rows_in = store.rows_written(night.spark, night.warehouse, INTERACTIONS, int(outputs[INTERACTIONS.name]))
     return StageResult(outputs=outputs, rows_in=rows_in, message=json.dumps(left_out))
 
@@ -203,8 +203,11 @@ def _features(
     return encode_features(values, inputs.read(FEATURE_INDEX), inputs.read(index), features, prefix, column)
 
 
-def _item_vectors(night: Night, inputs: Inputs, images: Counts) -> DataFrame | None:
-    """Rows of ``item_vectors``: of texts, of images and ready ones; None where there are none of them, nor a table."""
+def _item_vectors(night: Night, inputs: Inputs, images: dict[str, int]) -> DataFrame | None:
+    """Rows of ``item_vectors``: of texts, of images and ready ones; None where there are none of them, nor a table.
+
+    What became of the images is added to ``images``.
+    """
     config, index = night.config.prepare.text, inputs.read(ITEM_INDEX)
     items = _attributes(night, inputs, ITEMS_TABLE)
     columns = config.columns or [night.fmt.title or ""]
@@ -213,7 +216,12 @@ def _item_vectors(night: Night, inputs: Inputs, images: Counts) -> DataFrame | N
         category = category_of(night.fmt.item_features, config.category) if config.method == "cnn" else None
         parts.append(text_vectors(items, index, columns, config, category))
     if night.config.prepare.image.column:
-        parts.append(image_vectors(items, index, night.config.prepare.image, images))
+        known = _current(night, IMAGE_VECTORS)
+        made = image_vectors(items, index, night.config.prepare.image, known)
+        images |= made.counts
+        if made.counts["images_read"]:
+            store.upsert(made.fresh, night.warehouse, IMAGE_VECTORS)
+        parts.append(made.rows)
     found = [part for part in parts if part is not None]
     if not found and _there(night, ITEM_VECTORS):
         return night.spark.createDataFrame([], ITEM_VECTORS.ddl)  # an earlier night had some

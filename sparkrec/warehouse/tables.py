@@ -26,6 +26,7 @@ RATING, CONFIDENCE, N_EVENTS, LAST_TS = "rating", "confidence", "n_events", "las
 NAME, VECTOR, FEATURE = "name", "vector", "feature"
 TYPE_FEATURE = "event.type"  # in FEATURE_INDEX, beside item.<name> and user.<name>
 ANTECEDENT, CONSEQUENT, SUPPORT, LIFT, LEVERAGE = "antecedent", "consequent", "support", "lift", "leverage"
+PLACE, STAMP, MADE_BY = "place", "stamp", "made_by"
 GROUP_ID, DISTANCE, N_BASKETS = "group_id", "distance", "n_baskets"
 RUN_DATE, RANK, SCORE, MODEL_VERSION, KEY_TYPE = "run_date", "rank", "score", "model_version", "key_type"
 PROTOCOL, LOW, HIGH = "protocol", "low", "high"
@@ -292,6 +293,17 @@ ITEM_VECTORS = Table(
         Column(VECTOR, "array<float>", "of length 1; of one width for each name", check="size(vector) >= 1"),
     ),
     key=(ITEM_IDX, NAME),
+)
+IMAGE_VECTORS = Table(
+    "image_vectors",
+    "Vectors of images, kept so that an image which is the same still is not read again. Of no night.",
+    (
+        Column(PLACE, "string", "path or address"),
+        Column(STAMP, "string", "size and time of change, or what the server tells it by", check="stamp <> ''"),
+        Column(MADE_BY, "string", "hash of the network, its weights, and how the image is looked at"),
+        Column(VECTOR, "array<float>", "of length 1", check="size(vector) >= 1"),
+    ),
+    key=(PLACE,),
 )
 # What a night's preparation writes whole, as of the night.
 PREPARED = (INTERACTIONS, SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS)
@@ -569,8 +581,8 @@ TABLES: dict[str, Table] = {
     t.name: t
     for t in (
         EVENTS, QUARANTINE, FILES, ITEMS_TABLE, USERS_TABLE, USER_INDEX, ITEM_INDEX, FEATURE_INDEX, INTERACTIONS,
-        SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS, METRICS, RATING_CALIBRATION, RUNS,
-        CURRENT, SEARCHES, TUNED,
+        SESSIONS, COPURCHASE, USER_ITEM, ITEM_FEATURES, USER_FEATURES, ITEM_VECTORS, IMAGE_VECTORS, METRICS,
+        RATING_CALIBRATION, RUNS, CURRENT, SEARCHES, TUNED,
         RULES, USER_GROUPS, USER_GROUP_PROFILES, *(table for model in MODELS for table in list_tables(model)),
     )
 }  # fmt: skip
