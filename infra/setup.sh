@@ -25,7 +25,8 @@ mb() { du -sm "$1" 2>/dev/null | cut -f1; }
 exec {NEVER}<> <(:) # a pipe that says nothing: waiting on it needs no process, which a kill would leave behind
 wait $! || true
 WATCHER=            # of the step that runs: says that it goes on
-trap '[ -z "$WATCHER" ] || kill "$WATCHER" 2>/dev/null' EXIT
+ARCHIVE=            # makes the archive of classes beside the compiler
+trap 'for p in $WATCHER $ARCHIVE; do kill "$p" 2>/dev/null || true; done' EXIT
 
 step() { # NAME WHAT-TO-EXPECT COMMAND…: says what it does, every half minute that it goes on, and how long it took
     local name=$1 expect=$2 began=$SECONDS
@@ -133,9 +134,13 @@ archive_classes() { # a night does without it
     "$VENV/bin/python" infra/archive.py >"$log" 2>&1 || say "classes: no archive was made, see $log"
 }
 
-install_sparkrec() {
+finish_classes() {
+    wait "$ARCHIVE"
+    ARCHIVE=
+}
+
+check_packages() {
     local conflicts
-    install --no-build-isolation --editable .
     conflicts=$("$VENV/bin/pip" check) || fail "the packages do not fit together: $(head -1 <<<"$conflicts")"
 }
 
@@ -150,9 +155,12 @@ rm -f "$STAMP"
 say "the first time takes 5 to 15 minutes and 7 GB in .venv; what is there already is kept"
 step "environment" "Python's venv in .venv" make_venv
 step "packages" "infra/requirements.lock, about 3 GB to download (most of it PyTorch's), 3 to 8 minutes" install_locked
-step "Horovod" "its wheel is built once for each machine, 2 to 10 minutes" install_horovod
 step "jars" "Delta's${STORES:+ and those of $STORES}, 10 to 50 MB, half a minute" install_jars
-step "sparkrec" "this checkout, seconds" install_sparkrec
-step "classes" "an archive of Spark's, from which its JVM starts faster, half a minute" archive_classes
+step "sparkrec" "this checkout, seconds" install --no-build-isolation --editable .
+archive_classes & # on one core, as is much of Horovod's build
+ARCHIVE=$!
+step "Horovod" "its wheel is built once for each machine, 2 to 10 minutes" install_horovod
+step "classes" "an archive of Spark's, from which its JVM starts faster, begun meanwhile" finish_classes
+step "check" "whether the packages fit together" check_packages
 echo "$wanted" >"$STAMP"
 say "ready after $SECONDS s"

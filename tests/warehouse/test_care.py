@@ -49,7 +49,7 @@ def test_a_row_that_does_not_fulfil_a_check_is_refused(spark, warehouse):
     numbers = TABLES["interactions"]
     known = spark.sql("select 1 user_idx, 0 item_idx, 'view' event_type, timestamp'2024-01-01' ts, double(1) value, "
                       "double(1) quantity, double(2) price, 's' log_session_id, 'b' basket_id, "
-                      "bigint(3) event_order")  # fmt: skip
+                      "bigint(3) event_order, 1 event_type_idx")  # fmt: skip
     store.append(
         known.selectExpr("int(null) user_idx", "* except (user_idx, value)", "double(null) value"), warehouse, numbers
     )
