@@ -135,7 +135,7 @@ archive_classes() { # a night does without it
 }
 
 finish_classes() {
-    wait "$ARCHIVE"
+    wait "$ARCHIVE" 2>/dev/null || true # it may have ended long ago
     ARCHIVE=
 }
 
