@@ -17,8 +17,8 @@ TOOK = code=$$?; s=$$(($$(date +%s) - $(BEGAN))); \
 demo: setup
 	@infra/demo.sh
 
-test: setup lint # three processes on two cores: clusters, stores and killed nights are waited for
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder tests; $(TOOK)
+test: setup lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests; $(TOOK)
 
 check: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not integration" tests; $(TOOK)
