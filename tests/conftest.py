@@ -10,8 +10,8 @@ import pytest
 from sparkrec.settings.sections import SparkConfig
 from tests.quick import LOCAL
 
-NIGHTS = {"night", "later", "products"}
 SHARED = ("later", "products")  # warehouses that stand on the shared night, made once for all files that look at them
+NIGHTS = {"night", *SHARED}
 
 
 @pytest.hookimpl(wrapper=True)  # wrappers come first: xdist looks for the groups in a hook of its own

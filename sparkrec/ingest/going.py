@@ -57,15 +57,8 @@ class Touched:
 
     def events(self) -> Column:
         """Which rows of ``events`` they may be among."""
-        own = owned(self.table, SOURCE)
+        own = self.table.owns_row(SOURCE)
         return own if self.days is None else own & F.col(EVENT_DATE).between(*self.days)
-
-
-def owned(table: LogTable, source: str) -> Column:
-    """Whether a row came from the table."""
-    column = F.col(source)
-    begins = [F.startswith(column, F.lit(table.name + sign)) for sign in "@/"]
-    return (column == table.name) | begins[0] | begins[1]
 
 
 @dataclass(frozen=True)
@@ -81,5 +74,5 @@ class Going:
             events = events.where(~F.col(SOURCE).isin(list(self.sources)))
         if self.touched is None:
             return events
-        key = F.when(owned(self.touched.table, SOURCE), event_key(self.touched.fmt))  # null, of others, is in no set
+        key = F.when(self.touched.table.owns_row(SOURCE), event_key(self.touched.fmt))  # null, of others, is in no set
         return events.withColumn(KEY, key).join(self.touched.keys, KEY, "left_anti").drop(KEY)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from pyspark.errors import AnalysisException
@@ -60,7 +62,17 @@ class LogTable:
 
     def owns(self, source: str) -> bool:
         """Whether a source is a version, a partition or all of this table."""
-        return source == self.name or source.startswith((f"{self.name}@", f"{self.name}/"))
+        return source == self.name or source.startswith(self._begins)
+
+    def owns_row(self, column: str) -> Column:
+        """The same of the source that a column names."""
+        source = F.col(column)
+        return reduce(or_, [F.startswith(source, F.lit(begin)) for begin in self._begins], source == self.name)
+
+    @property
+    def _begins(self) -> tuple[str, ...]:
+        """What the sources of versions and of partitions begin with."""
+        return f"{self.name}@", f"{self.name}/"
 
     def commits(self) -> Commits:
         """The commits of a Delta table, as its log lists them now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sparkrec.errors import UserError
@@ -80,8 +80,8 @@ def _commits(
     context: Context, table: LogTable, own: set[str], recalled: Recalled, whole: bool
 ) -> tuple[Chosen, TableRead]:
     """Of a Delta table: the commits since the last that was taken in, or all of it."""
-    log = table.commits()
-    now = log.versions[-1]
+    versions = table.commits().versions
+    now = versions[-1]
     pair = (table.commit(context, now), COMMIT)
     known = own & recalled.known.keys()
     if not own:
@@ -89,7 +89,7 @@ def _commits(
         return Chosen(selection, {}, [], frozenset()), TableRead(table, now)
     last = max((version for name in known if (version := table.version_of(name)) is not None), default=None)
     why = "" if not whole else "its history cannot be read"
-    why = why or _why_whole(context, table, own, recalled, last)
+    why = why or _why_whole(context, table, own, recalled, last, versions)
     since = None
     if not why and last is not None:
         since = table.since(last, now)
@@ -105,8 +105,13 @@ def _commits(
     return Chosen(selection, {}, [], frozenset()), TableRead(table, now, last, since)
 
 
-def _why_whole(context: Context, table: LogTable, own: set[str], recalled: Recalled, last: int | None) -> str:
-    """Why what was taken in of a Delta table cannot be gone on from; empty where it can."""
+def _why_whole(
+    context: Context, table: LogTable, own: set[str], recalled: Recalled, last: int | None, versions: Sequence[int]
+) -> str:
+    """Why what was taken in of a Delta table cannot be gone on from; empty where it can.
+
+    ``last`` is the version up to which it was taken in, ``versions`` are those in its history.
+    """
     asked = [name for name in context.config.ingest.again if not name.startswith("@")]
     require_there([name for name in asked if name != table.name], own)
     if asked:
@@ -115,7 +120,6 @@ def _why_whole(context: Context, table: LogTable, own: set[str], recalled: Recal
         return "what was taken in of it is not whole"
     if any(recalled.known[name].format_hash != context.format_hash for name in own):
         return "another format judged its rows"
-    versions = table.commits().versions
     if not set(range(last, versions[-1] + 1)) <= set(versions):
         return f"version {last} is not in its history"
     name = f"{table.name}@{last}"

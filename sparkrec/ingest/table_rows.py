@@ -19,7 +19,7 @@ from sparkrec.errors import InvariantError, UserError
 from sparkrec.ingest import parse
 from sparkrec.ingest.context import Context, FileReader, Staged, Verdict
 from sparkrec.ingest.dedupe import FILE_NO
-from sparkrec.ingest.going import KEY, Going, Touched, event_key, owned, refused_key, row_key
+from sparkrec.ingest.going import KEY, Going, Touched, event_key, refused_key, row_key
 from sparkrec.ingest.hadoop import FileStatus, java_message, normal_uri
 from sparkrec.ingest.log_table import CHANGE_TYPE, COMMIT_TIMESTAMP, COMMIT_VERSION, REMOVED
 from sparkrec.ingest.parse import REASON
@@ -183,7 +183,7 @@ def _touched(context: Context, read: TableRead, net: DataFrame, one_by_one: bool
         own = events.where(touched.events()).select(event_key(fmt).alias(KEY))
         n_events = own.join(touched.keys, KEY, "leftsemi").count()
     if refused is not None and n_refuses:
-        raw = refused.where(owned(table, "source_file")).select(refused_key(F.col("raw")).alias(KEY))
+        raw = refused.where(table.owns_row("source_file")).select(refused_key(F.col("raw")).alias(KEY))
         n_refused = raw.join(touched.keys, KEY, "leftsemi").count()
     return replace(touched, n_events=n_events, n_refused=n_refused)
 

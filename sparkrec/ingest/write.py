@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from sparkrec.ingest import attributes, parse
 from sparkrec.ingest.context import Context, Kept, Staged, Verdict
 from sparkrec.ingest.dedupe import FILE_NO
-from sparkrec.ingest.going import KEY, Going, event_key, owned, refused_key
+from sparkrec.ingest.going import KEY, Going, event_key, refused_key
 from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.ingest.parse import REASON
 from sparkrec.ingest.raw import RAW
@@ -53,7 +53,7 @@ def undo(context: Context, going: Going) -> dict[str, int]:
         condition = touched.events() & (event_key(touched.fmt) == F.col(KEY))
         outputs[EVENTS.name] = store.delete_matching(touched.keys, context.warehouse, EVENTS, condition)
     if touched and touched.n_refused:
-        condition = owned(touched.table, "source_file") & (refused_key(F.col("raw")) == F.col(KEY))
+        condition = touched.table.owns_row("source_file") & (refused_key(F.col("raw")) == F.col(KEY))
         outputs[QUARANTINE.name] = store.delete_matching(touched.keys, context.warehouse, QUARANTINE, condition)
     return outputs
 
