@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sparkrec.spark.jars import Jars, fetch
 
+PROJECT = Path(__file__).parents[2]
 BUCKET = "lake"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a-test's-key", "AWS_SECRET_ACCESS_KEY": "a-test's-secret"}
 
@@ -44,12 +45,12 @@ class Server:
 
 @contextmanager
 def s3():
-    """moto's S3 server, which has S3's conditional puts, with an empty bucket."""
+    """moto's S3 server (``s3_server``), which has S3's conditional puts, with an empty bucket."""
     import boto3
 
     port = free_port()
-    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-W", "ignore", "-m", "tests.storage.s3_server", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT)
     try:
         wait_for_port(port, process)
         endpoint = f"http://127.0.0.1:{port}"
