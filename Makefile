@@ -18,7 +18,7 @@ demo: setup
 	@infra/demo.sh
 
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests; $(TOOK)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder tests; $(TOOK)
 
 check: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not integration" tests; $(TOOK)

@@ -12,6 +12,7 @@ QUICK = {
     "spark.sql.shuffle.partitions": "2",
     "spark.default.parallelism": "2",
     "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",  # tasks of a VACUUM
     "spark.python.sql.dataFrameDebugging.enabled": "false",  # no line of each column's code for messages of errors
     "spark.sql.dataFrameQueryContext.enabled": "false",
 }

@@ -1,8 +1,8 @@
 """The table that ``logs.table`` names: what it holds now, what changed since a version, which partitions it has.
 
 Of a Delta table a version is noted by its commit file: a file with a name, a size and a hash like any log. A table that
-was replaced by another, or restored from a copy, has other commits. Of other tables each partition is noted, with a
-hash of its data files, or where Spark does not name these, of its rows.
+was replaced by another, or restored from a copy, has other commits. Of other tables each partition is noted
+(``table_parts``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -22,13 +21,11 @@ from pyspark.sql import functions as F
 from sparkrec.errors import UserError
 from sparkrec.ingest.context import Context
 from sparkrec.ingest.hadoop import FileStatus, java_message
-from sparkrec.ingest.raw import URI
 from sparkrec.warehouse.delta_log import Commits, commit_name, commits, data_change
 
 CHANGE_TYPE, COMMIT_VERSION, COMMIT_TIMESTAMP = "_change_type", "_commit_version", "_commit_timestamp"  # Delta's names
 REMOVED = ("delete", "update_preimage")  # of the change types
 FEED = "delta.enableChangeDataFeed"
-_FILES = ("_path", "_size", "_micros")  # of a data file
 
 
 @dataclass(frozen=True)
@@ -53,12 +50,14 @@ class LogTable:
         name: As ``logs.table`` has it; the sources of its rows begin with it.
         is_path: Whether that is a path.
         location: The folder of a Delta table; empty of others.
+        iceberg: Whether it is an Iceberg table.
     """
 
     spark: SparkSession
     name: str
     is_path: bool
     location: str
+    iceberg: bool = False
 
     def owns(self, source: str) -> bool:
         """Whether a source is a version, a partition or all of this table."""
@@ -119,47 +118,9 @@ class LogTable:
         files = jvm.PythonUtils.toSeq([delta.actions.Action.fromJson(line) for line in actions])
         return DataFrame(log.createDataFrame(log.update(False, none, none), files, False, none), self.spark)
 
-    def parts(self, now: datetime) -> dict[str, tuple[FileStatus, str]]:
-        """The partitions of a table that is not Delta's by name, each as a file with a hash: one scan.
-
-        The ``uri`` of each is what :meth:`part` says of its rows. Where Spark does not name the data files, the size is
-        the number of rows, and the time is now.
-        """
-        rows, columns = self.at(None), self.partition_columns()
-        by = [F.col(f"`{name}`").cast("string").alias(name) for name in columns]
-        try:
-            metadata = [F.col("_metadata.file_path"), F.col("_metadata.file_size"),
-                        F.unix_micros("_metadata.file_modification_time")]  # fmt: skip
-            named = [column.alias(name) for column, name in zip(metadata, _FILES, strict=True)]
-            files = rows.select(self.part(columns).alias(URI), *by, *named).distinct()
-            hashed = F.sha2(F.to_json(F.sort_array(F.collect_list(F.struct(*_FILES)))), 256)
-            found = files.groupBy(URI, *columns).agg(F.sum("_size"), F.max("_micros"), hashed).collect()
-        except AnalysisException:  # a view, a table of another kind of source
-            line = F.xxhash64(F.to_json(F.struct(*[F.col(f"`{c}`") for c in rows.columns])))
-            lines = rows.select(self.part(columns).alias(URI), *by, line.cast("decimal(38,0)").alias("_line"))
-            total = F.sha2(F.concat_ws(" ", F.count("_line"), F.sum("_line")), 256)
-            counts = lines.groupBy(URI, *columns)
-            micros = (now - datetime(1970, 1, 1)) // timedelta(microseconds=1)
-            found = counts.agg(F.count("_line"), F.lit(micros), total).collect()
-        parts = {}
-        for uri, *values, size, micros, sha256 in found:
-            folders = [f"{c}={_escaped(value)}" for c, value in zip(columns, values, strict=True)]
-            name = "/".join([self.name, *folders])
-            changed = datetime(1970, 1, 1) + timedelta(microseconds=micros)
-            parts[name] = (FileStatus(name, name, uri, int(size), changed), str(sha256))
-        return parts
-
-    def part(self, columns: Sequence[str]) -> Column:
-        """What tells the partition of a row."""
-        by = [F.col(f"`{name}`").cast("string").alias(name) for name in columns]
-        return F.to_json(F.struct(*by), {"ignoreNullFields": "false"}) if by else F.lit("{}")
-
-    def partition_columns(self) -> list[str]:
-        """The columns that a catalog's table is partitioned by, where the catalog says so."""
-        try:
-            return [column.name for column in self.spark.catalog.listColumns(self.name) if column.isPartition]
-        except Exception:  # a catalog that lists none
-            return []
+    def iceberg_files(self) -> DataFrame:
+        """The files of an Iceberg table's snapshot: its metadata table."""
+        return self.spark.read.table(f"{self.name}.files")
 
     def _read(self, options: dict[str, str]) -> DataFrame:
         reader = self.spark.read.options(**options)
@@ -185,7 +146,8 @@ def open_table(context: Context) -> LogTable:
     except Exception as error:  # catalogs raise many kinds
         fix = f"{java_message(error)}; a path has a slash in it"
         raise UserError("no such log table", where=f"logs.table={logs.table}", fix=fix) from error
-    return LogTable(spark, logs.table, False, _delta_location(spark, logs.table))
+    location = _delta_location(spark, logs.table)
+    return LogTable(spark, logs.table, False, location, not location and _is_iceberg(spark, logs.table))
 
 
 def _delta_location(spark: SparkSession, name: str) -> str:
@@ -201,7 +163,9 @@ def _delta_location(spark: SparkSession, name: str) -> str:
     return unquote(str(row["location"])).rstrip("/") if row else ""
 
 
-def _escaped(value: str | None) -> str:
-    if value is None:
-        return "__HIVE_DEFAULT_PARTITION__"
-    return value.replace("%", "%25").replace("/", "%2F")
+def _is_iceberg(spark: SparkSession, name: str) -> bool:
+    """Whether a table has Iceberg's list of files."""
+    try:
+        return {"content", "file_path", "record_count"} <= set(spark.read.table(f"{name}.files").columns)
+    except Exception:  # another catalog: no table has such a name there
+        return False

@@ -12,6 +12,7 @@ from sparkrec.ingest.context import Context
 from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.ingest.log_table import LogTable, Since, open_table
 from sparkrec.ingest.selection import Chosen, Recalled, known_files, recall, select_attribute_files, stale_sources
+from sparkrec.ingest.table_parts import parts
 from sparkrec.log import log_event
 from sparkrec.settings.formats import LogFormat, Reader
 
@@ -141,35 +142,35 @@ def _partitions(
     context: Context, table: LogTable, own: set[str], recalled: Recalled, _: bool
 ) -> tuple[Chosen, TableRead]:
     """Of another table: the partitions that are new or have changed; those that are gone take their rows along."""
-    parts = table.parts(context.now)
-    if not parts:
+    there = parts(table, context.now)
+    if not there:
         raise UserError("the log table has no rows", where=table.name, fix="check logs.table")
     known = {name: file for name, file in recalled.known.items() if name in own}
     now, asked = context.format_hash, [name for name in context.config.ingest.again if not name.startswith("@")]
     asked = [ALL if name == table.name else name for name in asked]
-    again = repeated(known, parts.keys(), now, asked)
-    listed: list[tuple[FileStatus, Reader | None]] = [(file, PARTITION) for file, _ in parts.values()]
+    again = repeated(known, there.keys(), now, asked)
+    listed: list[tuple[FileStatus, Reader | None]] = [(file, PARTITION) for file, _ in there.values()]
 
     def select(again: set[str]) -> log_files.Selection:
         return log_files.select_files(
-            listed, known, lambda file: parts[file.name][1], recalled.until, "replace", again
+            listed, known, lambda file: there[file.name][1], recalled.until, "replace", again
         )  # fmt: skip
 
-    selection, gone = select(again), own - parts.keys()
+    selection, gone = select(again), own - there.keys()
     otherwise = {name for name in again if known[name].format_hash != now}
     changed = recalled.again | otherwise | gone | {file.name for file, _ in selection.replaced}
     shared = sharing(known, changed, now)
     if context.fmt.ts.cumulative and (selection.to_read or gone):
         shared = set(known)
     if shared:
-        selection = select((again | shared) & parts.keys())
-    hashes = {file.name: parts[file.name][1] for file, _ in selection.to_read}
+        selection = select((again | shared) & there.keys())
+    hashes = {file.name: there[file.name][1] for file, _ in selection.to_read}
     return Chosen(selection, {}, sorted(gone), frozenset(), tuple(sorted(gone)), hashes), TableRead(table)
 
 
 def check_partitions(context: Context, table: LogTable, hashes: Mapping[str, str]) -> None:
     """Raises UserError where a partition was written to while it was read, by the hashes that they had before."""
-    parts = table.parts(context.now) if hashes else {}
+    there = parts(table, context.now) if hashes else {}
     for name, sha256 in hashes.items():
-        if name not in parts or parts[name][1] != sha256:
+        if name not in there or there[name].sha256 != sha256:
             raise UserError("log table changed while it was read", where=name, fix="run again when it is complete")

@@ -27,6 +27,7 @@ from sparkrec.ingest.raw import URI
 from sparkrec.ingest.selection import Chosen
 from sparkrec.ingest.staging import bounds_of, into_staging
 from sparkrec.ingest.table_choice import COMMIT, TableRead
+from sparkrec.ingest.table_parts import part_of_row
 from sparkrec.ingest.typed import Typed, typed_rows
 from sparkrec.ingest.verdict import check_files, judge
 from sparkrec.settings.formats import LogFormat
@@ -59,7 +60,7 @@ def stage_table(context: Context, chosen: Chosen, read: TableRead) -> tuple[Stag
         return staged, judge(staged, "missing item"), Going(going.sources, touched)
     table = read.table
     if read.version is None:
-        uri = table.part(table.partition_columns())
+        uri = part_of_row(table)
         rows = table.at(None).where(uri.isin([file.uri for file, _ in selected]))
     else:
         uri, rows = F.lit(normal_uri(selected[0][0].uri)), table.at(read.version)
@@ -69,7 +70,7 @@ def stage_table(context: Context, chosen: Chosen, read: TableRead) -> tuple[Stag
         raise
     except Exception as error:  # of Spark, or of what is behind the catalog
         raise UserError("log table cannot be read", where=table.name, fix=java_message(error)) from error
-    if not staged.read:
+    if not staged.read and not chosen.logs.unchanged:  # a partition beside others may have files, and no row left
         raise UserError("the log table has no rows", where=table.name, fix="check logs.table")
     verdict = judge(staged, "missing item")
     check_files(verdict, selected, context.fmt.item.columns)

@@ -5,130 +5,57 @@ import shutil
 from datetime import date, datetime
 from itertools import count
 
-import polars as pl
 import pytest
-import yaml
 
 from sparkrec.errors import UserError
-from sparkrec.ingest import IngestResult, files_to_read, ingest
+from sparkrec.ingest import IngestResult
 from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
-from sparkrec.settings.config import Config, load_config
-from sparkrec.settings.formats import load_format
-from sparkrec.settings.sections import IngestConfig, LogsConfig, WarehouseConfig
-from sparkrec.warehouse.tables import EVENTS, FILES, QUARANTINE, RUNS
+from sparkrec.settings.config import load_config
+from sparkrec.warehouse.tables import EVENTS, QUARANTINE, RUNS
 from tests.cuts import PowerCutError, cut_before
+from tests.ingest.log_tables import (
+    COLUMNS,
+    DAY,
+    FIRST,
+    append,
+    assert_as_a_first_night,
+    assert_has_the_tables_rows,
+    content,
+    do,
+    form,
+    frame,
+    items,
+    make,
+    planned,
+    row,
+    rows,
+    sources,
+    take_in,
+)
 
 pytestmark = pytest.mark.integration
 
-DAY = date(2024, 1, 1)
-FEED = {"delta.enableChangeDataFeed": "true"}
-FORM = {
-    "readers": {"kind": "delta"},
-    "user": {"columns": "user", "required": False},
-    "item": {"columns": "item"},
-    "ts": {"columns": "at", "unit": "timestamp"},
-    "quantity": {"columns": "n", "required": False},
-    "event_type": {"default": "click"},
-    "event_weights": {"click": 1.0},
-    "checks": [{"field": "quantity", "at_least": 0}],
-    "item_attributes": [{"name": "title", "columns": "title"}],
-}
-COLUMNS = "user string, item string, at timestamp, n double, title string, id string"
-KEPT = [name for name in EVENTS.column_names if name != "source"]
 
-
-def form(folder, **changes):
-    path = folder / "form.yaml"
-    path.write_text(yaml.safe_dump({**FORM, **changes}))
-    return str(path)
-
-
-def row(item, n=1.0, user="u", hour=1, day=1, title="t", id_=None):
-    return (user, item, datetime(2024, 1, day, hour), n, title, id_)
-
-
-def frame(spark, rows):
-    return spark.createDataFrame(list(rows), COLUMNS).coalesce(1)
-
-
-def append(spark, table, rows):
-    frame(spark, rows).write.format("delta").mode("append").save(str(table))
-
-
-def make(spark, table, rows, feed=True):
-    """A Delta table in a folder."""
-    from delta.tables import DeltaTable
-
-    builder = DeltaTable.createIfNotExists(spark).location(str(table)).addColumns(frame(spark, []).schema)
-    for key, value in (FEED if feed else {}).items():
-        builder = builder.property(key, value)
-    builder.execute()
-    append(spark, table, rows)
-
-
-def do(spark, table, statement):
-    """A statement of SQL with ``{}`` for the table in a folder."""
-    spark.sql(statement.format(f"delta.`{table}`"))
-
-
-def take_in(spark, folder, table=None, path="", fmt=None, warehouse="w", run_date=DAY, **settings):
-    """An ingest; its account is checked."""
-    settings = {"max_quarantine_share": 1.0, **settings}
-    config = Config(
-        logs=LogsConfig(str(path), fmt or str(folder / "form.yaml"), table=str(table or "")),
-        warehouse=WarehouseConfig(path=str(folder / warehouse)),
-        ingest=IngestConfig(**settings),
-    )
-    done = ingest(spark, config, load_format(config.logs.format), "attempt", run_date)
-    assert done.rows_read == done.rows_kept + done.rows_quarantined + done.rows_duplicate
-    return done
-
-
-def planned(spark, folder, table):
-    config = Config(
-        logs=LogsConfig(format=str(folder / "form.yaml"), table=str(table)),
-        warehouse=WarehouseConfig(path=str(folder / "w")),
-    )
-    return files_to_read(spark, config, load_format(config.logs.format), DAY)
-
-
-def rows(folder, table, *columns, warehouse="w"):
-    return sorted(pl.read_delta(str(folder / warehouse / table.name)).select(columns).rows(), key=repr)
-
-
-def content(folder, warehouse="w"):
-    """Events and refused rows, without where they came from."""
-    return (
-        rows(folder, EVENTS, *KEPT, warehouse=warehouse),
-        rows(folder, QUARANTINE, "raw", "reason", warehouse=warehouse),
-    )
-
-
-def assert_as_a_first_night(spark, folder, table):
-    """The tables are what an ingest into a new warehouse makes of the table as it is."""
-    shutil.rmtree(folder / "scratch", ignore_errors=True)
-    take_in(spark, folder, table, warehouse="scratch")
-    assert content(folder) == content(folder, "scratch")
-
-
-def items(folder):
-    return [name for (name,) in rows(folder, EVENTS, "item_id")]
-
-
-def sources(folder):
-    return [name.rsplit("/", 1)[-1] for (name,) in rows(folder, FILES, "source")]
-
-
-FIRST = [row("a"), row("a"), row("b"), row("c", n=-1.0), row("d", user=None, day=2)]
+@pytest.fixture(scope="module")
+def first_night(spark, tmp_path_factory):
+    """A folder with a Delta table with a feed that a night has taken in, and a copy of it as it is then."""
+    folder = tmp_path_factory.mktemp("shop")
+    form(folder)
+    make(spark, folder / "log", FIRST)
+    take_in(spark, folder, folder / "log")
+    copy = tmp_path_factory.mktemp("copy") / "shop"
+    shutil.copytree(folder, copy)
+    return folder, copy
 
 
 @pytest.fixture
-def shop(spark, tmp_path):
-    """A Delta table with a feed that a night has taken in."""
-    form(tmp_path)
-    make(spark, tmp_path / "log", FIRST)
-    take_in(spark, tmp_path, tmp_path / "log")
-    return tmp_path
+def shop(spark, first_night):
+    """That folder, as it was after the night; each test may change it."""
+    folder, copy = first_night
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    return folder
 
 
 def test_a_whole_table_gives_what_its_rows_give_as_parquet(spark, tmp_path):
@@ -153,7 +80,7 @@ def test_what_is_appended_is_read_and_nothing_else(spark, shop):
     done = take_in(spark, shop, shop / "log")
     assert (done.files_new, done.rows_read, done.rows_kept, done.rows_duplicate, done.rows_removed) == (1, 3, 2, 1, 0)
     assert sources(shop) == ["log@1", "log@3"]
-    assert_as_a_first_night(spark, shop, shop / "log")
+    assert_has_the_tables_rows(spark, shop, shop / "log")
 
 
 def test_rows_that_go_and_change_at_the_source_do_so_in_the_events(spark, shop):
@@ -168,7 +95,7 @@ def test_rows_that_go_and_change_at_the_source_do_so_in_the_events(spark, shop):
     done = take_in(spark, shop, table)
     assert (done.rows_read, done.rows_kept, done.rows_quarantined, done.rows_removed) == (3, 3, 0, 3)
     assert items(shop) == ["a", "c", "d", "x"]
-    assert_as_a_first_night(spark, shop, table)
+    assert_has_the_tables_rows(spark, shop, table)
     assert take_in(spark, shop, table) == IngestResult()
 
 
@@ -180,14 +107,14 @@ def test_of_two_equal_rows_that_one_is_deleted_of_one_stays(spark, shop):
     done = take_in(spark, shop, table)
     assert items(shop) == ["a", "b", "d"]
     assert done.rows_duplicate == 1
-    assert_as_a_first_night(spark, shop, table)
+    assert_has_the_tables_rows(spark, shop, table)
 
 
 def test_an_update_of_what_the_format_does_not_read_reads_nothing(spark, shop):
     do(spark, shop / "log", "update {} set id = 'marked'")
     done = take_in(spark, shop, shop / "log")
     assert (done.rows_kept, done.rows_removed) == (0, 1)  # the refused row, whose text is another one
-    assert_as_a_first_night(spark, shop, shop / "log")
+    assert_has_the_tables_rows(spark, shop, shop / "log")
 
 
 def test_a_nights_stage_says_what_went(spark, shop):
@@ -220,14 +147,14 @@ def test_care_of_the_table_reads_nothing(spark, shop):
     assert content(shop) == before
     append(spark, table, [row("f")])
     assert take_in(spark, shop, table).rows_read == 1
-    assert_as_a_first_night(spark, shop, table)
+    assert_has_the_tables_rows(spark, shop, table)
 
 
 def test_rows_appended_and_compacted_since(spark, shop):
     append(spark, shop / "log", [row("e")])
     do(spark, shop / "log", "optimize {}")
     assert take_in(spark, shop, shop / "log").rows_read == 1
-    assert_as_a_first_night(spark, shop, shop / "log")
+    assert_has_the_tables_rows(spark, shop, shop / "log")
 
 
 @pytest.mark.parametrize("feed", [False, "since later"])
@@ -245,7 +172,7 @@ def test_without_a_feed_rows_that_go_have_the_table_read_whole(spark, tmp_path, 
     assert (done.files_new, done.rows_read) == (1, 5)
     assert items(tmp_path) == ["a", "d", "e"]
     assert len(sources(tmp_path)) == 1
-    assert_as_a_first_night(spark, tmp_path, table)
+    assert_has_the_tables_rows(spark, tmp_path, table)
     assert take_in(spark, tmp_path, table) == IngestResult()
 
 
@@ -296,7 +223,7 @@ def test_a_table_that_is_not_what_it_was(spark, tmp_path, change):
         do(spark, table, "alter table {} set tblproperties ('delta.checkpointInterval' = '1')")
     change(spark, table)
     assert take_in(spark, tmp_path, table).files_new == 1
-    assert_as_a_first_night(spark, tmp_path, table)
+    assert_has_the_tables_rows(spark, tmp_path, table)
 
 
 def test_another_format_and_the_users_word_read_the_table_whole(spark, shop):
@@ -436,7 +363,7 @@ def test_a_delta_table_of_a_catalog(spark, tmp_path, schema):
     spark.sql("delete from shop.log where item = 'b'")
     assert take_in(spark, tmp_path, "shop.log").rows_removed == 1
     assert sources(tmp_path) == ["shop.log@1", "shop.log@2", "shop.log@3"]
-    assert_as_a_first_night(spark, tmp_path, "shop.log")
+    assert_has_the_tables_rows(spark, tmp_path, "shop.log")
 
 
 def test_partitions_of_another_table(spark, tmp_path, schema):

@@ -108,8 +108,10 @@ def main(folder):
     conf = {**QUICK, "spark.driver.memory": "1g", "spark.driver.host": "127.0.0.1"}
     conf["spark.driver.bindAddress"] = "127.0.0.1"
     spark = build_session(SparkConfig(master="local[3]", conf=conf))
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(n) for n in signals]
     found = {"errors": {f.__name__: outcome(spark, f, 2) for f in (fails_on_rank_1, dies_on_rank_1)}}
-    found["signals"] = [signal.getsignal(n) is signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGHUP)]
+    found["signals"] = [signal.getsignal(n) is handler for n, handler in zip(signals, before, strict=True)]
     found["slots"] = outcome(spark, collectives, 4)
     sessions = spark.range(40).selectExpr(
         "cast(id as string) session_id",
