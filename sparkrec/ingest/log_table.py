@@ -25,6 +25,7 @@ from sparkrec.warehouse.delta_log import Commits, commit_name, commits, data_cha
 
 CHANGE_TYPE, COMMIT_VERSION, COMMIT_TIMESTAMP = "_change_type", "_commit_version", "_commit_timestamp"  # Delta's names
 REMOVED = ("delete", "update_preimage")  # of the change types
+_ICEBERG = {"_partition", "_spec_id", "_file"}  # metadata columns of its tables
 FEED = "delta.enableChangeDataFeed"
 
 
@@ -142,12 +143,13 @@ def open_table(context: Context) -> LogTable:
     with suppress(Exception):  # what a session has seen of a table's files may be long ago; not every catalog can
         spark.catalog.refreshTable(logs.table)
     try:
-        spark.table(logs.table)
+        rows = spark.table(logs.table)
     except Exception as error:  # catalogs raise many kinds
         fix = f"{java_message(error)}; a path has a slash in it"
         raise UserError("no such log table", where=f"logs.table={logs.table}", fix=fix) from error
     location = _delta_location(spark, logs.table)
-    return LogTable(spark, logs.table, False, location, not location and _is_iceberg(spark, logs.table))
+    iceberg = not location and metadata_columns(rows) >= _ICEBERG
+    return LogTable(spark, logs.table, False, location, iceberg)
 
 
 def _delta_location(spark: SparkSession, name: str) -> str:
@@ -163,9 +165,7 @@ def _delta_location(spark: SparkSession, name: str) -> str:
     return unquote(str(row["location"])).rstrip("/") if row else ""
 
 
-def _is_iceberg(spark: SparkSession, name: str) -> bool:
-    """Whether a table has Iceberg's list of files."""
-    try:
-        return {"content", "file_path", "record_count"} <= set(spark.read.table(f"{name}.files").columns)
-    except Exception:  # another catalog: no table has such a name there
-        return False
+def metadata_columns(rows: DataFrame) -> set[str]:
+    """The hidden columns that a table has beside its own, by what its source offers; views have none."""
+    hidden = rows._jdf.queryExecution().analyzed().metadataOutput()  # type: ignore[union-attr]
+    return {hidden.apply(n).name() for n in range(hidden.size())}

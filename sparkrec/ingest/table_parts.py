@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.ingest.hadoop import FileStatus
-from sparkrec.ingest.log_table import LogTable
+from sparkrec.ingest.log_table import LogTable, metadata_columns
 from sparkrec.ingest.raw import URI
 
+FILE_METADATA = "_metadata"  # of tables of files (Spark's documentation, "file metadata")
 _FILES = ("_path", "_size", "_micros")  # of a data file
 _DATA, _EQUALITY = 0, 2  # what a file of an Iceberg table has: rows; values whose rows are deleted
 _EPOCH = datetime(1970, 1, 1)
@@ -54,11 +54,10 @@ def parts(table: LogTable, now: datetime) -> dict[str, Part]:
     columns = partition_columns(table)
     if table.iceberg:
         found = _by_snapshot(table, columns)
-    else:
-        try:
-            found = _by_files(table, columns)
-        except AnalysisException:  # a view, a table of another kind of source
-            found = _by_rows(table, columns)
+    elif FILE_METADATA in metadata_columns(table.at(None)):
+        found = _by_files(table, columns)
+    else:  # a view, a table of another kind of source
+        found = _by_rows(table, columns)
     named = {}
     for part in found:
         folders = [f"{c}={_escaped(value)}" for c, value in zip(columns, part.values, strict=True)]
@@ -76,8 +75,8 @@ def part_of_row(table: LogTable) -> Column:
 def partition_columns(table: LogTable) -> list[str]:
     """The columns that a table is partitioned by, as its catalog says; of Iceberg's what they are made into."""
     if table.iceberg:
-        found = [field for field in table.iceberg_files().schema if field.name == "partition"]
-        return found[0].dataType.fieldNames() if found else []
+        files = table.iceberg_files()
+        return files.select("partition.*").columns if "partition" in files.columns else []
     try:
         return [column.name for column in table.spark.catalog.listColumns(table.name) if column.isPartition]
     except Exception:  # a catalog that lists none
@@ -103,13 +102,9 @@ def _by_snapshot(table: LogTable, columns: Sequence[str]) -> list[_Found]:
 
 
 def _by_files(table: LogTable, columns: Sequence[str]) -> list[_Found]:
-    """Of a table whose data files Spark names.
-
-    Raises:
-        AnalysisException: It names none.
-    """
-    metadata = [F.col("_metadata.file_path"), F.col("_metadata.file_size"),
-                F.unix_micros("_metadata.file_modification_time")]  # fmt: skip
+    """Of a table whose data files Spark names."""
+    metadata = [F.col(f"{FILE_METADATA}.file_path"), F.col(f"{FILE_METADATA}.file_size"),
+                F.unix_micros(f"{FILE_METADATA}.file_modification_time")]  # fmt: skip
     named = [column.alias(name) for column, name in zip(metadata, _FILES, strict=True)]
     files = table.at(None).select(_uri("", columns).alias(URI), *_values(columns), *named).distinct()
     hashed = F.sha2(F.to_json(F.sort_array(F.collect_list(F.struct(*_FILES)))), 256)

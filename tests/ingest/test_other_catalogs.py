@@ -18,3 +18,4 @@ def test_logs_of_iceberg_and_hive(tmp_path):
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("done: ") == 4
+    assert "Exception" not in done.stderr, "nothing is asked of a catalog that it does not know"
