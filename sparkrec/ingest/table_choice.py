@@ -149,11 +149,11 @@ def _partitions(
     now, asked = context.format_hash, [name for name in context.config.ingest.again if not name.startswith("@")]
     asked = [ALL if name == table.name else name for name in asked]
     again = repeated(known, there.keys(), now, asked)
-    listed: list[tuple[FileStatus, Reader | None]] = [(file, PARTITION) for file, _ in there.values()]
+    listed: list[tuple[FileStatus, Reader | None]] = [(part.file, PARTITION) for part in there.values()]
 
     def select(again: set[str]) -> log_files.Selection:
         return log_files.select_files(
-            listed, known, lambda file: there[file.name][1], recalled.until, "replace", again
+            listed, known, lambda file: there[file.name].sha256, recalled.until, "replace", again
         )  # fmt: skip
 
     selection, gone = select(again), own - there.keys()
@@ -164,7 +164,7 @@ def _partitions(
         shared = set(known)
     if shared:
         selection = select((again | shared) & there.keys())
-    hashes = {file.name: there[file.name][1] for file, _ in selection.to_read}
+    hashes = {file.name: there[file.name].sha256 for file, _ in selection.to_read}
     return Chosen(selection, {}, sorted(gone), frozenset(), tuple(sorted(gone)), hashes), TableRead(table)
 
 

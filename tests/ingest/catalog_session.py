@@ -10,6 +10,9 @@ from pathlib import Path
 from sparkrec.ingest import IngestResult
 from sparkrec.settings.sections import SparkConfig
 from sparkrec.spark.session import build_session
+from sparkrec.warehouse.catalog import register
+from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.tables import EVENTS
 from tests.ingest.log_tables import (
     COLUMNS,
     FIRST,
@@ -128,9 +131,17 @@ def delta_in_hive(spark, folder):
     assert content(folder)[1], "the refused row stays"
 
 
+def tables_in_hive(spark, folder):
+    """A warehouse's tables under names of Hive's metastore; a second time nothing is registered."""
+    made = register(spark, Warehouse(str(folder.parent / "delta_in_hive" / "w")), "rec")
+    assert EVENTS.name in made
+    assert spark.sql("select item_id from rec.events order by 1").toPandas()["item_id"].tolist() == ["a", "d"]
+    assert register(spark, Warehouse(str(folder.parent / "delta_in_hive" / "w")), "rec") == []
+
+
 def main(folder, jar):
     spark = session(folder, jar)
-    for check in (iceberg_by_day, iceberg_without_partitions, hive_tables, delta_in_hive):
+    for check in (iceberg_by_day, iceberg_without_partitions, hive_tables, delta_in_hive, tables_in_hive):
         own = folder / check.__name__
         own.mkdir()
         check(spark, own)

@@ -17,5 +17,5 @@ def test_logs_of_iceberg_and_hive(tmp_path):
     command = [sys.executable, "-m", "tests.ingest.catalog_session", str(tmp_path), str(jar)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("done: ") == 4
+    assert done.stdout.count("done: ") == 5
     assert "Exception" not in done.stderr, "nothing is asked of a catalog that it does not know"
