@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from sparkrec.settings.formats import format_names
+from sparkrec.settings.format_files import format_names
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = [*ROOT.glob("infra/*.lock"), *ROOT.glob("infra/horovod/*.lock"), *ROOT.glob("infra/airflow/*.lock")]
@@ -117,12 +117,12 @@ def test_zip_for_py_files_is_whole_and_the_same_each_time(tmp_path):
     first, second = (module.make_package(tmp_path / f"{n}.zip") for n in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert {str(file.relative_to(ROOT)) for file in package_files()} <= set(zipfile.ZipFile(first).namelist())
-    code = "import sparkrec.settings.formats as f; print(f.__file__, *f.format_names(), f.load_format('ratings').name)"
+    code = "import sparkrec.settings.format_files as f; print(f.__file__, *f.format_names(), f.load_format('ratings').name)"
     env = {**os.environ, "PYTHONPATH": str(first)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.split() == [f"{first}/sparkrec/settings/formats.py", *format_names(), "ratings"]
+    assert done.stdout.split() == [f"{first}/sparkrec/settings/format_files.py", *format_names(), "ratings"]
 
 
 def test_horovod_has_pytorch_and_gloo_without_mpi():

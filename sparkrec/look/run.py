@@ -18,7 +18,8 @@ from sparkrec.look.sample import FILE, Kind, kinds_of
 from sparkrec.look.seen import Seen, names_of
 from sparkrec.look.shipped import fitting
 from sparkrec.settings.config import conf_dir
-from sparkrec.settings.formats import AttributeFile, LogFormat, format_of, load_format
+from sparkrec.settings.format_files import format_of, load_format
+from sparkrec.settings.formats import AttributeFile, LogFormat
 from sparkrec.storage.files import join, resolve
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from sparkrec.look.events import LEFT_OUT, REASON, as_events
 from sparkrec.look.rows import as_read, reader_of, renamed
-from sparkrec.settings.formats import LogFormat, format_names, load_format
+from sparkrec.settings.format_files import format_names, load_format
+from sparkrec.settings.formats import LogFormat
 
 if TYPE_CHECKING:
     import polars as pl

@@ -21,7 +21,7 @@ from sparkrec.pipeline.tune_stage import with_tuned
 from sparkrec.prepare.cut import as_of
 from sparkrec.report import write_report
 from sparkrec.settings.config import Config, config_hash, recorded_config
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from sparkrec.spark import sizing
 from sparkrec.spark.collected import LIMIT, OUTGROWN, outgrown
 from sparkrec.spark.session import build_session, jobs_started, named_jobs

@@ -15,7 +15,8 @@ from sparkrec.pipeline.probes import check_storage
 from sparkrec.retrieval.approximate import require_faiss
 from sparkrec.settings.checks import excluded_attributes
 from sparkrec.settings.config import Config
-from sparkrec.settings.formats import LogFormat, load_format
+from sparkrec.settings.format_files import load_format
+from sparkrec.settings.formats import LogFormat
 from sparkrec.settings.sections import TopKConfig
 from sparkrec.storage.access import stores_of
 from sparkrec.warehouse.catalog import check_name

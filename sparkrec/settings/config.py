@@ -209,7 +209,7 @@ def _parse_overrides(overrides: List[str]) -> DictConfig:
 def _format_defaults(name: str) -> Dict[str, Any]:
     if not name:
         return {}
-    from sparkrec.settings.formats import load_format
+    from sparkrec.settings.format_files import load_format
 
     return load_format(name).defaults
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from sparkrec.settings.ids import spelt
 from sparkrec.storage.files import first_line
 from sparkrec.warehouse.reading import (

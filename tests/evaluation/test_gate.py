@@ -8,7 +8,7 @@ from sparkrec.evaluation.gate import Judgement, Last, verdict
 from sparkrec.evaluation.protocol import UNKNOWN, difference, protocol, written
 from sparkrec.evaluation.values import MetricValue
 from sparkrec.settings.config import Config
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from sparkrec.settings.sections import EvaluationConfig, GateConfig, SupportConfig
 
 LIMITS = GateConfig(metric="recall", k=20, below_popularity=0.2, below_last=0.1, min_users_share=0.9)

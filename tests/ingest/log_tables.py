@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.ingest import files_to_read, ingest
 from sparkrec.settings.config import Config
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from sparkrec.settings.sections import IngestConfig, LogsConfig, WarehouseConfig
 from sparkrec.warehouse.tables import EVENTS, FILES, QUARANTINE
 

@@ -16,7 +16,8 @@ from sparkrec.ingest.hadoop import FileSystem
 from sparkrec.ingest.literals import literal_as_json
 from sparkrec.ingest.log_files import reader_for
 from sparkrec.ingest.unpack import make_readable, with_readers
-from sparkrec.settings.formats import Reader, load_format
+from sparkrec.settings.format_files import load_format
+from sparkrec.settings.formats import Reader
 from tests.ingest.test_parse import parsed
 
 HEADER = "user_id;item_id;ts"

@@ -7,7 +7,8 @@ from sparkrec.errors import UserError
 from sparkrec.ingest.again import format_hash, repeated, sharing
 from sparkrec.ingest.hadoop import FileStatus, normal_uri
 from sparkrec.ingest.log_files import KnownFile, file_date, reader_for, select_files
-from sparkrec.settings.formats import Reader, load_format
+from sparkrec.settings.format_files import load_format
+from sparkrec.settings.formats import Reader
 from sparkrec.settings.sections import IngestConfig
 from sparkrec.storage.files import literal_path
 

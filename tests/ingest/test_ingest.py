@@ -17,7 +17,7 @@ from sparkrec.ingest import IngestResult, ingest
 from sparkrec.ingest import run as ingest_run
 from sparkrec.ingest import write as ingest_write
 from sparkrec.settings.config import Config, conf_dir
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from sparkrec.settings.sections import IngestConfig, LogsConfig, WarehouseConfig
 from sparkrec.warehouse import store
 from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE

@@ -18,7 +18,8 @@ from sparkrec.ingest.parse import parse_rows
 from sparkrec.ingest.readers import group_files, read_group
 from sparkrec.ingest.typed import _plain
 from sparkrec.ingest.values import pick_id, plain
-from sparkrec.settings.formats import Attribute, Field, load_format
+from sparkrec.settings.format_files import load_format
+from sparkrec.settings.formats import Attribute, Field
 from sparkrec.settings.ids import spelt
 from tests.ingest.reading import BOUNDS, parsed
 

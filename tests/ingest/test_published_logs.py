@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from tests.ingest.reading import parsed
 from tests.ingest.test_rows import table, take_in
 

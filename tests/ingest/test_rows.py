@@ -12,7 +12,7 @@ import yaml
 from sparkrec.errors import UserError
 from sparkrec.ingest import ingest
 from sparkrec.settings.config import Config
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from sparkrec.settings.sections import IngestConfig, LogsConfig, WarehouseConfig
 from tests.ingest.reading import parsed
 

@@ -14,7 +14,7 @@ from sparkrec.ingest.attributes import parse_attribute_file
 from sparkrec.ingest.hadoop import FileSystem
 from sparkrec.ingest.readers import group_files, read_group
 from sparkrec.ingest.unpack import make_readable, with_readers
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from sparkrec.warehouse.tables import EVENTS, ITEMS_TABLE, QUARANTINE
 from tests.ingest.test_ingest import rows, take_in
 from tests.ingest.test_parse import parsed

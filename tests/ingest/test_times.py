@@ -9,7 +9,8 @@ from pyspark.sql import functions as F
 from sparkrec.errors import UserError
 from sparkrec.ingest.times import span_micros
 from sparkrec.ingest.values import PLAIN, Notation, number
-from sparkrec.settings.formats import Cumulative, Span, load_format
+from sparkrec.settings.format_files import load_format
+from sparkrec.settings.formats import Cumulative, Span
 from sparkrec.warehouse.tables import EVENTS
 from tests.ingest.test_ingest import DAY1, DAY2, rows, take_in
 from tests.ingest.test_parse import parsed

@@ -15,7 +15,7 @@ import pytest
 from sparkrec.errors import UserError
 from sparkrec.makelog import LogOptions, make_log
 from sparkrec.makelog.generate import plan_windows
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 
 FORMATS = ("reviews", "invoices", "sessions", "ratings")
 SMALL = {f: LogOptions(f, 3000, users=100, items=300, days=5) for f in FORMATS}

@@ -7,7 +7,7 @@ import pytest
 from sparkrec.ingest import ingest
 from sparkrec.makelog import LogOptions, make_log
 from sparkrec.settings.config import Config
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from sparkrec.settings.sections import LogsConfig, WarehouseConfig
 
 CASES = {

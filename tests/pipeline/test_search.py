@@ -11,7 +11,7 @@ from sparkrec.evaluation.values import MetricValue
 from sparkrec.pipeline.search import parse_grid, run_search, shown
 from sparkrec.pipeline.trials import Tried, reached, value_of
 from sparkrec.settings.config import load_config
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 from sparkrec.settings.sections import GateConfig
 
 GRID = ["als.rank=[2, 4]", "prior.als=[0.0, 1.5]", "prior.als_added=[0.0, 1e12]"]

@@ -7,7 +7,8 @@ import yaml
 
 from sparkrec.errors import UserError
 from sparkrec.settings.config import load_config
-from sparkrec.settings.formats import Attribute, Feature, format_names, load_format
+from sparkrec.settings.format_files import format_names, load_format
+from sparkrec.settings.formats import Attribute, Feature
 
 MINIMAL = {
     "readers": [{"kind": "csv"}],

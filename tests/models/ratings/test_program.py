@@ -11,7 +11,7 @@ from sparkrec.models.ratings.program import check
 from sparkrec.models.ratings.scorer import USER, _lists
 from sparkrec.retrieval.topk import SEEN
 from sparkrec.settings.config import load_config
-from sparkrec.settings.formats import load_format
+from sparkrec.settings.format_files import load_format
 
 
 @pytest.mark.parametrize(
