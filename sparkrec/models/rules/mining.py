@@ -132,11 +132,13 @@ def complete(
     from pyspark.sql import Window
 
     keys = [key] if isinstance(key, str) else list(key)
-    held = baskets.select(*keys, F.explode(F.array_distinct(ITEMS)).alias(ITEM_IDX))
-    applicable = _antecedents_held(held, rules, keys).join(rules, ANTECEDENT, "inner")
+    whole = baskets.select(*keys, F.array_distinct(ITEMS).alias(ITEMS))
+    held = whole.select(*keys, ITEMS, F.explode(ITEMS).alias(ITEM_IDX))
+    applicable = held.join(_by_rarest_item(rules), ITEM_IDX, "inner")
+    applicable = applicable.where(F.size(F.array_except(ANTECEDENT, ITEMS)) == 0)
+    adds = applicable.select(*keys, ITEMS, F.inline("adds")).where(~F.array_contains(ITEMS, F.col(CONSEQUENT)))
     best = F.max(F.struct(CONFIDENCE, LIFT)).alias("best")
-    added = applicable.groupBy(*keys, F.col(CONSEQUENT).alias(ITEM_IDX)).agg(best)
-    added = added.join(held, [*keys, ITEM_IDX], "left_anti")
+    added = adds.groupBy(*keys, F.col(CONSEQUENT).alias(ITEM_IDX)).agg(best)
     if seen is not None:
         on = [name for name in keys if name in seen.columns]
         if not on:
@@ -147,14 +149,19 @@ def complete(
     return ranked.select(*keys, ITEM_IDX, RANK, F.col(f"best.{CONFIDENCE}").cast("float").alias(SCORE))
 
 
-def _antecedents_held(held: DataFrame, rules: DataFrame, keys: list[str]) -> DataFrame:
-    """``(key…, antecedent)``: the antecedents of which a basket holds all items; ``held`` is ``(key…, item_idx)``."""
+def _by_rarest_item(rules: DataFrame) -> DataFrame:
+    """``(item_idx, antecedent, adds)``: each antecedent once, with its item that is in the fewest of them.
+
+    So a basket meets few antecedents that it does not hold. ``adds`` are the rules: consequent, confidence, lift.
+    """
     import pyspark.sql.functions as F
 
-    antecedents = rules.select(ANTECEDENT).distinct()
-    each = antecedents.select(ANTECEDENT, F.explode(ANTECEDENT).alias(ITEM_IDX))
-    found = held.join(each, ITEM_IDX, "inner").groupBy(*keys, ANTECEDENT).agg(F.count("*").alias("n"))
-    return found.where(F.col("n") == F.size(ANTECEDENT)).select(*keys, ANTECEDENT)
+    adds = F.collect_list(F.struct(CONSEQUENT, CONFIDENCE, LIFT)).alias("adds")
+    whole = rules.groupBy(ANTECEDENT).agg(adds)
+    each = whole.select(ANTECEDENT, F.explode(ANTECEDENT).alias(ITEM_IDX))
+    counted = each.join(each.groupBy(ITEM_IDX).agg(F.count("*").alias("n")), ITEM_IDX, "inner")
+    rarest = counted.groupBy(ANTECEDENT).agg(F.min(F.struct("n", ITEM_IDX))[ITEM_IDX].alias(ITEM_IDX))
+    return rarest.join(whole, ANTECEDENT, "inner")
 
 
 def _singles(rows: DataFrame) -> DataFrame:
