@@ -117,7 +117,8 @@ def test_zip_for_py_files_is_whole_and_the_same_each_time(tmp_path):
     first, second = (module.make_package(tmp_path / f"{n}.zip") for n in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert {str(file.relative_to(ROOT)) for file in package_files()} <= set(zipfile.ZipFile(first).namelist())
-    code = "import sparkrec.settings.format_files as f; print(f.__file__, *f.format_names(), f.load_format('ratings').name)"
+    read = "print(f.__file__, *f.format_names(), f.load_format('ratings').name)"
+    code = f"import sparkrec.settings.format_files as f; {read}"
     env = {**os.environ, "PYTHONPATH": str(first)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True, text=True, timeout=60
