@@ -228,7 +228,7 @@ def explicit_als(log: Log, train: np.ndarray, test: np.ndarray, config: AlsConfi
 
 
 PEER = """
-import sys, time, numpy as np, pandas as pd, surprise
+import sys, numpy as np, pandas as pd, surprise
 data, method, how, seeds = np.load(sys.argv[1]), sys.argv[3], sys.argv[4], int(sys.argv[5])
 grids = {
     "SVD": (surprise.SVD, {}, [
@@ -242,13 +242,12 @@ grids = {
         for f in (5, 15) for b in (False, True) for r in (0.06, 0.2)]),
 }
 make, always, grid = grids[method]
-scale = surprise.Reader(rating_scale=(data["rating"].min(), data["rating"].max()))
 frame = pd.DataFrame({"user": data["user"], "item": data["item"], "rating": data["rating"]})
 centre = frame["rating"].mean() if method == "PMF" else 0.0
 
 def predicted(rows, settings, seed, users, items):
     rows = rows.assign(rating=rows["rating"] - centre)
-    reader = surprise.Reader(rating_scale=(scale.rating_scale[0] - centre, scale.rating_scale[1] - centre))
+    reader = surprise.Reader(rating_scale=(data["rating"].min() - centre, data["rating"].max() - centre))
     model = make(**always, **settings, random_state=seed)
     model.fit(surprise.Dataset.load_from_df(rows, reader).build_full_trainset())
     return np.array([model.predict(u, i).est for u, i in zip(users, items)]) + centre

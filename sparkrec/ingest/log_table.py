@@ -1,4 +1,4 @@
-"""The table that ``logs.table`` names: what it holds now, what changed since a version, which partitions it has.
+"""The table that ``logs.table`` names: of what kind it is, what it holds now, what changed since a version.
 
 Of a Delta table a version is noted by its commit file: a file with a name, a size and a hash like any log. A table that
 was replaced by another, or restored from a copy, has other commits. Of other tables each partition is noted
@@ -25,7 +25,8 @@ from sparkrec.warehouse.delta_log import Commits, commit_name, commits, data_cha
 
 CHANGE_TYPE, COMMIT_VERSION, COMMIT_TIMESTAMP = "_change_type", "_commit_version", "_commit_timestamp"  # Delta's names
 REMOVED = ("delete", "update_preimage")  # of the change types
-_ICEBERG = {"_partition", "_spec_id", "_file"}  # metadata columns of its tables
+ICEBERG_PARTITION = "_partition"
+_ICEBERG = {ICEBERG_PARTITION, "_spec_id", "_file"}  # metadata columns of its tables
 FEED = "delta.enableChangeDataFeed"
 
 

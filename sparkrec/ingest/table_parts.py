@@ -17,10 +17,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.ingest.hadoop import FileStatus
-from sparkrec.ingest.log_table import LogTable, metadata_columns
+from sparkrec.ingest.log_table import ICEBERG_PARTITION, LogTable, metadata_columns
 from sparkrec.ingest.raw import URI
 
-FILE_METADATA = "_metadata"  # of tables of files (Spark's documentation, "file metadata")
+_METADATA = "_metadata"  # of tables of files (Spark's documentation, "file metadata")
 _FILES = ("_path", "_size", "_micros")  # of a data file
 _DATA, _EQUALITY = 0, 2  # what a file of an Iceberg table has: rows; values whose rows are deleted
 _EPOCH = datetime(1970, 1, 1)
@@ -52,12 +52,13 @@ def parts(table: LogTable, now: datetime) -> dict[str, Part]:
         now: When those have changed of which Spark does not say it; their size is the number of rows.
     """
     columns = partition_columns(table)
+    rows = table.at(None)
     if table.iceberg:
-        found = _by_snapshot(table, columns)
-    elif FILE_METADATA in metadata_columns(table.at(None)):
-        found = _by_files(table, columns)
+        found = _by_snapshot(table.iceberg_files(), columns)
+    elif _METADATA in metadata_columns(rows):
+        found = _by_files(rows, columns)
     else:  # a view, a table of another kind of source
-        found = _by_rows(table, columns)
+        found = _by_rows(rows, columns)
     named = {}
     for part in found:
         folders = [f"{c}={_escaped(value)}" for c, value in zip(columns, part.values, strict=True)]
@@ -69,7 +70,7 @@ def parts(table: LogTable, now: datetime) -> dict[str, Part]:
 
 def part_of_row(table: LogTable) -> Column:
     """What tells the partition of a row of the table."""
-    return _uri("_partition" if table.iceberg else "", partition_columns(table))
+    return _uri(ICEBERG_PARTITION if table.iceberg else "", partition_columns(table))
 
 
 def partition_columns(table: LogTable) -> list[str]:
@@ -83,10 +84,12 @@ def partition_columns(table: LogTable) -> list[str]:
         return []
 
 
-def _by_snapshot(table: LogTable, columns: Sequence[str]) -> list[_Found]:
-    """Of an Iceberg table. Deletes by value count for all partitions: theirs may be of another layout of the table."""
+def _by_snapshot(files: DataFrame, columns: Sequence[str]) -> list[_Found]:
+    """By the files of an Iceberg table.
+
+    Deletes by value count for all partitions: theirs may be of another layout of the table.
+    """
     content = F.col("content")
-    files = table.iceberg_files()
     seen = [name for name in ("content", "file_path", "record_count", "content_offset") if name in files.columns]
     near, far = (F.collect_list(F.when(kind, F.struct(*seen))) for kind in (content != _EQUALITY, content == _EQUALITY))
     n_rows = F.sum(F.when(content == _DATA, F.col("record_count")).otherwise(0))
@@ -101,18 +104,17 @@ def _by_snapshot(table: LogTable, columns: Sequence[str]) -> list[_Found]:
     return found
 
 
-def _by_files(table: LogTable, columns: Sequence[str]) -> list[_Found]:
-    """Of a table whose data files Spark names."""
-    metadata = [F.col(f"{FILE_METADATA}.file_path"), F.col(f"{FILE_METADATA}.file_size"),
-                F.unix_micros(f"{FILE_METADATA}.file_modification_time")]  # fmt: skip
+def _by_files(rows: DataFrame, columns: Sequence[str]) -> list[_Found]:
+    """By the data files, which Spark names."""
+    metadata = [F.col(f"{_METADATA}.file_path"), F.col(f"{_METADATA}.file_size"),
+                F.unix_micros(f"{_METADATA}.file_modification_time")]  # fmt: skip
     named = [column.alias(name) for column, name in zip(metadata, _FILES, strict=True)]
-    files = table.at(None).select(_uri("", columns).alias(URI), *_values(columns), *named).distinct()
+    files = rows.select(_uri("", columns).alias(URI), *_values(columns), *named).distinct()
     hashed = F.sha2(F.to_json(F.sort_array(F.collect_list(F.struct(*_FILES)))), 256)
     return _collected(files, columns, F.sum("_size"), F.max("_micros"), hashed)
 
 
-def _by_rows(table: LogTable, columns: Sequence[str]) -> list[_Found]:
-    rows = table.at(None)
+def _by_rows(rows: DataFrame, columns: Sequence[str]) -> list[_Found]:
     line = F.xxhash64(F.to_json(F.struct(*[F.col(f"`{c}`") for c in rows.columns])))
     lines = rows.select(_uri("", columns).alias(URI), *_values(columns), line.cast("decimal(38,0)").alias("_line"))
     total = F.sha2(F.concat_ws(" ", F.count("_line"), F.sum("_line")), 256)

@@ -133,10 +133,11 @@ def delta_in_hive(spark, folder):
 
 def tables_in_hive(spark, folder):
     """A warehouse's tables under names of Hive's metastore; a second time nothing is registered."""
-    made = register(spark, Warehouse(str(folder.parent / "delta_in_hive" / "w")), "rec")
+    warehouse = Warehouse(str(folder.parent / "delta_in_hive" / "w"))
+    made = register(spark, warehouse, "rec")
     assert EVENTS.name in made
     assert spark.sql("select item_id from rec.events order by 1").toPandas()["item_id"].tolist() == ["a", "d"]
-    assert register(spark, Warehouse(str(folder.parent / "delta_in_hive" / "w")), "rec") == []
+    assert register(spark, warehouse, "rec") == []
 
 
 def main(folder, jar):

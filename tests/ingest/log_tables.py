@@ -5,7 +5,6 @@ from datetime import date, datetime
 
 import polars as pl
 import yaml
-from pyspark.sql import functions as F
 
 from sparkrec.ingest import files_to_read, ingest
 from sparkrec.settings.config import Config
@@ -102,18 +101,6 @@ def assert_as_a_first_night(spark, folder, table, run_date=DAY):
     shutil.rmtree(folder / "scratch", ignore_errors=True)
     take_in(spark, folder, table, warehouse="scratch", run_date=run_date)
     assert content(folder) == content(folder, "scratch")
-
-
-def assert_has_the_tables_rows(spark, folder, table):
-    """Where equal rows are dropped: the events are the table's valid rows, each once; the others are refused."""
-    read = spark.read.table(table) if isinstance(table, str) else spark.read.format("delta").load(str(table))
-    valid = F.expr("item is not null and coalesce(n, 0) >= 0")
-    found = read.select("user", "item", F.date_format("at", "yyyy-MM-dd HH"), "n", valid).collect()
-    expected = sorted({tuple(row)[:4] for row in found if row[4]}, key=repr)
-    events = pl.read_delta(str(folder / "w" / EVENTS.name))
-    there = events.select("user_id", "item_id", pl.col("ts").dt.strftime("%Y-%m-%d %H"), "quantity")
-    assert sorted(there.rows(), key=repr) == expected
-    assert len(rows(folder, QUARANTINE, "raw")) == sum(not row[4] for row in found)
 
 
 def items(folder):

@@ -19,7 +19,6 @@ from tests.ingest.log_tables import (
     FIRST,
     append,
     assert_as_a_first_night,
-    assert_has_the_tables_rows,
     content,
     do,
     form,
@@ -80,7 +79,7 @@ def test_what_is_appended_is_read_and_nothing_else(spark, shop):
     done = take_in(spark, shop, shop / "log")
     assert (done.files_new, done.rows_read, done.rows_kept, done.rows_duplicate, done.rows_removed) == (1, 3, 2, 1, 0)
     assert sources(shop) == ["log@1", "log@3"]
-    assert_has_the_tables_rows(spark, shop, shop / "log")
+    assert_as_a_first_night(spark, shop, shop / "log")
 
 
 def test_rows_that_go_and_change_at_the_source_do_so_in_the_events(spark, shop):
@@ -95,7 +94,7 @@ def test_rows_that_go_and_change_at_the_source_do_so_in_the_events(spark, shop):
     done = take_in(spark, shop, table)
     assert (done.rows_read, done.rows_kept, done.rows_quarantined, done.rows_removed) == (3, 3, 0, 3)
     assert items(shop) == ["a", "c", "d", "x"]
-    assert_has_the_tables_rows(spark, shop, table)
+    assert_as_a_first_night(spark, shop, table)
     assert take_in(spark, shop, table) == IngestResult()
 
 
@@ -107,14 +106,14 @@ def test_of_two_equal_rows_that_one_is_deleted_of_one_stays(spark, shop):
     done = take_in(spark, shop, table)
     assert items(shop) == ["a", "b", "d"]
     assert done.rows_duplicate == 1
-    assert_has_the_tables_rows(spark, shop, table)
+    assert_as_a_first_night(spark, shop, table)
 
 
 def test_an_update_of_what_the_format_does_not_read_reads_nothing(spark, shop):
     do(spark, shop / "log", "update {} set id = 'marked'")
     done = take_in(spark, shop, shop / "log")
     assert (done.rows_kept, done.rows_removed) == (0, 1)  # the refused row, whose text is another one
-    assert_has_the_tables_rows(spark, shop, shop / "log")
+    assert_as_a_first_night(spark, shop, shop / "log")
 
 
 def test_a_nights_stage_says_what_went(spark, shop):
@@ -147,14 +146,14 @@ def test_care_of_the_table_reads_nothing(spark, shop):
     assert content(shop) == before
     append(spark, table, [row("f")])
     assert take_in(spark, shop, table).rows_read == 1
-    assert_has_the_tables_rows(spark, shop, table)
+    assert_as_a_first_night(spark, shop, table)
 
 
 def test_rows_appended_and_compacted_since(spark, shop):
     append(spark, shop / "log", [row("e")])
     do(spark, shop / "log", "optimize {}")
     assert take_in(spark, shop, shop / "log").rows_read == 1
-    assert_has_the_tables_rows(spark, shop, shop / "log")
+    assert_as_a_first_night(spark, shop, shop / "log")
 
 
 @pytest.mark.parametrize("feed", [False, "since later"])
@@ -172,7 +171,7 @@ def test_without_a_feed_rows_that_go_have_the_table_read_whole(spark, tmp_path, 
     assert (done.files_new, done.rows_read) == (1, 5)
     assert items(tmp_path) == ["a", "d", "e"]
     assert len(sources(tmp_path)) == 1
-    assert_has_the_tables_rows(spark, tmp_path, table)
+    assert_as_a_first_night(spark, tmp_path, table)
     assert take_in(spark, tmp_path, table) == IngestResult()
 
 
@@ -223,7 +222,7 @@ def test_a_table_that_is_not_what_it_was(spark, tmp_path, change):
         do(spark, table, "alter table {} set tblproperties ('delta.checkpointInterval' = '1')")
     change(spark, table)
     assert take_in(spark, tmp_path, table).files_new == 1
-    assert_has_the_tables_rows(spark, tmp_path, table)
+    assert_as_a_first_night(spark, tmp_path, table)
 
 
 def test_another_format_and_the_users_word_read_the_table_whole(spark, shop):
@@ -363,7 +362,7 @@ def test_a_delta_table_of_a_catalog(spark, tmp_path, schema):
     spark.sql("delete from shop.log where item = 'b'")
     assert take_in(spark, tmp_path, "shop.log").rows_removed == 1
     assert sources(tmp_path) == ["shop.log@1", "shop.log@2", "shop.log@3"]
-    assert_has_the_tables_rows(spark, tmp_path, "shop.log")
+    assert_as_a_first_night(spark, tmp_path, "shop.log")
 
 
 def test_partitions_of_another_table(spark, tmp_path, schema):
