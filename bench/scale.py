@@ -26,8 +26,8 @@ from _measure import last_line, machine, run_measured, say, sparkrec_command
 from sparkrec.cli import main_guard
 from sparkrec.errors import UserError
 from sparkrec.makelog import LogOptions, make_log
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.query import runs
-from sparkrec.warehouse.store import Warehouse
 
 START = date(2024, 1, 1)
 GIB = 1024**3

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from sparkrec.settings.config import Config
-    from sparkrec.warehouse.store import Warehouse
+    from sparkrec.warehouse.location import Warehouse
 
 app = typer.Typer(
     help="Nightly recommender training on Spark.", add_completion=False, pretty_exceptions_enable=False
@@ -188,8 +188,8 @@ def rollback(
     """Make the lists of another night current; no list is changed."""
     from sparkrec.settings.config import load_config
     from sparkrec.storage.access import reach
+    from sparkrec.warehouse.location import Warehouse
     from sparkrec.warehouse.rollback import rollback as make_current
-    from sparkrec.warehouse.store import Warehouse
 
     config = load_config(conf, list(settings or []))
     reach(config.storage)
@@ -209,7 +209,7 @@ def report(
     from sparkrec.report import write_report
     from sparkrec.settings.config import load_config
     from sparkrec.storage.access import reach
-    from sparkrec.warehouse.store import Warehouse
+    from sparkrec.warehouse.location import Warehouse
 
     config = load_config(conf, list(settings or []))
     reach(config.storage)
@@ -417,7 +417,7 @@ def _run_stages(
 def _warehouse(conf: str | None, settings: Sequence[str] | None) -> Warehouse:
     from sparkrec.settings.config import load_config
     from sparkrec.storage.access import reach
-    from sparkrec.warehouse.store import Warehouse
+    from sparkrec.warehouse.location import Warehouse
 
     config = load_config(conf, list(settings or []))
     reach(config.storage)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

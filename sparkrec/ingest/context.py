@@ -12,7 +12,7 @@ from sparkrec.ingest.again import format_hash
 from sparkrec.ingest.hadoop import FileStatus, FileSystem
 from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat, Reader
-from sparkrec.warehouse import store
+from sparkrec.warehouse.location import Warehouse
 
 FileReader = tuple[FileStatus, Reader]
 
@@ -28,7 +28,7 @@ class Context:
     run_date: date
     now: datetime  # naive UTC
     fs: FileSystem
-    warehouse: store.Warehouse
+    warehouse: Warehouse
 
     @property
     def staging(self) -> str:

@@ -26,7 +26,7 @@ from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat
 from sparkrec.settings.sections import LogsConfig
 from sparkrec.storage.places import place_of
-from sparkrec.warehouse import store
+from sparkrec.warehouse.location import Warehouse
 
 
 def files_to_read(spark: SparkSession, config: Config, fmt: LogFormat, run_date: date) -> int:
@@ -41,10 +41,10 @@ def _context(
     fmt: LogFormat,
     run_id: str,
     run_date: date,
-    warehouse: store.Warehouse | None = None,
+    warehouse: Warehouse | None = None,
 ) -> Context:
     now = datetime.now(UTC).replace(tzinfo=None)
-    warehouse = warehouse or store.Warehouse(config.warehouse.path)
+    warehouse = warehouse or Warehouse(config.warehouse.path)
     config = replace(config, logs=_as_spark_reads(config.logs))
     return Context(spark, config, fmt, run_id, run_date, now, FileSystem(spark), warehouse)
 
@@ -71,7 +71,7 @@ def run(
     fmt: LogFormat,
     run_id: str,
     run_date: date,
-    warehouse: store.Warehouse | None = None,
+    warehouse: Warehouse | None = None,
 ) -> IngestResult:
     """See :func:`sparkrec.ingest.ingest`."""
     context = _context(spark, config, fmt, run_id, run_date, warehouse)

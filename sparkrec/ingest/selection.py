@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Set
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -18,7 +18,7 @@ from sparkrec.ingest.joined import NO_PARTNER
 from sparkrec.ingest.unpack import with_readers
 from sparkrec.log import warn_event
 from sparkrec.settings.formats import AttributeFile, Reader
-from sparkrec.warehouse import store
+from sparkrec.warehouse import direct, store
 from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, SOURCE, USERS_TABLE, Table
 
 GONE_SHARED = "logs are gone that share events with logs that have changed"
@@ -29,18 +29,14 @@ JOINED_FILE = "@joined"  # likewise files that rows of the log are joined with
 
 def known_files(context: Context) -> dict[str, log_files.KnownFile]:
     """The ``files`` table by source; it has a row for each file, so it fits the driver."""
-    rows = store.find(context.spark, context.warehouse, FILES)
-    if rows is None:
-        return {}
-    micros = F.unix_micros("modified_at").alias("micros")
-    found = rows.select(SOURCE, "size", micros, "sha256", "format_hash", "rows_refused", "shares_with").collect()
-    return {row[SOURCE]: _known(row.asDict()) for row in found}
+    columns = (SOURCE, "size", "modified_at", "sha256", "format_hash", "rows_refused", "shares_with")
+    return {row[SOURCE]: _known(row) for row in direct.rows_of(context.warehouse, FILES, columns)}
 
 
 def _known(row: dict[str, Any]) -> log_files.KnownFile:
-    modified_at = datetime(1970, 1, 1) + timedelta(microseconds=row["micros"])
-    refused, shares = row.get("rows_refused") or 0, tuple(row.get("shares_with") or ())
-    return log_files.KnownFile(row["size"], modified_at, row["sha256"], row.get("format_hash"), refused, shares)
+    modified_at = row["modified_at"].replace(tzinfo=None)  # naive UTC, as Hadoop's times are taken here
+    refused, shares = row["rows_refused"] or 0, tuple(row["shares_with"] or ())
+    return log_files.KnownFile(row["size"], modified_at, row["sha256"], row["format_hash"], refused, shares)
 
 
 @dataclass(frozen=True)

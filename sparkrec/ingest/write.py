@@ -17,9 +17,9 @@ from sparkrec.ingest.hadoop import FileStatus
 from sparkrec.ingest.parse import REASON
 from sparkrec.ingest.raw import RAW
 from sparkrec.ingest.selection import ITEMS_FILE, USERS_FILE
-from sparkrec.prepare.cut import micros, utc
+from sparkrec.prepare.cut import EPOCH, utc
 from sparkrec.prepare.numbering import cut_lineage
-from sparkrec.warehouse import store
+from sparkrec.warehouse import direct, store
 from sparkrec.warehouse.tables import (
     EVENTS,
     FILES,
@@ -36,9 +36,8 @@ from sparkrec.warehouse.tables import (
 def note_again(context: Context, names: Sequence[str]) -> None:
     """Notes files without their hash, before their rows go: until they are noted with it they do not count."""
     if names:
-        n = len(names)
-        blank: dict[str, list[Any]] = {"size": [0] * n, "micros": [0] * n, "sha256": [""] * n, "rows_refused": [0] * n}
-        store.upsert(_noted(context, {SOURCE: list(names), **blank}, {}), context.warehouse, FILES)
+        blank = {"size": 0, "modified_at": EPOCH, "sha256": "", "rows_refused": 0}
+        direct.upsert(_noted(context, dict.fromkeys(names, blank), {}), context.warehouse, FILES)
 
 
 def undo(context: Context, going: Going) -> dict[str, int]:
@@ -62,8 +61,7 @@ def forget(context: Context, gone: Sequence[str]) -> dict[str, int]:
     """Takes sources out of ``files`` whose rows are gone, or are noted under another name by now."""
     if not gone:
         return {}
-    condition = F.col(SOURCE).isin(list(gone))
-    return {FILES.name: store.delete_where(context.spark, context.warehouse, FILES, condition)}
+    return {FILES.name: direct.delete(context.warehouse, FILES, SOURCE, gone)}
 
 
 def write_tables(
@@ -162,24 +160,22 @@ def write_files(
         shares: Files that keep events in their stead.
         again: Whether some of them are noted already.
     """
-    columns: dict[str, list[Any]] = {
-        SOURCE: [f.name for f in read],
-        "size": [f.size for f in read],
-        "micros": [micros(f.modified_at) for f in read],
-        "sha256": [hashes[f.name] for f in read],
-        "rows_refused": [refused.get(f.name, 0) for f in read],
+    said = {
+        f.name: {
+            "size": f.size,
+            "modified_at": f.modified_at,
+            "sha256": hashes[f.name],
+            "rows_refused": refused.get(f.name, 0),
+        }
+        for f in read
     }
-    write = store.upsert if again else store.append
-    return {FILES.name: write(_noted(context, columns, shares), context.warehouse, FILES)}
+    write = direct.upsert if again else direct.append
+    return {FILES.name: write(_noted(context, said, shares), context.warehouse, FILES)}
 
 
-def _noted(context: Context, columns: dict[str, list[Any]], shares: Mapping[str, list[str]]) -> DataFrame:
-    """Rows of ``files`` of this attempt; the times of change in microseconds since 1970."""
-    import pyarrow as pa
-
-    with_whom = pa.array([shares.get(name, []) for name in columns[SOURCE]], pa.list_(pa.string()))
-    judged = (F.lit(context.format_hash).alias("format_hash"), "rows_refused", "shares_with")
-    modified_at, run_id = F.timestamp_micros("micros").alias("modified_at"), F.lit(context.run_id).alias("run_id")
-    now = utc(context.now).alias("ingested_at")
-    rows = context.local({**columns, "shares_with": with_whom})
-    return rows.select(SOURCE, "size", modified_at, "sha256", run_id, now, *judged)
+def _noted(
+    context: Context, said: Mapping[str, Mapping[str, Any]], shares: Mapping[str, list[str]]
+) -> list[dict[str, Any]]:
+    """Rows of ``files`` of this attempt, from what is said of each file."""
+    of_attempt = {"run_id": context.run_id, "ingested_at": context.now, "format_hash": context.format_hash}
+    return [{SOURCE: name, **one, **of_attempt, "shares_with": shares.get(name, [])} for name, one in said.items()]

@@ -14,7 +14,7 @@ from sparkrec.look.run import look
 from sparkrec.settings.config import load_config
 from sparkrec.spark.session import build_session
 from sparkrec.storage.access import stores_of
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

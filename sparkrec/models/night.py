@@ -15,8 +15,8 @@ from sparkrec.settings.config import Config
 from sparkrec.settings.formats import LogFormat
 from sparkrec.warehouse import store
 from sparkrec.warehouse.ledger import Versions
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.lock import Lock
-from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import COPURCHASE, END_TS, INTERACTIONS, LAST_TS, SESSIONS, TS, USER_ITEM, Table
 
 if TYPE_CHECKING:

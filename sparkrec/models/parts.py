@@ -126,18 +126,24 @@ class PartStarts:
         return f", begun with {found.version}" if found else ""
 
 
-def user_item_of(night: Night, inputs: Inputs, part: Part, half_life_days: float | None = None) -> DataFrame:
-    """The user-item matrix that a part sees, in the columns of ``tables.USER_ITEM``; with a half-life of its own."""
+def user_item_of(
+    night: Night, inputs: Inputs, part: Part, half_life_days: float | None = None, every: bool = False
+) -> DataFrame:
+    """The user-item matrix that a part sees, in the columns of ``tables.USER_ITEM``; with a half-life of its own.
+
+    ``every``: also of the items and users that ``prepare.support`` leaves out.
+    """
     prepare = night.config.prepare
     if part.name == RANDOM:
-        whole = user_item_of(night, inputs, replace(part, name=FULL), half_life_days)
+        whole = user_item_of(night, inputs, replace(part, name=FULL), half_life_days, every)
         return whole.where(~held_out_at_random(night.config.evaluation))
-    if part.name == FULL and half_life_days is None:
+    if part.name == FULL and half_life_days is None and not every:
         return inputs.read(USER_ITEM)
     settings = (
         prepare.user_item if half_life_days is None else replace(prepare.user_item, half_life_days=half_life_days)
     )
-    kept = supported(before(inputs.read(INTERACTIONS), part), prepare.support)
+    seen = before(inputs.read(INTERACTIONS), part)
+    kept = seen if every else supported(seen, prepare.support)
     return user_item(kept, settings, night.fmt.event_weights, part.before)
 
 

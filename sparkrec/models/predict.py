@@ -16,7 +16,7 @@ from sparkrec.models.program import program
 from sparkrec.storage.files import first_line
 from sparkrec.warehouse import reading
 from sparkrec.warehouse.cards import part_path, read_card
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import ID, IDX, ITEM_ID, ITEM_INDEX, USER_ID, USER_INDEX, Table, topk_table
 
 if TYPE_CHECKING:

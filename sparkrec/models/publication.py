@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 from pyspark.sql import functions as F
 
 from sparkrec.models.night import Night
-from sparkrec.prepare.cut import EPOCH
-from sparkrec.warehouse import store
+from sparkrec.warehouse import direct, store
 from sparkrec.warehouse.cards import ModelCard
-from sparkrec.warehouse.pointer import Pointer, published
+from sparkrec.warehouse.pointer import Pointer, pointers_of, published, row_of
 from sparkrec.warehouse.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, Table, lists_table
 
 STAND_IN = ".popularity"  # how the version ends of lists that stand in for a model's
@@ -61,35 +60,15 @@ def make_current(night: Night, cards: Sequence[ModelCard]) -> dict[str, date]:
     """
     pointers, now = current_lists(night), datetime.now(UTC)
     moved = {card.model: published(pointers.get(card.model), night.run_date, card.model_version, now) for card in cards}
-    values = [
-        (model, new.run_date, new.model_version, new.since, new.pinned, sorted(new.passed_over))
-        for model, new in moved.items()
-        if new != pointers.get(model)
-    ]
-    if values:
-        whole = set(pointers) <= {value[0] for value in values}  # no pointer stays: then a MERGE has nothing to look up
-        write = store.overwrite if whole else store.upsert
-        write(night.spark.createDataFrame(values, CURRENT.ddl).coalesce(1), night.warehouse, CURRENT)
+    rows = [row_of(model, new) for model, new in moved.items() if new != pointers.get(model)]
+    if rows:
+        direct.upsert(rows, night.warehouse, CURRENT)
     return {model: new.run_date for model, new in moved.items() if new.pinned and new.run_date < night.run_date}
 
 
 def current_lists(night: Night) -> dict[str, Pointer]:
     """For each model what is current."""
-    rows = store.find(night.spark, night.warehouse, CURRENT)
-    if rows is None:
-        return {}
-    times = rows.withColumn("since", F.unix_micros("since"))
-    found = [row.asDict() for row in times.collect()]
-    return {
-        row["model"]: Pointer(
-            row[RUN_DATE],
-            row[MODEL_VERSION],
-            EPOCH + timedelta(microseconds=row["since"]),
-            bool(row.get("pinned")),  # a table of an earlier version says nothing of it
-            frozenset(row.get("passed_over") or ()),
-        )
-        for row in found
-    }
+    return pointers_of(direct.rows_of(night.warehouse, CURRENT))
 
 
 def has_rows(night: Night, table: Table) -> bool:
@@ -119,12 +98,13 @@ def _verdicts(night: Night, model: str, latest: int | None = None) -> list[tuple
 
     A night counts as it ended last. ``latest``: so many runs of the stage are looked at.
     """
-    runs = store.find(night.spark, night.warehouse, RUNS)
-    if runs is None:
-        return []
-    judged = runs.where((F.col("stage") == "topk") & F.col("status").isin("done", "held_back"))
-    judged = judged.where((F.col(RUN_DATE) < F.lit(night.run_date)) & F.col("inputs").contains(f'"models/{model}"'))
-    judged = judged.orderBy(F.col(RUN_DATE).desc(), F.col("ended_at").desc()).select(RUN_DATE, "outputs")
-    rows, table = (judged if latest is None else judged.limit(latest)).collect(), lists_table(model).name
-    ended = {day: table in json.loads(outputs) for day, outputs in reversed(rows)}
+    import polars as pl
+
+    judged = (pl.col("stage") == "topk") & pl.col("status").is_in(["done", "held_back"])
+    judged &= (pl.col(RUN_DATE) < night.run_date) & pl.col("inputs").str.contains(f'"models/{model}"', literal=True)
+    columns = ("stage", "status", RUN_DATE, "inputs", "outputs", "ended_at")
+    rows = direct.rows_of(night.warehouse, RUNS, columns, judged)
+    rows = sorted(rows, key=lambda row: (row[RUN_DATE], row["ended_at"]), reverse=True)[:latest]
+    table = lists_table(model).name
+    ended = {row[RUN_DATE]: table in json.loads(row["outputs"]) for row in reversed(rows)}
     return sorted(ended.items(), reverse=True)

@@ -15,10 +15,10 @@ from sparkrec.evaluation.values import (
 from sparkrec.log import warn_event
 from sparkrec.models.night import Inputs, Night
 from sparkrec.pipeline.judge import Calibrations, Judged, judge, unjudged
-from sparkrec.warehouse import store
+from sparkrec.warehouse import direct
 from sparkrec.warehouse.cards import ModelCard, read_card
 from sparkrec.warehouse.ledger import StageResult, Versions
-from sparkrec.warehouse.tables import METRICS, RATING_CALIBRATION
+from sparkrec.warehouse.tables import HIGH, LOW, METRICS, MODEL_VERSION, PROTOCOL, RATING_CALIBRATION, RUN_DATE, VALUE
 
 
 def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
@@ -35,29 +35,28 @@ def run_evaluate(night: Night, inputs: Inputs) -> StageResult:
         warn_event("model not judged", reason=note)
     how = {split: written(protocol(night.config, night.fmt, split)) for _, _, split, _ in judged}
     rows = [
-        (
-            night.run_date,
-            model,
-            version,
-            value.metric,
-            value.k,
-            float(value.value),
-            value.n,
-            split,
-            how[split],
-            value.low,
-            value.high,
-        )
+        {
+            RUN_DATE: night.run_date,
+            "model": model,
+            MODEL_VERSION: version,
+            "metric": value.metric,
+            "k": value.k,
+            VALUE: float(value.value),
+            "n": value.n,
+            "split": split,
+            PROTOCOL: how[split],
+            LOW: value.low,
+            HIGH: value.high,
+        }
         for model, version, split, value in judged
     ]
-    frame = night.spark.createDataFrame(rows, METRICS.ddl).coalesce(1)
-    version = store.replace_night(frame, night.warehouse, METRICS, night.run_date)
+    version = direct.replace_night(rows, night.warehouse, METRICS, night.run_date)
     outputs: Versions = {METRICS.name: version}
     if calibrations:
         parts = [(night.run_date, model, version, *one) for model, version, one in calibrations]
-        frame = night.spark.createDataFrame(parts, RATING_CALIBRATION.ddl).coalesce(1)
-        outputs[RATING_CALIBRATION.name] = store.replace_night(
-            frame, night.warehouse, RATING_CALIBRATION, night.run_date
+        named = [dict(zip(RATING_CALIBRATION.column_names, part, strict=True)) for part in parts]
+        outputs[RATING_CALIBRATION.name] = direct.replace_night(
+            named, night.warehouse, RATING_CALIBRATION, night.run_date
         )
     return StageResult(outputs=outputs, rows_out=len(rows), message=", ".join([*notes, *_summary(judged)]))
 

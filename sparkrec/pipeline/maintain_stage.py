@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
 from pyspark import inheritable_thread_target
@@ -22,7 +22,7 @@ from sparkrec.models.publication import current_lists
 from sparkrec.report import PAGE, reports_folder
 from sparkrec.spark.session import named_jobs
 from sparkrec.storage import files
-from sparkrec.warehouse import care, store
+from sparkrec.warehouse import care, direct, store
 from sparkrec.warehouse import old_nights as kept
 from sparkrec.warehouse.care import State
 from sparkrec.warehouse.ledger import StageResult
@@ -37,7 +37,7 @@ from sparkrec.warehouse.tables import (
     list_tables,
 )
 
-HOUR_MS = 3_600_000
+HOUR = timedelta(hours=1)
 LEFTOVERS = ("_staging", "_checkpoints", "_search")  # what attempts and searches empty when they end
 
 
@@ -87,10 +87,11 @@ def plan_maintain(night: Night) -> list[Step]:
 def retention(night: Night) -> int:
     """Hours that superseded files stay. What is configured is raised where the longest attempt so far needs more."""
     settings = night.config.maintenance
-    runs = store.read(night.spark, night.warehouse, RUNS)
-    took = (F.max(F.unix_millis("ended_at")) - F.min(F.unix_millis("started_at"))).alias("took")
-    row = runs.groupBy("run_id").agg(took).agg(F.max("took")).head()
-    longest = max(0, (row[0] if row else None) or 0) / HOUR_MS
+    spans: dict[str, tuple[datetime, datetime]] = {}
+    for row in direct.rows_of(night.warehouse, RUNS, ["run_id", "started_at", "ended_at"]):
+        began, ended = spans.get(row["run_id"], (row["started_at"], row["ended_at"]))
+        spans[row["run_id"]] = (min(began, row["started_at"]), max(ended, row["ended_at"]))
+    longest = max((max(ended - began, timedelta(0)) for began, ended in spans.values()), default=timedelta(0)) / HOUR
     hours = kept.retention_hours(settings.retention_hours, longest, settings.margin_hours)
     if longest + settings.margin_hours > settings.retention_hours:
         warn_event(
@@ -224,7 +225,7 @@ def _compact(night: Night, table: Table, worth: list[care.Partition]) -> str:
 
 def _superseded_files(night: Night, states: dict[Table, State], hours: int) -> Iterator[Step]:
     """Tables with files that were superseded before the retention."""
-    before_ms = int(datetime.now(UTC).timestamp() * 1000) - hours * HOUR_MS
+    before_ms = int((datetime.now(UTC) - hours * HOUR).timestamp() * 1000)
     for table in states:
         if not care.aged(night.spark, night.warehouse, table, before_ms):
             continue  # nothing in it is old enough, and its history need not be read

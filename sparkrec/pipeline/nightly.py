@@ -31,8 +31,8 @@ from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import published_version
 from sparkrec.warehouse.catalog import register
 from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult, Versions, new_run_id
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.lock import locked
-from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import EVENTS, PREPARED
 from sparkrec.zones import yesterday
 
@@ -123,7 +123,7 @@ def plan_nightly(
     names = choice.stages(config)
     with session_for(config, spark) as session:
         night, planned, changed = night_of(session, config, day), [], ""
-        ledger = Ledger(session, night.warehouse, day)
+        ledger = Ledger(night.warehouse, day)
         tuned = with_tuned(night)
         for name in names:
             runs, why = (
@@ -196,7 +196,7 @@ def _run(night: Night, names: Sequence[str], force: bool) -> int:
     log_event("night begins", run_id=night.run_id, run_date=str(night.run_date), stages=list(names))
     held_back: list[str] = []
     tuned = night
-    ledger = Ledger(night.spark, night.warehouse, night.run_date)
+    ledger = Ledger(night.warehouse, night.run_date)
     try:
         for number, name in enumerate(names, 1):
             if _terminal():

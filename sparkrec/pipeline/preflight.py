@@ -20,7 +20,7 @@ from sparkrec.settings.formats import LogFormat
 from sparkrec.settings.sections import TopKConfig
 from sparkrec.storage.access import stores_of
 from sparkrec.warehouse.catalog import check_name
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

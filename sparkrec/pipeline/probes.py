@@ -18,6 +18,7 @@ from sparkrec.settings.sections import StorageConfig
 from sparkrec.storage import files
 from sparkrec.storage.files import first_line
 from sparkrec.storage.places import AZURE, GCS, HDFS, LOCAL, S3, Place, place_of
+from sparkrec.warehouse import direct
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -65,7 +66,7 @@ def check_storage(spark: SparkSession, path: str, config: StorageConfig) -> None
         with _told(place, "Python in an executor", "Python"):
             _try_executor(spark, files.join(folder, "executor"))
         with _told(place, "delta-rs", "Python"):
-            _try_delta_rs(files.join(folder, "none"))
+            _try_delta_rs(files.join(folder, "table"))
         if config.conditional_puts:
             _try_conditions(files.join(folder, "lock"), path)
     finally:
@@ -138,9 +139,13 @@ def _try_executor(spark: SparkSession, path: str) -> None:
 
 
 def _try_delta_rs(path: str) -> None:
-    from deltalake import DeltaTable
+    import polars as pl
+    from deltalake import DeltaTable, write_deltalake
 
-    DeltaTable.is_deltatable(place_of(path).reader_uri)
+    uri = place_of(path).reader_uri
+    write_deltalake(uri, pl.DataFrame({"n": [0]}), storage_options=direct.writing(place_of(path)))
+    if DeltaTable(uri).version() != 0:
+        raise OSError("what was written is not there")
 
 
 def _try_conditions(path: str, warehouse: str) -> None:

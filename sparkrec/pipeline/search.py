@@ -126,7 +126,7 @@ def search(
     Raises:
         UserError: Wrong settings (before anything is trained), missing tables, or nothing to train or judge on.
     """
-    versions = pin(night, stage, Ledger(night.spark, night.warehouse, night.run_date))
+    versions = pin(night, stage, Ledger(night.warehouse, night.run_date))
     configs = [configure(overrides(point)) for point in points]
     tried: list[Tried] = []
     with scratch(night) as folder:

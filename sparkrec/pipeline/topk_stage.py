@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import date
 from functools import partial, reduce
 from operator import or_
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
@@ -55,7 +56,7 @@ from sparkrec.retrieval.fallback import (
 from sparkrec.retrieval.publish import published, published_similar
 from sparkrec.settings.checks import excluded_attributes
 from sparkrec.spark.session import named_jobs
-from sparkrec.warehouse import store
+from sparkrec.warehouse import direct, store
 from sparkrec.warehouse.cards import ModelCard, read_card
 from sparkrec.warehouse.ledger import StageResult, Versions
 from sparkrec.warehouse.tables import (
@@ -84,7 +85,7 @@ from sparkrec.warehouse.tables import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, Row
+    from pyspark.sql import DataFrame
 
 
 def run_topk(night: Night, inputs: Inputs) -> StageResult:
@@ -336,12 +337,10 @@ def _out_of_patience(night: Night, inputs: Inputs, model: str) -> list[str]:
     return [said]
 
 
-def _metrics(inputs: Inputs, nights: set[date]) -> list[Row]:
+def _metrics(inputs: Inputs, nights: set[date]) -> list[dict[str, Any]]:
     """The rows of ``metrics`` of some nights; they are the same for most models, and read once."""
     if not inputs.has(METRICS):
         return []
-    rows = inputs.read(METRICS).where(F.col(RUN_DATE).isin(sorted(nights)))
-    for name, kind in ((PROTOCOL, "string"), (LOW, "double"), (HIGH, "double")):
-        if name not in rows.columns:  # a table of an earlier version of the package
-            rows = rows.withColumn(name, F.lit(None).cast(kind))
-    return inputs.found.once(("metrics", *sorted(nights)), rows.collect)
+    mine = pl.col(RUN_DATE).is_in(sorted(nights))
+    read = partial(direct.rows_of, inputs.night.warehouse, METRICS, wanted=mine)
+    return inputs.found.once(("metrics", *sorted(nights)), read)

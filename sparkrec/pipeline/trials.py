@@ -33,7 +33,7 @@ from sparkrec.settings.config import Config, config_hash, config_with
 from sparkrec.settings.formats import LogFormat
 from sparkrec.settings.sections import GateConfig
 from sparkrec.storage import files
-from sparkrec.warehouse import store
+from sparkrec.warehouse import direct
 from sparkrec.warehouse.cards import CARD, read_card
 from sparkrec.warehouse.ledger import Versions
 from sparkrec.warehouse.tables import INTERACTIONS, SEARCHES, TS, Table
@@ -235,8 +235,7 @@ def write_tried(night: Night, model: str, last_day: date, tried: Sequence[Tried]
             (*head, name, text, v.metric, v.k, float(v.value), v.n, split, seconds)
             for name, text, split, v, seconds in (*mine, *others)
         ]
-    frame = night.spark.createDataFrame(rows, SEARCHES.ddl).coalesce(1)
-    store.append(frame, night.warehouse, SEARCHES)
+    direct.append([dict(zip(SEARCHES.column_names, row, strict=True)) for row in rows], night.warehouse, SEARCHES)
 
 
 def overrides(point: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from sparkrec.pipeline.trials import Trials, Tried, scratch, write_tried
 from sparkrec.settings.checks import tune_nights
 from sparkrec.settings.config import Config, config_with, own_settings
 from sparkrec.settings.setting import walked
-from sparkrec.warehouse import store
+from sparkrec.warehouse import direct
 from sparkrec.warehouse.ledger import StageResult, Versions
 from sparkrec.warehouse.tables import RUN_DATE, TUNED
 
@@ -190,8 +190,7 @@ def _kept_in_table(
         at, night.run_date, last_day, model, json.dumps(found.settings, sort_keys=True), metric,
         value, value_before, low, high, taken, found.n_full, found.n_short, seconds,
     )  # fmt: skip
-    frame = night.spark.createDataFrame([row], TUNED.ddl).coalesce(1)
-    version = store.append(frame, night.warehouse, TUNED)
+    version = direct.append([dict(zip(TUNED.column_names, row, strict=True))], night.warehouse, TUNED)
     log_event(
         "tuned", model=model, metric=metric, value=round(value, 4), before=round(value_before, 4),
         low=round(low, 4), high=round(high, 4), taken=taken, tried=found.n_full, short=found.n_short,
@@ -223,8 +222,5 @@ def _values(night: Night) -> Settings:
 
 def _tuned(night: Night) -> list[Any]:
     """The rows of ``tuned`` up to the night, in order of time."""
-    rows = store.find(night.spark, night.warehouse, TUNED)
-    if rows is None:
-        return []
-    found = rows.collect()
+    found = direct.rows_of(night.warehouse, TUNED)
     return sorted((row for row in found if row[RUN_DATE] <= night.run_date), key=lambda row: row["tuned_at"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sparkrec.settings.sections import ReportConfig
 from sparkrec.storage import files
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.reading import LATEST
-from sparkrec.warehouse.store import Warehouse
 
 PAGE = ".html"  # after the night's date
 

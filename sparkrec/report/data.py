@@ -14,8 +14,8 @@ import polars as pl
 from sparkrec.evaluation.values import RATING_BIASES, RATING_MEAN, RATINGS_SPLIT
 from sparkrec.report.facts import Absent, Calibration, Lengths, Reason, Sample, Spread, TableSize, Tried, Tuned
 from sparkrec.warehouse import query
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.reading import collected, exists, scan_rows
-from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import (
     ID,
     IDX,

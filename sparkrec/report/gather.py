@@ -17,9 +17,9 @@ from sparkrec.report.facts import Absent, Losses, MetricRow, Report, Spread
 from sparkrec.report.lists import user_lists
 from sparkrec.storage import files
 from sparkrec.warehouse.cards import FULL, HOLDOUT, part_path
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.query import runs
 from sparkrec.warehouse.reading import LATEST, choose_night, current_nights, open_table, read_rows
-from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import COPURCHASE, METRICS, RUN_DATE, RUNS, SESSIONS
 
 T = TypeVar("T")

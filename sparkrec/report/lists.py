@@ -11,9 +11,9 @@ from sparkrec.errors import UserError
 from sparkrec.report.data import version_of
 from sparkrec.report.facts import Listed, UserLists
 from sparkrec.settings.format_files import load_format
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.query import TITLE
 from sparkrec.warehouse.reading import collected, exists, scan_rows
-from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import (
     ID,
     IDX,

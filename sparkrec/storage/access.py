@@ -57,6 +57,8 @@ def environment(config: StorageConfig, given: Mapping[str, str]) -> dict[str, st
         found |= dict.fromkeys(_REGIONS, region)
     if config.path_style is not None:
         found["AWS_VIRTUAL_HOSTED_STYLE_REQUEST"] = "false" if config.path_style else "true"
+    if not config.conditional_puts:
+        found["AWS_S3_ALLOW_UNSAFE_RENAME"] = "true"  # of delta-rs: nobody else writes
     if config.anonymous:
         found["AWS_SKIP_SIGNATURE"] = "true"
     if config.profile:

@@ -9,7 +9,7 @@ from typing import Any
 from sparkrec.errors import UserError
 from sparkrec.settings.config import config_hash
 from sparkrec.storage import files
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 
 HOLDOUT, FULL = "holdout", "full"  # trained before the cutoff and judged after it; trained on everything
 RANDOM = "random"  # trained without a share of the ratings, drawn at random, and judged on these

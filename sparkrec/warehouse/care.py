@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.warehouse.delta_log import commits
-from sparkrec.warehouse.store import CONSTRAINT, Warehouse, partition_columns
+from sparkrec.warehouse.direct import CONSTRAINT
+from sparkrec.warehouse.location import Warehouse
+from sparkrec.warehouse.store import partition_columns
 from sparkrec.warehouse.tables import Table
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from sparkrec.errors import UserError
 from sparkrec.log import log_event
 from sparkrec.storage.files import first_line
 from sparkrec.warehouse import store
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import TABLES
 
 if TYPE_CHECKING:

@@ -132,13 +132,6 @@ def commit_name(version: int) -> str:
     return f"{version:020d}.json"
 
 
-def remove_broken(spark: SparkSession, table_path: str) -> None:
-    """Removes a log without any commit: a creation that was killed left it, and Delta refuses to create the table."""
-    log, fs = _log(spark, table_path)
-    if fs.exists(log) and not commits(spark, table_path).versions:
-        fs.delete(log, True)
-
-
 def _log(spark: SparkSession, table_path: str) -> tuple[Any, Any]:
     """The folder of a table's log, and the file system that it is on."""
     jvm: Any = spark._jvm

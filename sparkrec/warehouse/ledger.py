@@ -6,14 +6,10 @@ import json
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
 
-from sparkrec.warehouse import store
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse import direct
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import RUNS
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 ROLLBACK = "rollback"  # a row that is no stage's
 Versions = dict[str, int | str]  # table → Delta version, models/<model> → model version
@@ -71,11 +67,11 @@ class PastRun:
 class Ledger:
     """What ``runs`` says of a night, read once, and the rows that this attempt adds to it."""
 
-    def __init__(self, spark: SparkSession, warehouse: Warehouse, run_date: date) -> None:
-        self._spark, self._warehouse = spark, warehouse
+    def __init__(self, warehouse: Warehouse, run_date: date) -> None:
+        self._warehouse = warehouse
         self._waiting: list[RunRow] = []
         self._outputs: list[Versions] = []  # of the rows of this attempt
-        self._past = _past(spark, warehouse, run_date)
+        self._past = _past(warehouse, run_date)
 
     def last_run(self, stage: str) -> PastRun | None:
         """The newest run of a stage of this night, however it ended; None where there is none."""
@@ -98,14 +94,12 @@ class Ledger:
 
     def night_that_wrote(self, table: str, version: int | str) -> date | None:
         """The night that wrote a version of a table last, as all of ``runs`` says; None where it says nothing."""
-        from pyspark.sql import functions as F
+        import polars as pl
 
-        runs = store.find(self._spark, self._warehouse, RUNS)
-        if runs is None:
-            return None
-        named = runs.where(F.col("outputs").contains(f'"{table}": {json.dumps(version)}'))
-        rows = named.select("run_date", "outputs", "ended_at").orderBy(F.col("ended_at").desc()).collect()
-        return next((row[0] for row in rows if json.loads(row[1]).get(table) == version), None)
+        named = pl.col("outputs").str.contains(f'"{table}": {json.dumps(version)}', literal=True)
+        rows = direct.rows_of(self._warehouse, RUNS, ["run_date", "outputs", "ended_at"], named)
+        rows.sort(key=lambda row: row["ended_at"], reverse=True)
+        return next((row["run_date"] for row in rows if json.loads(row["outputs"]).get(table) == version), None)
 
     def record(self, row: RunRow, *, wait: bool = False) -> None:
         """Appends a row to ``runs``; one that can wait is written with the next that cannot, or by ``flush``."""
@@ -118,49 +112,46 @@ class Ledger:
         """Appends the rows that have waited."""
         rows, self._waiting = self._waiting, []
         if rows:
-            values = self._spark.createDataFrame([_values(row) for row in rows], RUNS.ddl)
-            store.append(values.coalesce(1), self._warehouse, RUNS)
+            direct.append([_values(row) for row in rows], self._warehouse, RUNS)
 
 
-def _past(spark: SparkSession, warehouse: Warehouse, run_date: date) -> dict[str, list[PastRun]]:
+def _past(warehouse: Warehouse, run_date: date) -> dict[str, list[PastRun]]:
     """The night's runs by stage, the newest last; a few rows for each attempt."""
-    from pyspark.sql import functions as F
+    import polars as pl
 
-    runs = store.find(spark, warehouse, RUNS)
-    if runs is None:
-        return {}
-    columns = ("stage", "status", "inputs", "outputs", "config_hash", "code_version")
+    columns = ("stage", "status", "inputs", "outputs", "config_hash", "code_version", "ended_at", "run_date")
     found: dict[str, list[PastRun]] = {}
-    rows = runs.where(F.col("run_date") == F.lit(run_date)).select(*columns, "ended_at").collect()
+    rows = direct.rows_of(warehouse, RUNS, columns, pl.col("run_date") == run_date)
     for row in sorted(rows, key=lambda r: r["ended_at"]):
-        run = PastRun(row[1], json.loads(row[2]), json.loads(row[3]), row[4], row[5])
-        found.setdefault(row[0], []).append(run)
+        inputs, outputs = json.loads(row["inputs"]), json.loads(row["outputs"])
+        run = PastRun(row["status"], inputs, outputs, row["config_hash"], row["code_version"])
+        found.setdefault(row["stage"], []).append(run)
     return found
 
 
-def _values(row: RunRow) -> tuple[object, ...]:
+def _values(row: RunRow) -> dict[str, object]:
     """A row in the columns of ``runs``."""
     result = row.result
-    return (
-        row.run_id,
-        row.run_date,
-        row.stage,
-        row.status,
-        row.started_at,
-        row.ended_at,
-        json.dumps(row.inputs, sort_keys=True),
-        json.dumps(result.outputs, sort_keys=True),
-        row.config_hash,
-        row.config,
-        row.code_version,
-        result.rows_in,
-        result.rows_out,
-        result.rows_quarantined,
-        result.rows_duplicate,
-        result.message or None,
-        row.jobs,
-        row.seconds,
-    )
+    return {
+        "run_id": row.run_id,
+        "run_date": row.run_date,
+        "stage": row.stage,
+        "status": row.status,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+        "inputs": json.dumps(row.inputs, sort_keys=True),
+        "outputs": json.dumps(result.outputs, sort_keys=True),
+        "config_hash": row.config_hash,
+        "config": row.config,
+        "code_version": row.code_version,
+        "rows_in": result.rows_in,
+        "rows_out": result.rows_out,
+        "rows_quarantined": result.rows_quarantined,
+        "rows_duplicate": result.rows_duplicate,
+        "message": result.message or None,
+        "jobs": row.jobs,
+        "seconds": row.seconds,
+    }
 
 
 def new_run_id(run_date: date) -> str:

@@ -9,7 +9,7 @@ from datetime import date
 from sparkrec.errors import UserError
 from sparkrec.storage import files
 from sparkrec.warehouse.cards import CARD, read_card
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 
 
 def retention_hours(configured: float, longest_night: float, margin: float) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from typing import Any
+
+from sparkrec.warehouse.tables import MODEL_VERSION, RUN_DATE
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,32 @@ class Pointer:
     since: datetime
     pinned: bool = False
     passed_over: frozenset[date] = frozenset()
+
+
+def pointers_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Pointer]:
+    """The rows of ``current`` by model; those of an earlier version of the package have fewer columns."""
+    return {
+        row["model"]: Pointer(
+            row[RUN_DATE],
+            row[MODEL_VERSION],
+            row["since"],
+            bool(row.get("pinned")),
+            frozenset(row.get("passed_over") or ()),
+        )
+        for row in rows
+    }
+
+
+def row_of(model: str, pointer: Pointer) -> dict[str, Any]:
+    """A pointer as a row of ``current``."""
+    return {
+        "model": model,
+        RUN_DATE: pointer.run_date,
+        MODEL_VERSION: pointer.model_version,
+        "since": pointer.since,
+        "pinned": pointer.pinned,
+        "passed_over": sorted(pointer.passed_over),
+    }
 
 
 def published(old: Pointer | None, run_date: date, version: str, now: datetime) -> Pointer:

@@ -16,6 +16,7 @@ from sparkrec.errors import UserError
 from sparkrec.settings.format_files import load_format
 from sparkrec.settings.ids import spelt
 from sparkrec.storage.files import first_line
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.reading import (
     LATEST,
     choose_night,
@@ -32,7 +33,6 @@ from sparkrec.warehouse.reading import (
     unreadable,
     user_lists_table,
 )
-from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import (
     ID,
     ITEM_ID,

@@ -16,7 +16,7 @@ from sparkrec.models import MODELS, beside, models_for
 from sparkrec.models.model import Lists
 from sparkrec.storage.files import first_line
 from sparkrec.storage.places import HDFS, LOCAL, place_of
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import (
     CURRENT,
     RUN_DATE,

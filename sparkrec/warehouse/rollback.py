@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from sparkrec.errors import UserError
 from sparkrec.log import warn_event
 from sparkrec.version import code_version
+from sparkrec.warehouse import direct
 from sparkrec.warehouse.ledger import ROLLBACK, new_run_id
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.lock import Lock, locked
-from sparkrec.warehouse.pointer import Pointer, released, rolled_back
+from sparkrec.warehouse.pointer import Pointer, pointers_of, released, rolled_back, row_of
 from sparkrec.warehouse.reading import exists, night_in, nights_in, open_table, read_rows, require_known
-from sparkrec.warehouse.store import Warehouse
-from sparkrec.warehouse.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, Table, lists_table
+from sparkrec.warehouse.tables import CURRENT, MODEL_VERSION, RUN_DATE, RUNS, lists_table
 
 if TYPE_CHECKING:
     import polars as pl
-    from deltalake import DeltaTable
 
 
 def rollback(
@@ -51,24 +51,26 @@ def rollback(
     """
     if (to is None) != release or (pin and release):
         raise UserError("either a night to go to or a release", where="rollback", fix="--to RUN_DATE, or --release")
-    old = _pointers(open_table(warehouse, CURRENT))
+    old = _pointers(warehouse)
     for model in models:
         require_known("model", model, sorted(old))
     run_id = new_run_id(max(pointer.run_date for pointer in old.values()) if to is None else _day(to))
     with locked(warehouse.path, run_id, expiry_s) as lock:
-        opened, started = open_table(warehouse, CURRENT), datetime.now(UTC)
-        old = _pointers(opened)
+        started, old = datetime.now(UTC), _pointers(warehouse)
         chosen = list(models) or sorted(old)
         new = {
             model: released(old[model]) if to is None else _moved(warehouse, model, old[model], to, started, pin)
             for model in chosen
         }
-        _write(opened, new, lock)
-        _record(
-            warehouse, run_id, started, opened.version(), {model: (old[model], new[model]) for model in chosen}, lock
-        )
-    after = open_table(warehouse, CURRENT)
-    return _all(after).sort("model")
+        lock.check()
+        version = direct.upsert([row_of(model, pointer) for model, pointer in new.items()], warehouse, CURRENT)
+        _record(warehouse, run_id, started, version, {model: (old[model], new[model]) for model in chosen}, lock)
+    return direct.to_frame(direct.rows_of(warehouse, CURRENT), CURRENT).sort("model")
+
+
+def _pointers(warehouse: Warehouse) -> dict[str, Pointer]:
+    open_table(warehouse, CURRENT)  # or whoever asks is told that there is none yet
+    return pointers_of(direct.rows_of(warehouse, CURRENT))
 
 
 def _moved(warehouse: Warehouse, model: str, old: Pointer, to: str, now: datetime, pin: bool) -> Pointer:
@@ -82,55 +84,6 @@ def _moved(warehouse: Warehouse, model: str, old: Pointer, to: str, now: datetim
     return rolled_back(old, night, version, now, pin=pin, nights=nights_in(lists))
 
 
-def _pointers(opened: DeltaTable) -> dict[str, Pointer]:
-    """The rows of ``current`` by model; one of an earlier version of the package has fewer columns."""
-    return {
-        row["model"]: Pointer(
-            row[RUN_DATE],
-            row[MODEL_VERSION],
-            row["since"],
-            bool(row.get("pinned")),
-            frozenset(row.get("passed_over") or ()),
-        )
-        for row in _all(opened).iter_rows(named=True)
-    }
-
-
-def _all(opened: DeltaTable) -> pl.DataFrame:
-    import polars as pl
-
-    lacking = _lacking(opened, CURRENT)
-    return read_rows(opened, CURRENT, [name for name in CURRENT.column_names if name not in lacking], pl.lit(True))
-
-
-def _lacking(opened: DeltaTable, table: Table) -> set[str]:
-    """The columns that a table of an earlier version of the package does not have."""
-    return set(table.column_names) - {field.name for field in opened.schema().fields}
-
-
-def _write(opened: DeltaTable, new: Mapping[str, Pointer], lock: Lock) -> None:
-    rows = [
-        {
-            "model": model,
-            RUN_DATE: pointer.run_date,
-            MODEL_VERSION: pointer.model_version,
-            "since": pointer.since,
-            "pinned": pointer.pinned,
-            "passed_over": sorted(pointer.passed_over),
-        }
-        for model, pointer in new.items()
-    ]
-    lock.check()
-    merge = opened.merge(
-        _frame(rows, CURRENT),
-        "t.model = s.model",
-        source_alias="s",
-        target_alias="t",
-        merge_schema=bool(_lacking(opened, CURRENT)),
-    )
-    merge.when_matched_update_all().execute()
-
-
 def _record(
     warehouse: Warehouse,
     run_id: str,
@@ -140,8 +93,6 @@ def _record(
     lock: Lock,
 ) -> None:
     """Appends the row to ``runs``."""
-    from deltalake import write_deltalake
-
     if not exists(warehouse, RUNS):
         warn_event("rollback not recorded: there is no table runs")
         return
@@ -160,31 +111,12 @@ def _record(
         "message": "; ".join(f"{model}: {_said(old, new)}" for model, (old, new) in moved.items()),
     }
     lock.check()
-    opened = open_table(warehouse, RUNS)
-    write_deltalake(opened, _frame([row], RUNS), mode="append", schema_mode="merge" if _lacking(opened, RUNS) else None)
+    direct.append([row], warehouse, RUNS)
 
 
 def _said(old: Pointer, new: Pointer) -> str:
     way = f"stays at {new.run_date}" if old.run_date == new.run_date else f"{old.run_date} -> {new.run_date}"
     return f"{way}, pinned" if new.pinned else f"{way}, released" if old.pinned else way
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], table: Table) -> pl.DataFrame:
-    """Rows as a frame of a table's columns, null where a row does not say them."""
-    import polars as pl
-
-    kinds: dict[str, Any] = {
-        "string": pl.String,
-        "date": pl.Date,
-        "timestamp": pl.Datetime("us", "UTC"),
-        "boolean": pl.Boolean,
-        "int": pl.Int32,
-        "bigint": pl.Int64,
-        "double": pl.Float64,
-        "array<date>": pl.List(pl.Date),
-    }
-    schema = {column.name: kinds[column.type] for column in table.columns}
-    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
 
 
 def _day(text: str) -> date:

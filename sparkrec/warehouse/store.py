@@ -2,88 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.spark.session import named_jobs
-from sparkrec.storage.places import HDFS, place_of
+from sparkrec.warehouse import direct
 from sparkrec.warehouse.delta_files import data_files, read_files
-from sparkrec.warehouse.delta_log import Commits, commits, remove_broken
+from sparkrec.warehouse.delta_log import Commits, commits
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import RUN_DATE, Table
 
 if TYPE_CHECKING:
     from delta.tables import DeltaMergeBuilder
     from pyspark.sql import Column, DataFrame, SparkSession
 
-# Every reader must be able to open the tables, those without a JVM too.
-PROPERTIES = {
-    "delta.enableDeletionVectors": "false",
-    "delta.enableChangeDataFeed": "false",
-    "delta.columnMapping.mode": "none",
-}
-CONSTRAINT = "delta.constraints."  # prefix of the properties that hold the CHECK constraints
 ROWS_PER_FILE = 1_000_000  # of a table that is written in order
-
-
-def _open() -> None:
-    """The fence of who holds no lock."""
-
-
-@dataclass(frozen=True)
-class Warehouse:
-    """The folder (on any storage of ``storage.places``) that holds tables, models and snapshots.
-
-    A relative path counts from the current folder, once and for all: Delta takes absolute locations only.
-
-    Attributes:
-        path: The folder, as Spark takes it.
-        fence: Called before each write: it raises where whoever writes has lost the warehouse's lock.
-
-    Raises:
-        UserError: A path that not every reader takes for the same place, or of a storage that is not supported.
-    """
-
-    path: str
-    fence: Callable[[], None] = field(default=_open, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if re.search("%[0-9A-Fa-f]{2}", self.path):  # half of the readers take %20 for a blank, half as it is written
-            raise UserError("a path with %20 or the like", where=f"warehouse.path={self.path}", fix="rename the folder")
-        if not self.path:
-            return
-        place = place_of(self.path)
-        if place.store == HDFS and not re.fullmatch(r"[\w./=@:+,~-]*", place.inside, re.ASCII):
-            fix = "rename the folder: letters, digits and ./=@:+,~-_"
-            raise UserError("a path that delta-rs does not find on HDFS", where=f"warehouse.path={self.path}", fix=fix)
-        object.__setattr__(self, "path", place.uri)
-
-    def table_path(self, table: Table) -> str:
-        """``<warehouse>/<table>``, as Spark takes it."""
-        return f"{self.path.rstrip('/')}/{table.name}"
-
-    def reader_path(self, table: Table) -> str:
-        """``<warehouse>/<table>``, as delta-rs takes it."""
-        return place_of(self.table_path(table)).reader_uri
-
-    def model_path(self, model: str, run_date: date) -> str:
-        """``<warehouse>/models/<model>/<run_date>``."""
-        return f"{self.models_path(model)}/{run_date.isoformat()}"
-
-    def snapshot_path(self, model: str, run_date: date) -> str:
-        """``<warehouse>/snapshots/<model>/<run_date>``."""
-        return f"{self.snapshots_path(model)}/{run_date.isoformat()}"
-
-    def models_path(self, model: str) -> str:
-        """``<warehouse>/models/<model>``: a folder for each night."""
-        return f"{self.path.rstrip('/')}/models/{model}"
-
-    def snapshots_path(self, model: str) -> str:
-        """``<warehouse>/snapshots/<model>``: a folder for each night."""
-        return f"{self.path.rstrip('/')}/snapshots/{model}"
 
 
 def exists(spark: SparkSession, warehouse: Warehouse, table: Table) -> bool:
@@ -135,21 +70,10 @@ def rows_written(spark: SparkSession, warehouse: Warehouse, table: Table, versio
 
 def create(spark: SparkSession, warehouse: Warehouse, table: Table) -> bool:
     """Creates the table with its schema, comments, checks and properties; False where it exists."""
-    from delta.tables import DeltaTable
-
     warehouse.fence()
     if exists(spark, warehouse, table):
         return False
-    remove_broken(spark, warehouse.table_path(table))
-    builder = DeltaTable.createIfNotExists(spark).location(warehouse.table_path(table)).comment(table.comment)
-    for column in table.columns:
-        builder = builder.addColumn(column.name, column.type, nullable=column.nullable, comment=column.comment)
-    if table.partition:
-        builder = builder.partitionedBy(*table.partition)
-    checks = {f"{CONSTRAINT}{name}": condition for name, condition in table.checks.items()}
-    for key, value in {**PROPERTIES, **checks}.items():
-        builder = builder.property(key, value)
-    builder.execute()
+    direct.make(warehouse, table)
     return True
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from sparkrec.warehouse import query
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from tests.nights import make_place
 from tests.quick import QUICK
 

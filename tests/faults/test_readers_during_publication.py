@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from sparkrec.warehouse import store
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import topk_table
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from sparkrec.ingest import IngestResult
 from sparkrec.settings.sections import SparkConfig
 from sparkrec.spark.session import build_session
 from sparkrec.warehouse.catalog import register
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import EVENTS
 from tests.ingest.log_tables import (
     COLUMNS,

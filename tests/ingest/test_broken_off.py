@@ -10,7 +10,7 @@ import pytest
 
 from sparkrec.ingest import IngestResult
 from sparkrec.report.data import quarantine as reported
-from sparkrec.warehouse import store
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
 from tests.cuts import PowerCutError, cut_before
 from tests.ingest.test_ingest import DAY1, DAY2, FIRST, SECOND, rows, take_in, write
@@ -84,7 +84,7 @@ def test_times_do_not_depend_on_the_zone_of_the_machine(spark, tmp_path, monkeyp
         span = (begun, datetime.now(UTC))
         for table in (QUARANTINE, FILES):
             assert span[0] <= rows(tmp_path / "warehouse", table, "ingested_at")[0][0].replace(tzinfo=UTC) <= span[1]
-        (refused,) = reported(store.Warehouse(str(tmp_path / "warehouse")), [span])
+        (refused,) = reported(Warehouse(str(tmp_path / "warehouse")), [span])
         assert (refused.reason, refused.rows) == ("quantity not above 0", 1)
         found = rows(tmp_path / "warehouse", EVENTS, "ts", "event_date")
         days = (spring, autumn, autumn, autumn)

@@ -20,6 +20,7 @@ from sparkrec.settings.config import Config, conf_dir
 from sparkrec.settings.format_files import load_format
 from sparkrec.settings.sections import IngestConfig, LogsConfig, WarehouseConfig
 from sparkrec.warehouse import store
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import EVENTS, FILES, ITEMS_TABLE, QUARANTINE, USERS_TABLE
 from tests.cuts import PowerCutError, cut_before
 
@@ -63,7 +64,7 @@ def rows(warehouse, table, *columns):
 
 def as_an_earlier_version_noted(spark, warehouse):
     """Leaves out of the table ``files`` what an earlier version of the package did not have in it."""
-    where, older = store.Warehouse(str(warehouse)), replace(FILES, columns=FILES.columns[:-3])
+    where, older = Warehouse(str(warehouse)), replace(FILES, columns=FILES.columns[:-3])
     noted = store.read(spark, where, FILES).select(*older.column_names).collect()
     shutil.rmtree(warehouse / FILES.name)
     store.append(spark.createDataFrame(noted, older.ddl), where, older)
@@ -408,7 +409,7 @@ def test_a_delta_table_as_a_log(spark, tmp_path):
 def test_the_real_invoices(spark, real_data, tmp_path):
     result = take_in(spark, real_data / "online_retail", tmp_path / "w", date(2011, 12, 9))
     assert (result.files_new, result.rows_read, result.rows_quarantined) == (305, 541_909, 2_517)
-    events = store.read(spark, store.Warehouse(str(tmp_path / "w")), EVENTS)
+    events = store.read(spark, Warehouse(str(tmp_path / "w")), EVENTS)
     protocol = events.where("user_id is not null and event_type = 'purchase' and event_date < '2011-11-09'")
     counts = protocol.selectExpr("count(*)", "count(distinct user_id)", "count(distinct item_id)").head()
     # 331,431 rows without what occurs again; one pair differs in its description alone, which is no part of an event.

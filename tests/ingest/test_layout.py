@@ -9,6 +9,7 @@ from deltalake import DeltaTable
 from sparkrec.pipeline.nightly import Choice, run_nightly
 from sparkrec.settings.config import load_config
 from sparkrec.warehouse import store
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import EVENTS, SESSIONS
 from tests.nights import DATA_TABLES, make_place
 
@@ -32,7 +33,7 @@ def equal(ours, theirs):
 def test_a_warehouse_that_is_partitioned_by_day_gives_the_same_as_a_new_one(spark, tmp_path):
     new = make_place(tmp_path, days=3, events=400)
     old = new.at(tmp_path / "old")
-    where = store.Warehouse(str(old.warehouse))
+    where = Warehouse(str(old.warehouse))
     for table in (replace(EVENTS, partition=("event_date",)), replace(SESSIONS, partition=("start_date",))):
         store.create(spark, where, table)  # as an earlier version of the package did
     second, third = (sorted(new.log.iterdir())[n] for n in (1, 2))

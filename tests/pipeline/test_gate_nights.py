@@ -11,9 +11,9 @@ from sparkrec.errors import UserError
 from sparkrec.pipeline.nightly import Choice, plan_nightly, run_nightly
 from sparkrec.settings.config import load_config
 from sparkrec.warehouse import query
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.lock import locked
 from sparkrec.warehouse.rollback import rollback
-from sparkrec.warehouse.store import Warehouse
 from tests.nights import GATED
 
 pytestmark = pytest.mark.slow

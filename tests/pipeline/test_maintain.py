@@ -17,9 +17,9 @@ from sparkrec.settings.config import load_config
 from sparkrec.settings.sections import MaintenanceConfig
 from sparkrec.warehouse import query, store
 from sparkrec.warehouse.cards import read_card
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.old_nights import nights_in
 from sparkrec.warehouse.rollback import rollback
-from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import RULES, TABLES, USER_GROUP_PROFILES, USER_GROUPS, topk_table
 from tests.aged import age
 from tests.published import a_night, publish, small_gru, train

@@ -14,7 +14,7 @@ from sparkrec.prepare.support import filter_support
 from sparkrec.settings.config import Config
 from sparkrec.settings.sections import SupportConfig
 from sparkrec.warehouse.cards import ModelCard, write_card
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 
 ROWS = [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 2), (None, 0), (None, 3), (4, 4)]
 

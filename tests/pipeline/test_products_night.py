@@ -11,7 +11,7 @@ from sparkrec.errors import UserError
 from sparkrec.pipeline.nightly import plan_nightly
 from sparkrec.settings.config import load_config
 from sparkrec.warehouse import query
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import TABLES
 
 pytestmark = pytest.mark.slow

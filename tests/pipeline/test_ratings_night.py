@@ -14,7 +14,7 @@ from sparkrec.models.predict import predict
 from sparkrec.models.program import program
 from sparkrec.report.gather import gather
 from sparkrec.report.page import page
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from tests.judged import both_ways
 from tests.nights import make_place
 

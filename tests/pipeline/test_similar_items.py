@@ -5,7 +5,7 @@ import pytest
 
 from sparkrec.errors import UserError
 from sparkrec.warehouse import query
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from tests.nights import most_listed
 
 pytestmark = pytest.mark.slow

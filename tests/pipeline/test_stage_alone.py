@@ -16,8 +16,8 @@ from sparkrec.settings.config import load_config
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import read_card
 from sparkrec.warehouse.ledger import Ledger, StageResult
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.lock import LOCK, locked
-from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import COPURCHASE, EVENTS, INTERACTIONS, PREPARED, SESSIONS, USER_ITEM
 from tests.nights import make_place
 
@@ -55,7 +55,7 @@ def last_run(place):
 
 def test_every_stage_refuses_what_a_later_night_has_prepared(spark, place):
     earlier, later = (a_night(spark, place, place.last - timedelta(days=days)) for days in (2, 0))
-    mine, theirs = (Ledger(spark, night.warehouse, night.run_date) for night in (earlier, later))
+    mine, theirs = (Ledger(night.warehouse, night.run_date) for night in (earlier, later))
     assert len(READERS) > 15
     for stage in READERS:
         pinned = versions(later, *stage.inputs, *stage.optional)
@@ -113,7 +113,7 @@ def test_a_model_of_other_settings_has_another_version(spark, place):
     known = {}
     for days in ("3", "2", "3"):
         night = a_night(spark, place, place.last, f"evaluation.holdout_days={days}")
-        run_stage(night, STAGES["train_als"], Ledger(spark, night.warehouse, night.run_date))
+        run_stage(night, STAGES["train_als"], Ledger(night.warehouse, night.run_date))
         version = read_card(night.warehouse, "als", night.run_date).model_version
         assert known.setdefault(days, version) == version
     assert known["3"] != known["2"]
@@ -131,7 +131,7 @@ def test_a_night_that_lost_its_lock_writes_no_more(spark, place, tmp_path):
         return StageResult()
 
     def steal(night):
-        ledger = Ledger(spark, night.warehouse, night.run_date)
+        ledger = Ledger(night.warehouse, night.run_date)
         run_stage(night, Stage("stolen", (), lambda _: (), robbed), ledger)
 
     held = locked(night.warehouse.path, "me", 60)

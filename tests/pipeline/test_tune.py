@@ -13,7 +13,7 @@ from sparkrec.report.page import page
 from sparkrec.settings.checks import tune_nights
 from sparkrec.settings.config import config_with, load_config, own_settings
 from sparkrec.warehouse import store
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import TUNED
 
 QUICK = ("models=[item_neighbours]", "tune=first", "tune_minutes=0.3", "gate.k=10")

@@ -12,8 +12,8 @@ from sparkrec.models.warm_start import Earlier, earlier_models, latest_before, w
 from sparkrec.warehouse import store
 from sparkrec.warehouse.cards import FULL, HOLDOUT, read_card
 from sparkrec.warehouse.ledger import Ledger, RunRow, StageResult
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.rollback import rollback
-from sparkrec.warehouse.store import Warehouse
 from sparkrec.warehouse.tables import ITEM_INDEX
 from tests.nights import TRAIN_WARM, WARM
 from tests.published import a_night, publish, small_gru, train
@@ -117,7 +117,7 @@ def test_training_begins_from_scratch_when_the_gate_held_the_last_night_back(spa
         at, night = datetime(2024, 1, day + 1, hour), on(day)
         result = StageResult(outputs=outputs, held_back=held_back)
         row = RunRow("r", night.run_date, "topk", result.status, at, at, {"models/gru": "v"}, "h", "{}", "c", result)
-        Ledger(spark, night.warehouse, night.run_date).record(row)
+        Ledger(night.warehouse, night.run_date).record(row)
 
     train(on(3))
     publish(on(3))

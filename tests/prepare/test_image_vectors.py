@@ -26,7 +26,7 @@ from sparkrec.prepare.image_vectors import image_vectors, pixels
 from sparkrec.settings.config import load_config
 from sparkrec.settings.sections import ImageConfig
 from sparkrec.warehouse import store
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import IMAGE_VECTORS
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 
 from sparkrec.report import write_report
 from sparkrec.settings.sections import ReportConfig
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from tests.report.browser import browser
 from tests.report.warehouses import SCRIPT, USER, write_warehouse
 

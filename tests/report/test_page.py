@@ -16,7 +16,7 @@ from sparkrec.report.facts import Absent
 from sparkrec.report.gather import gather
 from sparkrec.report.page import page
 from sparkrec.settings.sections import GateConfig, ReportConfig
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import METRICS, RATING_CALIBRATION
 from tests.report.test_charts import Reader
 from tests.report.warehouses import (

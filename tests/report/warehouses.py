@@ -9,7 +9,7 @@ from deltalake import write_deltalake
 
 from sparkrec.settings.config import Config
 from sparkrec.settings.sections import GateConfig, LogsConfig
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 
 NIGHTS = (date(2024, 1, 1), date(2024, 1, 2))
 SCRIPT = "<script>document.title='pwned'</script>"

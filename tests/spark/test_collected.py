@@ -80,7 +80,7 @@ def test_a_stage_that_spark_ends_for_it_all_the_same_is_one_line(spark, megabyte
         return StageResult(rows_out=pairs(night.spark, 200_000).toArrow().num_rows)
 
     with pytest.raises(UserError) as refused:
-        run_stage(night, Stage("big", (), lambda _: (), collect), Ledger(spark, night.warehouse, night.run_date))
+        run_stage(night, Stage("big", (), lambda _: (), collect), Ledger(night.warehouse, night.run_date))
     assert str(refused.value) == f"more than the driver takes: stage big (raise {LIMIT} and the driver's memory)"
 
 

@@ -11,9 +11,9 @@ from sparkrec.report import write_report
 from sparkrec.settings.config import load_config
 from sparkrec.storage import files
 from sparkrec.warehouse import query
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.lock import LOCK
 from sparkrec.warehouse.rollback import rollback
-from sparkrec.warehouse.store import Warehouse
 from tests.nights import assert_same_night, goes_on
 from tests.storage.stored import Stored
 

@@ -7,7 +7,7 @@ import pytest
 
 from sparkrec.errors import UserError
 from sparkrec.warehouse.cards import CARD, ModelCard, read_card, write_card
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 
 NIGHT = date(2024, 1, 2)
 WRITTEN = ModelCard("als", "v", datetime(2024, 1, 1, tzinfo=UTC), ("holdout", "full"), 3, 4, {"interactions": 7})

@@ -10,7 +10,7 @@ from pyspark.errors import IllegalArgumentException
 
 from sparkrec.warehouse import care, store, tables
 from sparkrec.warehouse.care import Commit, Partition
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import TABLES
 from tests.aged import age
 

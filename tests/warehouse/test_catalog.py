@@ -5,7 +5,7 @@ import pytest
 from sparkrec.errors import UserError
 from sparkrec.warehouse import store, tables
 from sparkrec.warehouse.catalog import register
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from datetime import UTC, date, datetime
 
 from sparkrec.storage import files
 from sparkrec.warehouse.cards import ModelCard, write_card
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.old_nights import begun_with, kept_nights, nights_in, remove_model, retention_hours
-from sparkrec.warehouse.store import Warehouse
 
 
 def day(number):

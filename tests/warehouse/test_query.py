@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sparkrec.errors import UserError
 from sparkrec.rendering import render
 from sparkrec.warehouse import query
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import METRICS, RUNS, topk_table
 
 DAY1, DAY2 = date(2024, 1, 1), date(2024, 1, 2)
@@ -451,7 +451,7 @@ def test_any_text_survives_json_and_csv(texts):
 @pytest.mark.integration
 def test_spark_and_torch_are_not_imported(warehouse):
     program = (
-        "import sys; from sparkrec.warehouse import query; from sparkrec.warehouse.store import Warehouse;"
+        "import sys; from sparkrec.warehouse import query; from sparkrec.warehouse.location import Warehouse;"
         "w = Warehouse(sys.argv[1]);"
         "query.topk(w, 'als', 'a'); query.tables(w); list(query.sql(w, 'select 1'));"
         "print([m for m in ('pyspark', 'torch', 'horovod', 'petastorm', 'delta') if m in sys.modules])"

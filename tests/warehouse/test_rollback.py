@@ -10,10 +10,11 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from sparkrec.errors import UserError
+from sparkrec.warehouse.direct import to_frame
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.lock import locked
 from sparkrec.warehouse.pointer import Pointer, published, released, rolled_back
-from sparkrec.warehouse.rollback import _frame, rollback
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.rollback import rollback
 from sparkrec.warehouse.tables import CURRENT, RUNS, topk_table
 
 NOW = datetime(2024, 2, 1, tzinfo=UTC)
@@ -29,7 +30,7 @@ def warehouse(tmp_path, request):
     current = [
         {"model": model, "run_date": day(13), "model_version": "2024-01-13.v", "since": NOW} for model in ("als", "gru")
     ]
-    frame = _frame(current, CURRENT)
+    frame = to_frame(current, CURRENT)
     write_deltalake(
         str(tmp_path / "current"), frame if request.param == "of today" else frame.select(frame.columns[:4])
     )
@@ -39,7 +40,7 @@ def warehouse(tmp_path, request):
             {"run_date": [day(n) for n in nights], "model_version": [f"2024-01-{n}.v" for n in nights], "user_id": "u"}
         )
         write_deltalake(str(tmp_path / topk_table(model).name), lists, partition_by=["run_date"])
-    runs = DeltaTable.create(str(tmp_path / "runs"), _frame([], RUNS).to_arrow().schema)
+    runs = DeltaTable.create(str(tmp_path / "runs"), to_frame([], RUNS).to_arrow().schema)
     runs.alter.add_constraint({f"check_{name}": check for name, check in [("rows_in", RUNS.checks["check_rows_in"])]})
     return Warehouse(str(tmp_path))
 

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from sparkrec.errors import InvariantError, UserError
 from sparkrec.warehouse import care, store, tables
 from sparkrec.warehouse.delta_files import data_files
-from sparkrec.warehouse.store import Warehouse
+from sparkrec.warehouse.location import Warehouse
 from sparkrec.warehouse.tables import TABLES
 
 

@@ -56,7 +56,8 @@ def train(night: Night, inputs: Inputs) -> StageResult:
     item_layout, codes = item_codes(inputs.read(ITEM_FEATURES), n_items)
 
     def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
-        pairs = examples.rated(user_item_of(night, inputs, part)).persist(StorageLevel.MEMORY_AND_DISK)
+        # What is rated seldom, too: biases are drawn towards 0, and ``min_support`` keeps it out of lists.
+        pairs = examples.rated(user_item_of(night, inputs, part, every=True)).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             manifest = snapshot(night, "ratings", part, inputs, pairs, examples.GROUP, examples.ORDER)
             if not manifest.rows:
