@@ -24,7 +24,7 @@ from sparkrec.prepare.sessions import sessions
 from sparkrec.prepare.support import filter_support
 from sparkrec.prepare.user_item import user_item
 from sparkrec.prepare.weights import counted
-from sparkrec.ranks.launch import run_ranks
+from sparkrec.ranks.launch import in_turn, run_ranks
 from sparkrec.ranks.snapshot import Manifest, write_snapshot
 from sparkrec.settings.config import Config, config_dict, config_hash
 from sparkrec.settings.formats import LogFormat
@@ -301,19 +301,44 @@ def snapshot(
     )
 
 
+@dataclass(frozen=True)
+class Training:
+    """What the ranks train of a part.
+
+    Attributes:
+        fn: A module-level function of the package, ``fn(comm, *args)``; it returns the history of its epochs.
+        args: Its further arguments.
+        note: What else the ledger says of it, asked when it is trained.
+    """
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    note: Callable[[], str] = str
+
+
 def epochs(night: Night, train: Callable[..., Any], args: tuple[Any, ...]) -> str:
     """Trains on the ranks; the message for the ledger."""
-    history = run_ranks(night.spark, train, args, night.config.train)[0]
-    last = history[-1]
-    seconds = sum(epoch["seconds"] for epoch in history)
-    return f"{len(history)} epochs on {night.config.train.ranks} ranks, loss {last['loss']:.4f}, {seconds:.1f} s"
+    return _on_ranks(night, [Training(train, args)])[0]
+
+
+def _on_ranks(night: Night, trainings: Sequence[Training]) -> list[str]:
+    """Trains one after another on ranks that are started once; the messages for the ledger."""
+    tasks = [(training.fn, training.args) for training in trainings]
+    with named_jobs(night.spark, "ranks"):
+        histories = run_ranks(night.spark, in_turn, (tasks,), night.config.train)[0] if tasks else []
+    said = []
+    for training, history in zip(trainings, histories, strict=True):
+        seconds, loss = sum(epoch["seconds"] for epoch in history), history[-1]["loss"]
+        how = f"{len(history)} epochs on {night.config.train.ranks} ranks, loss {loss:.4f}, {seconds:.1f} s"
+        said.append(how + training.note())
+    return said
 
 
 def train_parts(
     night: Night,
     inputs: Inputs,
     model: str,
-    train: Callable[[Part, str, dict[str, Any]], str],
+    train: Callable[[Part, str, dict[str, Any]], str | Training],
     cutoff: datetime | None = None,
     start: WarmStart = FROM_SCRATCH,
 ) -> StageResult:
@@ -323,43 +348,68 @@ def train_parts(
         night: The night.
         inputs: The stage's, with the versions that the card names.
         model: Its name.
-        train: Trains a part into a folder with this description; returns a note for the ledger.
+        train: Trains a part into a folder with this description and returns a note for the ledger, or says what is to
+            be trained on the ranks.
         cutoff: Where its hold-out begins; None: ``model_cutoff``.
         start: What it begins with.
     """
     settings, cutoff = getattr(night.config, model), cutoff or model_cutoff(night, inputs, model)
     version = model_version(night.run_date, settings, inputs.settings, inputs.versions, night.code_version)
     meta = {"model": model, "model_version": version, "inputs": inputs.versions, "settings": config_dict(settings)}
-    done, untrained = [], ""
-    notes = [f"trained from scratch: {start.full_retrain}"] if start.full_retrain else []
+    made: dict[Part, str | Training] = {}
+    lacking: dict[Part, str] = {}
     for part in parts(night, model, cutoff):
         night.warehouse.fence()
         path = part_path(night.warehouse, model, night.run_date, part.name)
         try:
             with named_jobs(night.spark, part.name):
-                note = train(part, path, {**meta, "part": part.name})
+                made[part] = train(part, path, {**meta, "part": part.name})
         except NothingToTrain as error:
-            untrained = _nothing_to_train(inputs, part, error)
-            notes.append(f"{part.name}: NOT TRAINED, {untrained}")
-            warn_event("part not trained", model=model, part=part.name, reason=untrained)
-            continue
-        done.append(part.name)
+            lacking[part] = _nothing_to_train(inputs, part, error)
+    done, left = _trained(night, inputs, made)
+    lacking |= left
+    for part, reason in lacking.items():
+        warn_event("part not trained", model=model, part=part.name, reason=reason)
+    notes = [f"trained from scratch: {start.full_retrain}"] if start.full_retrain else []
+    for part in parts(night, model, cutoff):
+        note = done.get(part, f"NOT TRAINED, {lacking.get(part)}")
         notes.append(f"{part.name}: {note}" if note else part.name)
     card = ModelCard(
         model=model,
         model_version=version,
         cutoff=cutoff,
-        parts=tuple(done),
+        parts=tuple(part.name for part in done),
         n_users=index_size(inputs, USER_INDEX),
         n_items=index_size(inputs, ITEM_INDEX),
         inputs=dict(inputs.versions),
         warm_nights=start.warm_nights,
         index_id=index_ids(night, model),
         full_retrain=start.full_retrain,
-        untrained=untrained,
+        untrained=[*lacking.values()][-1] if lacking else "",
     )
     write_card(night.warehouse, night.run_date, card)
     return StageResult(outputs={f"models/{model}": version}, message="; ".join(notes))
+
+
+def _trained(night: Night, inputs: Inputs, made: dict[Part, str | Training]) -> tuple[dict[Part, str], dict[Part, str]]:
+    """What there is to say of the trained parts, in their order; and of those with nothing to train on.
+
+    The ranks are started once for all parts, and for each part of its own only where one of them finds nothing.
+    """
+    trainings = {part: one for part, one in made.items() if isinstance(one, Training)}
+    said: dict[Part, str] = {}
+    lacking: dict[Part, str] = {}
+    night.warehouse.fence()
+    try:
+        said = dict(zip(trainings, _on_ranks(night, [*trainings.values()]), strict=True))
+    except NothingToTrain:
+        for part, training in trainings.items():
+            try:
+                (said[part],) = _on_ranks(night, [training])
+            except NothingToTrain as error:
+                lacking[part] = _nothing_to_train(inputs, part, error)
+    told = {part: said[part] if isinstance(one, Training) else one for part, one in made.items() if part not in lacking}
+    return told, lacking
 
 
 def _nothing_to_train(inputs: Inputs, part: Part, error: NothingToTrain) -> str:

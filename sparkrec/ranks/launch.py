@@ -54,6 +54,14 @@ def run_ranks(spark: SparkSession, fn: Callable[..., Any], args: tuple, config: 
     return _run_horovod(spark, fn, args, config)
 
 
+def in_turn(comm: Comm, tasks: list[tuple[Callable[..., Any], tuple]]) -> list[Any]:
+    """Runs ``fn(comm, *args)`` of each task, one after another: ranks take longer to start than a small one to train.
+
+    What one of them raises ends all.
+    """
+    return [fn(comm, *args) for fn, args in tasks]
+
+
 def pick_device(comm: Comm, config: TrainConfig) -> torch.device:
     """The rank's device: a GPU by its local number where there is one and the configuration allows it.
 

@@ -43,6 +43,7 @@ DEFAULT_CONF = {
 }
 
 
+DAEMON_MODULE, DAEMON = "spark.python.daemon.module", "sparkrec.spark.daemon"
 JVM_OPTIONS = "spark.driver.defaultJavaOptions"
 CLASS_PATH = "spark.driver.extraClassPath"
 JARS, PACKAGES = "spark.jars", "spark.jars.packages"
@@ -146,6 +147,7 @@ def _own_conf(config: SparkConfig, stores: Iterable[str]) -> dict[str, str]:
     if _local_cores(config.master) is None:
         theirs = [name for name in config.conf.get(JARS, "").split(",") if name]
         return {**master, JARS: ",".join([*theirs, *(str(jar) for jar in ours)])} if ours else master
+    master[DAEMON_MODULE] = config.conf.get(DAEMON_MODULE, DAEMON)  # where the package is sure to be
     # The executor is this JVM: on its class path the jars need not be copied for it, and come from the archive.
     theirs = [config.conf[CLASS_PATH]] if CLASS_PATH in config.conf else []
     return {**master, CLASS_PATH: ":".join([*theirs, *(str(jar) for jar in ours)])} if ours else master

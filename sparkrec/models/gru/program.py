@@ -16,7 +16,7 @@ from sparkrec.models.night import Inputs, Night
 from sparkrec.models.parts import (
     Part,
     PartStarts,
-    epochs,
+    Training,
     index_size,
     model_cutoff,
     pretrained_part,
@@ -67,7 +67,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
 
     types = event_types(inputs) if config.gru.event_types else {}
 
-    def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
+    def train_part(part: Part, path: str, meta: dict[str, Any]) -> Training:
         plan = gru.snapshot_rows(sessions_of(night, inputs, part), config.gru)
         manifest = snapshot(night, "gru", part, inputs, plan.rows, plan.group, plan.order, n_slots=config.gru.lanes)
         if not manifest.rows:
@@ -80,8 +80,11 @@ def train(night: Night, inputs: Inputs) -> StageResult:
         first = starts.path(part)
         begun = None if config.gru.pretrained == "none" else pretrained_part(night, PRETRAINED, part, cutoff)
         settings = (config.gru, config.train, n_items, meta)
-        note = epochs(night, gru.train, (manifest.path, path, *settings, first, begun, types))
-        return note + (_said_of_types(path) if types else "") + starts.note(part)
+
+        def note() -> str:
+            return (_said_of_types(path) if types else "") + starts.note(part)
+
+        return Training(gru.train, (manifest.path, path, *settings, first, begun, types), note)
 
     return train_parts(night, starts.inputs, "gru", train_part, cutoff, starts.warm_start)
 

@@ -12,7 +12,7 @@ from sparkrec.errors import NothingToTrain
 from sparkrec.models.implicit_mf import train as ranks
 from sparkrec.models.implicit_mf.serve import load_vectors, user_vectors
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, epochs, index_size, snapshot, train_parts, user_item_of
+from sparkrec.models.parts import Part, Training, index_size, snapshot, train_parts, user_item_of
 from sparkrec.models.program import Program
 from sparkrec.models.scorer import DenseScorer
 from sparkrec.retrieval.block_search import ItemMatrix
@@ -36,7 +36,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
     """The factors, on Horovod workers."""
     config = night.config.implicit_mf
 
-    def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
+    def train_part(part: Part, path: str, meta: dict[str, Any]) -> Training:
         matrix = user_item_of(night, inputs, part, config.half_life_days)
         weight = F.lit(1.0).cast("float").alias(CONFIDENCE) if config.half_life_days is None else F.col(CONFIDENCE)
         pairs = matrix.select(USER_IDX, ITEM_IDX, weight)
@@ -53,7 +53,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
             n_items=index_size(inputs, ITEM_INDEX),
             meta=meta,
         )
-        return epochs(night, ranks.train, (task,))
+        return Training(ranks.train, (task,))
 
     return train_parts(night, inputs, "implicit_mf", train_part)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkrec.errors import UserError
 from sparkrec.models.night import Inputs, Night
-from sparkrec.models.parts import Part, epochs, index_size, sequences_of, snapshot, train_parts
+from sparkrec.models.parts import Part, Training, index_size, sequences_of, snapshot, train_parts
 from sparkrec.models.prod2vec import train as prod2vec
 from sparkrec.models.prod2vec.embeddings import stored_embeddings
 from sparkrec.models.prod2vec.mllib import train_mllib
@@ -36,13 +36,13 @@ def train(night: Night, inputs: Inputs) -> StageResult:
     """prod2vec on Horovod workers fed by Petastorm, or by MLlib's Word2Vec."""
     config, n_items = night.config.prod2vec, index_size(inputs, ITEM_INDEX)
 
-    def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
+    def train_part(part: Part, path: str, meta: dict[str, Any]) -> str | Training:
         sequences = sequences_of(night, inputs, part, config.sequences)
         if config.trainer == "mllib":
             items = train_mllib(sequences, path, config, n_items, meta)
             return f"{items['learnt']} items by MLlib, {items['without']} without a vector"
         where = sequence_snapshot(night, inputs, "prod2vec", part, sequences)
-        return epochs(night, prod2vec.train, (where, path, config, night.config.train, n_items, meta))
+        return Training(prod2vec.train, (where, path, config, night.config.train, n_items, meta))
 
     return train_parts(night, inputs, "prod2vec", train_part)
 
@@ -52,10 +52,10 @@ def train_meta(night: Night, inputs: Inputs) -> StageResult:
     config, n_items = night.config.meta_prod2vec, index_size(inputs, ITEM_INDEX)
     side = item_side(inputs.read(ITEM_FEATURES), config.side, n_items)
 
-    def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
+    def train_part(part: Part, path: str, meta: dict[str, Any]) -> Training:
         sequences = sequences_of(night, inputs, part, config.sequences)
         where = sequence_snapshot(night, inputs, "meta_prod2vec", part, sequences)
-        return epochs(night, prod2vec.train, (where, path, config, night.config.train, n_items, meta, side))
+        return Training(prod2vec.train, (where, path, config, night.config.train, n_items, meta, side))
 
     return train_parts(night, inputs, "meta_prod2vec", train_part)
 

@@ -11,7 +11,7 @@ from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.models.night import Inputs, Night
 from sparkrec.models.parts import (
     Part,
-    epochs,
+    Training,
     index_size,
     model_cutoff,
     pretrained_part,
@@ -55,7 +55,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
     user_layout, user_codes = item_codes(inputs.read(USER_FEATURES).withColumnRenamed(USER_IDX, ITEM_IDX), n_users)
     item_layout, codes = item_codes(inputs.read(ITEM_FEATURES), n_items)
 
-    def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
+    def train_part(part: Part, path: str, meta: dict[str, Any]) -> Training:
         # What is rated seldom, too: biases are drawn towards 0, and ``min_support`` keeps it out of lists.
         pairs = examples.rated(user_item_of(night, inputs, part, every=True)).persist(StorageLevel.MEMORY_AND_DISK)
         try:
@@ -84,7 +84,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
             vocabulary=n_words,
             item_vectors_path=vectors,
         )
-        return epochs(night, ranks.train, (task,))
+        return Training(ranks.train, (task,))
 
     return train_parts(night, inputs, "ratings", train_part, cutoff)
 

@@ -13,8 +13,8 @@ from sparkrec.models.night import Inputs, Night
 from sparkrec.models.parts import (
     Part,
     PartStarts,
+    Training,
     before,
-    epochs,
     index_size,
     model_cutoff,
     snapshot,
@@ -55,7 +55,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
     second_outputs = examples.second_outputs(config.two_tower, weights)
     item_layout, codes = examples.item_codes(inputs.read(ITEM_FEATURES), n_items)
 
-    def train_part(part: Part, path: str, meta: dict[str, Any]) -> str:
+    def train_part(part: Part, path: str, meta: dict[str, Any]) -> Training:
         kept = supported(before(rows, part), config.prepare.support)
         seen = examples.examples(kept, inputs.read(USER_FEATURES), user_layout, config.two_tower, weights, part.before)
         order = examples.example_order(config.two_tower)
@@ -79,7 +79,7 @@ def train(night: Night, inputs: Inputs) -> StageResult:
             second_outputs=second_outputs,
             warm_start_path=starts.path(part),
         )
-        return epochs(night, towers.train, (task,)) + starts.note(part)
+        return Training(towers.train, (task,), lambda: starts.note(part))
 
     return train_parts(night, starts.inputs, "two_tower", train_part, cutoff, starts.warm_start)
 
