@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import polars as pl
     from deltalake import DeltaTable
 
-    from sparkrec.warehouse.location import Warehouse
-
 Rows = Sequence[Mapping[str, Any]]
 
 # Every reader must be able to open the tables, those without a JVM too.

@@ -7,12 +7,12 @@ import pytest
 
 from sparkrec.errors import NothingToTrain, UserError
 from sparkrec.models.night import Found
-from sparkrec.models.parts import Part, pretrained_part, supported
+from sparkrec.models.parts import Part, pretrained_part, supported, user_item_of
 from sparkrec.pipeline.judge import Held
 from sparkrec.pipeline.lists import current
 from sparkrec.prepare.support import filter_support
 from sparkrec.settings.config import Config
-from sparkrec.settings.sections import SupportConfig
+from sparkrec.settings.sections import PrepareConfig, SupportConfig
 from sparkrec.warehouse.cards import ModelCard, write_card
 from sparkrec.warehouse.location import Warehouse
 
@@ -28,6 +28,25 @@ def test_rows_with_support_are_those_that_the_filter_keeps(spark, items, users):
     kept, expected = supported(rows, config), filter_support(rows, config)[0]
     assert kept.columns == rows.columns
     assert sorted(map(str, kept.collect())) == sorted(map(str, expected.collect()))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["holdout", "full", "random"])
+def test_who_asks_for_every_pair_gets_those_without_support_too(spark, name):
+    when, later = datetime(2024, 1, 1), datetime(2024, 1, 3)
+    pairs = [(user, item, when) for user in range(20) for item in range(3) if item < 2 or user < 2] + [(0, 3, later)]
+    rows = spark.createDataFrame(pairs, "user_idx int, item_idx int, ts timestamp").selectExpr(
+        "*", "'review' event_type", "5.0D value", "1.0D quantity", "cast(null as bigint) event_order"
+    )
+    config = Config(prepare=PrepareConfig(support=SupportConfig(min_item_events=5)))
+    night = SimpleNamespace(config=config, fmt=SimpleNamespace(event_weights={"review": 1.0}))
+    inputs = SimpleNamespace(read=lambda table: rows)
+    part = Part(name, datetime(2024, 1, 2 if name == "holdout" else 4, tzinfo=UTC))
+    items = {row[0] for row in user_item_of(night, inputs, part, every=True).select("item_idx").distinct().collect()}
+    assert items == ({0, 1, 2} if name == "holdout" else {0, 1, 2, 3})
+    if name == "holdout":
+        kept = user_item_of(night, inputs, part)
+        assert {row[0] for row in kept.select("item_idx").distinct().collect()} == {0, 1}
 
 
 def test_vectors_that_have_seen_what_a_model_is_judged_on_are_refused(tmp_path):
