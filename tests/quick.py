@@ -16,8 +16,8 @@ QUICK = {
     "spark.python.sql.dataFrameDebugging.enabled": "false",  # no line of each column's code for messages of errors
     "spark.sql.dataFrameQueryContext.enabled": "false",
 }
-LOCAL = {
+LOCAL = {  # of one machine, as spark.sizing has it; clusters adapt
     **QUICK,
     "spark.sql.adaptive.enabled": "false",
     "spark.driver.extraJavaOptions": f"{_JVM} -Xmn256m",  # what is young goes without a look at all the rest
-}  # of one machine, as spark.sizing has it; clusters adapt
+}

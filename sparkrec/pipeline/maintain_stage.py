@@ -91,7 +91,7 @@ def retention(night: Night) -> int:
     for row in direct.rows_of(night.warehouse, RUNS, ["run_id", "started_at", "ended_at"]):
         began, ended = spans.get(row["run_id"], (row["started_at"], row["ended_at"]))
         spans[row["run_id"]] = (min(began, row["started_at"]), max(ended, row["ended_at"]))
-    longest = max((max(ended - began, timedelta(0)) for began, ended in spans.values()), default=timedelta(0)) / HOUR
+    longest = max([timedelta(0), *(ended - began for began, ended in spans.values())]) / HOUR
     hours = kept.retention_hours(settings.retention_hours, longest, settings.margin_hours)
     if longest + settings.margin_hours > settings.retention_hours:
         warn_event(

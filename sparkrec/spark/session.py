@@ -147,7 +147,6 @@ def _own_conf(config: SparkConfig, stores: Iterable[str]) -> dict[str, str]:
     if _local_cores(config.master) is None:
         theirs = [name for name in config.conf.get(JARS, "").split(",") if name]
         return {**master, JARS: ",".join([*theirs, *(str(jar) for jar in ours)])} if ours else master
-    master[DAEMON_MODULE] = config.conf.get(DAEMON_MODULE, DAEMON)  # where the package is sure to be
     # The executor is this JVM: on its class path the jars need not be copied for it, and come from the archive.
     theirs = [config.conf[CLASS_PATH]] if CLASS_PATH in config.conf else []
     return {**master, CLASS_PATH: ":".join([*theirs, *(str(jar) for jar in ours)])} if ours else master
@@ -160,7 +159,8 @@ def _fitting(config: SparkConfig, log_mb: float | None) -> dict[str, str]:
     if cores is None:
         return {JVM_OPTIONS: " ".join(options)}
     machine = sizing.Machine(cores, sizing.this_machine().memory_mb)
-    settings, users = sizing.settings(machine, log_mb), {*config.conf, *_defaults_file()}
+    settings = {**sizing.settings(machine, log_mb), DAEMON_MODULE: DAEMON}  # here the package is sure to be
+    users = {*config.conf, *_defaults_file()}
     kept = sorted(users & settings.keys())
     log_event(
         "session", cores=cores, memory_mb=machine.memory_mb, log_mb="unknown" if log_mb is None else round(log_mb),

@@ -65,12 +65,17 @@ def rollback(
         lock.check()
         version = direct.upsert([row_of(model, pointer) for model, pointer in new.items()], warehouse, CURRENT)
         _record(warehouse, run_id, started, version, {model: (old[model], new[model]) for model in chosen}, lock)
-    return direct.to_frame(direct.rows_of(warehouse, CURRENT), CURRENT).sort("model")
+    return _current(warehouse).sort("model")
 
 
 def _pointers(warehouse: Warehouse) -> dict[str, Pointer]:
-    open_table(warehouse, CURRENT)  # or whoever asks is told that there is none yet
-    return pointers_of(direct.rows_of(warehouse, CURRENT))
+    return pointers_of(_current(warehouse).iter_rows(named=True))
+
+
+def _current(warehouse: Warehouse) -> pl.DataFrame:
+    import polars as pl
+
+    return read_rows(open_table(warehouse, CURRENT), CURRENT, CURRENT.column_names, pl.lit(True))
 
 
 def _moved(warehouse: Warehouse, model: str, old: Pointer, to: str, now: datetime, pin: bool) -> Pointer:
